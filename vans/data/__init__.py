@@ -1,0 +1,1 @@
+"""From raw source videos to triplets: toy world, source layouts, shots, annotation, curation, reading."""
