@@ -1,0 +1,1 @@
+"""Scores from predictions on disk, intervals, tables and comparisons."""

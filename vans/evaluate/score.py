@@ -1,0 +1,247 @@
+"""Scores of one arm, from its predictions on disk: per sample, summed up with intervals, and the protocol.
+
+Works on anyone's predictions in the layout of ``vans.evaluate.predictions``. Clips are read a few at a time,
+so that memory does not grow with the number of samples. Where the data is the toy world (every ground-truth
+caption is one of its sentences) the oracle's metrics are added; the truth it compares with is read from
+pixels too: the event from the target clip, colour and shape from the input clip.
+"""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from vans.errors import UserError
+from vans.evaluate import bootstrap, fvd, metrics, predictions, samples
+from vans.evaluate.bootstrap import Interval
+from vans.evaluate.metrics import Metric
+from vans.files import atomic_write_bytes, atomic_write_text
+from vans.rng import seed_of
+
+KINDS = ("procedural", "predictive", "all")
+BATCH = 32  # clips read at a time
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made. ``fvd_resamples`` is smaller because each one costs a matrix decomposition."""
+
+    seed: int = 0
+    resamples: int = 2000
+    fvd_resamples: int = 300
+    level: float = bootstrap.LEVEL
+
+    def draws(self, frame: pd.DataFrame, kind: str) -> np.ndarray:
+        """The same for every arm that is scored on the same samples."""
+        return bootstrap.draws(frame["group"], self.resamples, seed_of(self.seed, "bootstrap", kind))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One arm's scores.
+
+    ``frame``: one row per sample. ``features``: float32 [2, N, D], the detector's features of the ground
+    truth and of the answers, in the order of the rows. ``summary``: what is written as JSON (arm, n, metrics
+    by kind, protocol, warnings, resampling).
+    """
+
+    arm: str
+    frame: pd.DataFrame
+    features: np.ndarray
+    summary: dict[str, Any]
+
+    @property
+    def resampling(self) -> Resampling:
+        return Resampling(**self.summary["resampling"])
+
+    def interval(self, kind: str, metric: str) -> Interval | None:
+        """A metric with its interval; None if this arm does not have it."""
+        found = self.summary["metrics"].get(kind, {}).get(metric)
+        if found is None:
+            return None
+        value, lo, hi = (float("nan") if found[key] is None else found[key] for key in ("value", "lo", "hi"))
+        return Interval(value, lo, hi, found["n"])
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``<arm>.csv`` (per sample), ``<arm>.features.npy`` and ``<arm>.json`` (the summary, last)."""
+        folder = Path(folder)
+        text = self.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        atomic_write_text(folder / f"{self.arm}.csv", text)
+        atomic_write_bytes(folder / f"{self.arm}.features.npy", _npy_bytes(self.features))
+        atomic_write_text(
+            folder / f"{self.arm}.json", json.dumps(self.summary, indent=2, ensure_ascii=False) + "\n"
+        )
+
+
+def load(folder: str | Path, arm: str) -> Scores:
+    """Read what ``Scores.save`` wrote; UserError if it is missing or broken."""
+    path = Path(folder) / f"{arm}.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        frame = pd.read_csv(path.with_name(f"{arm}.csv"), dtype={"id": str, "group": str})
+        features = np.load(path.with_name(f"{arm}.features.npy"), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: no whole scores of {arm} ({error}); run `dvc repro evaluate@{arm}`"
+        ) from error
+    return Scores(arm, frame, features, summary)
+
+
+def load_all(folder: str | Path, arms: Sequence[str] | None = None) -> dict[str, Scores]:
+    """The scores that a folder holds, of all arms or of those named that are there."""
+    there = sorted(path.stem for path in Path(folder).glob("*.json"))
+    return {arm: load(folder, arm) for arm in (there if arms is None else arms) if arm in there}
+
+
+def score(
+    folder: str | Path,
+    triplets: Any,
+    clip: Any,
+    detector: fvd.Detector,
+    resampling: Resampling | None = None,
+    arm: str | None = None,
+    ids: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Score the predictions in ``folder`` against the held-out triplets.
+
+    ``clip``: ``.image(uint8 [N, T, H, W, 3]) -> [N, T, D]`` and ``.text(list) -> [N, D]``, unit norm.
+    ``ids``: which samples (default: all of the test split; each must have a prediction). ``arm``: the name to
+    give (default: the folder's). ``progress(done, of)`` is called after each batch. Raises UserError for
+    predictions that are missing or cannot be read.
+    """
+    ids = list(triplets.select(split="test") if ids is None else ids)
+    if not ids:
+        raise UserError("triplets/manifest.parquet: the test split is empty; there is nothing to score")
+    answers = predictions.open_folder(folder, ids)
+    frame = samples.of_texts(answers, triplets.frame.loc[ids])
+    toy = samples.is_toy_world(frame["truth"])
+    parts, features, adapted = [], [], 0
+    for start in range(0, len(ids), BATCH):
+        some = ids[start : start + BATCH]
+        target = samples.clips_of(triplets.clips(some, "target"))
+        clips, changed = answers.clips(some, target.shape[1:4])
+        adapted += changed
+        part = samples.of_videos(clips, target, frame.iloc[start : start + BATCH], clip)
+        if toy:
+            named = frame["caption"].iloc[start : start + BATCH]
+            part |= samples.of_oracle(
+                clips, target, samples.clips_of(triplets.clips(some, "input")), list(named)
+            )
+        parts.append(pd.DataFrame(part))
+        features.append(
+            np.stack([samples.numpy(detector.features(torch.from_numpy(x))) for x in (target, clips)])
+        )
+        if progress is not None:
+            progress(min(start + BATCH, len(ids)), len(ids))
+    frame = pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
+    resampling = resampling or Resampling()
+    both = np.concatenate(features, axis=1).astype(np.float32)
+    about = protocol(frame, both, clip, detector, resampling, target.shape[1:4], adapted)
+    summary = {
+        "arm": arm or Path(folder).name,
+        "n": len(ids),
+        "metrics": summarise(frame, both, resampling),
+        **about,
+        "resampling": vars(resampling),
+    }
+    return Scores(summary["arm"], frame, both, summary)
+
+
+def value_and_draws(scores: Scores, metric: Metric, kind: str) -> tuple[float, np.ndarray, int]:
+    """A metric of one kind of sample: its value, its value in each resample [B], and the number of
+    samples."""
+    return _value_and_draws(scores.frame, scores.features, metric, kind, scores.resampling)
+
+
+def summarise(frame: pd.DataFrame, features: np.ndarray, resampling: Resampling) -> dict[str, dict[str, Any]]:
+    """Every available metric with its interval, for each kind of sample that there is and for all
+    together."""
+    out: dict[str, dict[str, Any]] = {}
+    for kind in KINDS:
+        if kind != "all" and not (frame["kind"] == kind).any():
+            continue
+        out[kind] = {}
+        for metric in metrics.available(_of_kind(frame, kind)):
+            value, draws, n = _value_and_draws(frame, features, metric, kind, resampling)
+            centre = metric.how == "fvd"
+            found = bootstrap.percentile(value, draws, n, resampling.level, centre)
+            lo = max(found.lo, 0.0) if centre else found.lo
+            out[kind][metric.name] = {
+                "value": _round(found.value),
+                "lo": _round(lo),
+                "hi": _round(found.hi),
+                "n": n,
+            }
+    return out
+
+
+def protocol(
+    frame: pd.DataFrame,
+    features: np.ndarray,
+    clip: Any,
+    detector: fvd.Detector,
+    resampling: Resampling,
+    geometry: tuple[int, ...],
+    adapted: int,
+) -> dict[str, Any]:
+    """How the numbers were made, in words (``protocol``), and what to beware of (``warnings``)."""
+    frames, height, width = geometry
+    groups = frame["group"].nunique()
+    words = {
+        "samples": f"{len(frame)} held out, in {groups} independent groups (one scene or source video each)",
+        "clips": f"{frames} frames of {height} x {width}, every frame is used, none is resampled",
+        "fvd": f"detector: {detector.name}; {features.shape[2]} features, unbiased covariances",
+        "bleu": f"sacrebleu {metrics.bleu_signature()}, BLEU@k with max_ngram_order=k, as a share of 1",
+        "rouge_l": "rouge_score F-measure, no stemming; reads only a-z and 0-9 (other scripts score 0)",
+        "clip": f"{getattr(clip, 'name', type(clip).__name__)}; CLIP-T against the ground-truth caption",
+        "intervals": f"{resampling.level:.0%} bootstrap by group, {resampling.resamples} resamples "
+        f"({resampling.fvd_resamples} for FVD, centred on the value), seed {resampling.seed}",
+    }
+    warnings = []
+    if adapted:
+        warnings.append(f"{adapted} answers had another size or length and were cropped and resampled to fit")
+    for kind in KINDS:
+        n = len(_of_kind(frame, kind))
+        warning = fvd.few_samples(n, features.shape[2]) if n else None
+        if warning:
+            warnings.append(f"{kind}: {warning}")
+    return {"protocol": words, "warnings": warnings}
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _value_and_draws(
+    frame: pd.DataFrame, features: np.ndarray, metric: Metric, kind: str, resampling: Resampling
+) -> tuple[float, np.ndarray, int]:
+    rows = _of_kind(frame, kind)
+    draws = resampling.draws(rows, kind)
+    if metric.how == "fvd":
+        true, seen = features[:, rows.index.tosamples.numpy()].astype(np.float64)
+        value = fvd.frechet_distance(seen, true) if len(rows) > 1 else float("nan")
+        return value, fvd.resampled_distances(seen, true, draws[: resampling.fvd_resamples]), len(rows)
+    value = metrics.summarise(metric, rows, np.ones((1, len(rows))))[0]
+    n = int(rows[metric.name].notna().sum()) if metric.how == "mean" else len(rows)
+    return float(value), metrics.summarise(metric, rows, draws), n
+
+
+def _of_kind(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
+    return frame if kind == "all" else frame[frame["kind"] == kind]
+
+
+def _npy_bytes(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _round(value: float) -> float | None:
+    """Six significant digits; None where there is no number (JSON has no nan)."""
+    return float(f"{value:.6g}") if np.isfinite(value) else None
