@@ -1,0 +1,46 @@
+# A door to a few plain commands: each can be typed by hand after `source .venv/bin/activate`.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+INSTALLED := .venv/.installed
+
+.PHONY: repro test lab data setup requirements
+.DEFAULT_GOAL := repro
+
+## everything: environment, data, the whole graph, the tables
+repro: data
+	dvc repro $$(vans targets)
+	@vans summary
+
+## linting, types, tests
+test: setup
+	ruff check .
+	mypy
+	pytest -n 2 --dist loadfile
+
+## the notebooks in JupyterLab
+lab: setup
+	jupyter lab --notebook-dir=notebooks
+
+## the toy world in data/, checked against data.dvc; a data/ of your own is left as it is
+data: setup
+	@vans world
+
+## the environment in .venv, pinned
+setup: $(INSTALLED)
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "vans needs Python 3.11 or later; this is `$(PYTHON) --version 2>&1`. Name another one: make PYTHON=python3.12"; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "this Python has no venv module; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(INSTALLED)
+
+## renew requirements.txt from what is installed (CUDA libraries only on Linux)
+requirements:
+	{ grep '^#' requirements.txt; .venv/bin/pip freeze --all --exclude vans --exclude pip | grep -v '^-e' | sort -f | \
+	  sed -E '/^(nvidia-(cu|nc|nv[jst])[a-z0-9-]*|triton|cuda-[a-z]+)==/ s/$$/ ; sys_platform == "linux"/'; } > .requirements.new
+	mv .requirements.new requirements.txt

@@ -1,0 +1,142 @@
+"""The command line: ``vans COMMAND``. Every error that the user can put right is one line and exit code 1.
+
+The heavy libraries are imported inside the commands, so that ``vans --help`` is instant.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from vans.errors import UserError
+
+
+def guarded(command: Callable[[], object], verbose: bool = False) -> int:
+    """Run ``command`` and turn how it ends into an exit code: 0, 1 (UserError: one line), 130 (Ctrl-C)."""
+    try:
+        command()
+        sys.stdout.flush()
+    except UserError as error:
+        if verbose:
+            traceback.print_exc()
+        print(f"vans: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("vans: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------- commands
+def world(given: argparse.Namespace) -> None:
+    """Render the toy world into data/ (only if nothing is there) and check its bytes against data.dvc."""
+    from vans import setup
+
+    if given.out:
+        setup.render(Path(given.out))
+    else:
+        setup.data(pin=given.pin)
+
+
+def answer(given: argparse.Namespace) -> None:
+    """Answer a question about a video with a caption and a video of what happens next."""
+    from vans.answer import answer as respond
+
+    caption = respond(given.video, given.question, given.output, arm=given.arm)
+    print(caption)
+    print(f"written: {given.output}")
+
+
+def score(given: argparse.Namespace) -> None:
+    """Score predictions (captions.csv and videos/) of anyone on the held-out samples."""
+    from vans.evaluate.run import score_folder
+
+    score_folder(given.folder, name=given.name, out=given.out)
+
+
+def tables(given: argparse.Namespace) -> None:
+    """Print the tables in results/ (or published ones with --published)."""
+    from vans import report
+
+    report.show_tables(published=given.published)
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Compare the tables in results/ with the published ones in docs/results/, cell by cell."""
+    from vans import report
+
+    report.show_comparison()
+
+
+def publish(given: argparse.Namespace) -> None:
+    """Copy the tables of results/ to docs/results/ and put them into README.md."""
+    from vans import report
+
+    report.publish()
+
+
+def summary(given: argparse.Namespace) -> None:
+    """What `make repro` prints at its end: tables, where the pictures are, the comparison."""
+    from vans import report
+
+    report.summary()
+
+
+def targets(given: argparse.Namespace) -> None:
+    """The stages that `make repro` asks DVC for: all, or the main chain where the grid is off."""
+    from vans.params import load
+
+    print("" if load().machine.grid else "benchmarks")
+
+
+# --------------------------------------------------------------------------------------------------- parser
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="vans", description="Answer a question about a video with a video.")
+    top.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        text = str(function.__doc__)
+        sub = commands.add_parser(function.__name__, help=text.rstrip("."), description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = add(world)
+    sub.add_argument("--out", metavar="FOLDER", help="render into this folder instead, without DVC")
+    sub.add_argument(
+        "--pin", action="store_true", help="pin what is rendered in data.dvc instead of checking"
+    )
+    sub = add(answer)
+    sub.add_argument("video", help="any video file")
+    sub.add_argument("question", help='such as "what happens next ?"')
+    sub.add_argument("-o", "--output", default="answer.mp4", help="where to write the video (%(default)s)")
+    sub.add_argument("--arm", default="main", help="whose models: an arm of vans/grid.py (%(default)s)")
+    sub = add(score)
+    sub.add_argument(
+        "folder", help="predictions: captions.csv (id, caption, text) and videos/<id>.avi or .mp4"
+    )
+    sub.add_argument("--name", help="the row's name (the folder's)")
+    sub.add_argument("--out", metavar="FOLDER", help="also write the scores there")
+    sub = add(tables)
+    sub.add_argument("--published", action="store_true", help="those in docs/results/")
+    add(compare)
+    add(publish)
+    add(summary)
+    add(targets)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``vans``: parses, runs, returns the exit code."""
+    given = parser().parse_args(arguments)
+    return guarded(lambda: given.function(given), verbose=given.verbose)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""Notebooks as stages: strip their outputs, run them headless.
+
+    python -m vans.notebooks strip notebooks stripped     copies without outputs, for stages to depend on
+    python -m vans.notebooks run 04_stage1 --cell full    papermill on stripped/04_stage1.ipynb
+
+A run leaves ``executed/04_stage1.full.ipynb`` and ``.html`` for people; what counts (models, curves, tables)
+is written by the notebook itself. A UserError in a cell ends the run with its one line, any other error with
+the cell's traceback, both with an exit code that is not 0.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from vans.errors import UserError
+from vans.files import atomic_write_text
+from vans.params import find_root, load
+
+EXECUTED = "executed"
+SOURCE = "stripped"
+LANGUAGE = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+# -------------------------------------------------------------------------------------------------- strip
+def stripped(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy with sources and tags only: opening, running and saving a notebook does not change it.
+
+    Dropped: outputs, execution counts, injected parameter cells, widget state, all other metadata. Cell ids
+    become numbers.
+    """
+    cells: list[nbformat.NotebookNode] = []
+    for cell in notebook.cells:
+        tags = list(cell.metadata.get("tags", []))
+        if "injected-parameters" in tags:
+            continue
+        kept: dict[str, Any] = {
+            "id": f"cell-{len(cells)}",
+            "cell_type": cell.cell_type,
+            "source": cell.source,
+        }
+        kept["metadata"] = {"tags": tags} if tags else {}
+        if cell.cell_type == "code":
+            kept |= {"execution_count": None, "outputs": []}
+        cells.append(nbformat.from_dict(kept))
+    new = {"cells": cells, "metadata": LANGUAGE, "nbformat": 4, "nbformat_minor": 5}
+    return nbformat.from_dict(new)
+
+
+def strip(source: str | Path, out: str | Path) -> list[Path]:
+    """Write the stripped copy of every notebook of folder ``source`` into folder ``out``; returns the copies.
+
+    A copy is only written where its text changes; copies of notebooks that are gone are removed.
+    """
+    source, out = Path(source), Path(out)
+    names = sorted(path.name for path in source.glob("*.ipynb"))
+    if not names:
+        raise UserError(f"{source}: no notebooks there; run in the repository's folder")
+    for old in out.glob("*.ipynb"):
+        if old.name not in names:
+            old.unlink()
+    for name in names:
+        text = nbformat.writes(stripped(read(source / name))) + "\n"
+        if not (out / name).exists() or (out / name).read_text(encoding="utf-8") != text:
+            atomic_write_text(out / name, text)
+    return [out / name for name in names]
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook in the current format; UserError when it is missing or broken."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; get it back with `git checkout notebooks`") from None
+    except Exception as error:  # nbformat raises many kinds for broken files
+        raise UserError(f"{path}: not a notebook: {error}") from error
+
+
+# ---------------------------------------------------------------------------------------------------- run
+def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | None = None) -> Path:
+    """Run ``stripped/<name>.ipynb`` with papermill in the repository's root; returns the executed copy.
+
+    ``values`` go into the cell tagged ``parameters`` (one that it does not set is a UserError), ``label``
+    into the executed copy's name. The log of the cells streams to stdout.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    root = Path(root or find_root())
+    source = root / SOURCE / f"{name}.ipynb"
+    if not source.exists():
+        strip(root / "notebooks", root / SOURCE)
+    check_parameters(read(source), values, source)
+    set_environment(root)
+    target = root / EXECUTED / (f"{name}.{label}.ipynb" if label else f"{name}.ipynb")
+    target.parent.mkdir(exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=values,
+            kernel_name="python3",
+            cwd=str(root),
+            log_output=True,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "UserError":
+            raise UserError(error.evalue) from error
+        raise
+    write_html(target)
+    return target
+
+
+def check_parameters(notebook: nbformat.NotebookNode, values: dict[str, Any], source: Path) -> None:
+    """Each of ``values`` must be set in the one cell tagged ``parameters`` (papermill alone only warns)."""
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise UserError(f"{source}: has {len(cells)} cells tagged `parameters`; tag exactly one")
+    known = [line.split("=")[0].split(":")[0].strip() for line in cells[0].source.splitlines() if "=" in line]
+    for name in values:
+        if name not in known:
+            raise UserError(f"{source}: {name} is not in its parameters cell; it has {', '.join(known)}")
+
+
+def set_environment(root: Path) -> None:
+    """What the kernel and the processes it starts inherit: this copy of the code, threads, determinism."""
+    threads = str(load(root).machine.threads)
+    paths = [str(root), os.environ.get("PYTHONPATH", "")]
+    os.environ.update(
+        PYTHONPATH=os.pathsep.join(path for path in paths if path),
+        PYTHONHASHSEED="0",
+        OMP_NUM_THREADS=threads,
+        MKL_NUM_THREADS=threads,
+        OPENBLAS_NUM_THREADS=threads,
+        CUBLAS_WORKSPACE_CONFIG=":4096:8",
+        TOKENIZERS_PARALLELISM="false",
+        MPLBACKEND="module://matplotlib_inline.backend_inline",
+    )
+
+
+def write_html(path: Path) -> None:
+    """The executed notebook as a page that any browser shows, beside it."""
+    from nbconvert import HTMLExporter
+
+    body, _ = HTMLExporter(template_name="lab").from_filename(str(path))
+    atomic_write_text(path.with_suffix(".html"), body)
+
+
+# --------------------------------------------------------------------------------------------------- main
+def main(arguments: list[str] | None = None) -> None:
+    """The command line of this module (see its docstring)."""
+    parser = argparse.ArgumentParser(prog="python -m vans.notebooks", description="strip or run notebooks")
+    commands = parser.add_subparsers(dest="command", required=True)
+    make = commands.add_parser("strip", help="write output-free copies")
+    make.add_argument("source")
+    make.add_argument("out")
+    execute = commands.add_parser("run", help="run one notebook headless")
+    execute.add_argument("name")
+    execute.add_argument("--cell", help="cell of the grid: parameter `cell`")
+    execute.add_argument("--arm", help="arm of the evaluation: parameter `arm`")
+    execute.add_argument("--grid", action="store_true", help="only if this scale may train the grid")
+    given = parser.parse_args(arguments)
+    if given.command == "strip":
+        strip(given.source, given.out)
+        return
+    if given.grid and not (given.name == "04_stage1" and given.cell == load().stage1.reward):
+        check_grid()
+    values = {key: getattr(given, key) for key in ("cell", "arm") if getattr(given, key)}
+    run(given.name, values, label=".".join(values.values()))
+
+
+def check_grid() -> None:
+    """UserError where the ablation grid is off: at the paper's scale it must not start by accident."""
+    params = load()
+    if not params.machine.grid:
+        key = f"scales.{params.scale}.machine.grid"
+        raise UserError(
+            f"params.yaml: {key}: the ablation grid is off at this scale; `dvc repro benchmarks` runs "
+            f"the main chain alone, {key}: true switches the grid on"
+        )
+
+
+if __name__ == "__main__":
+    from vans.cli import guarded
+
+    sys.exit(guarded(main))
