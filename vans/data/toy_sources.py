@@ -5,7 +5,7 @@
     shorts/shorts.json, shorts/videos/                               predictive, whole films without timestamps
 
 Every number is drawn from SHA-256 of (seed, names), so the bytes depend on nothing else. Some sources are bad on
-purpose, as real ones are: annotated steps under 3 s, a film that is too short, a file that is cut off.
+purpose, as real ones are: annotated steps under 3 s, films that are too short, cut off, or there twice.
 """
 import hashlib
 import json
@@ -15,35 +15,14 @@ from typing import Any
 import numpy as np
 
 from vans.data import avi, world
+from vans.data.draw import Draw
 from vans.data.render import FLOORS, FPS, PICTURES, SIZE, WALLS, Scene, background, render_event
 from vans.errors import UserError
 
 SHORT_STEP = 0.10      # share of annotated steps that are shorter than 3 s
 YOUCOOK_SHARE = 0.3    # share of the procedural sources in YouCook2's layout
-BAD_EVERY = 97         # one predictive source in so many is too short, another is cut off
+BAD_EVERY = 97         # of so many predictive training sources one is too short, one is cut off, one is there twice
 RECIPE_TYPES = {"harbor": 101, "meadow": 102, "winter": 103}
-
-
-class Draw:
-    """Numbers drawn from SHA-256 of (keys, counter): the same on every machine and library version."""
-
-    def __init__(self, *keys: Any) -> None:
-        self.key = "/".join(str(k) for k in keys).encode()
-        self.count = 0
-
-    def below(self, n: int) -> int:
-        """An integer in 0..n-1."""
-        digest = hashlib.sha256(self.key + b"#%d" % self.count).digest()
-        self.count += 1
-        return int.from_bytes(digest[:8], "big") % n
-
-    def of(self, items):
-        """One of a sequence."""
-        return items[self.below(len(items))]
-
-    def chance(self, share: float) -> bool:
-        """True with a probability, to one part in a million."""
-        return self.below(1_000_000) < round(share * 1_000_000)
 
 
 def draw_scene(draw: Draw) -> Scene:
@@ -111,7 +90,7 @@ def predictive_scene(seed: int, name: str, surprise: float) -> tuple[np.ndarray,
 
 def _write(path: Path, frames: np.ndarray, cut_off: bool = False) -> None:
     data = avi.encode(frames, FPS)
-    path.write_bytes(data[:150] if cut_off else data)
+    path.write_bytes(data[:len(data) // 2] if cut_off else data)
 
 
 def _write_json(path: Path, value: dict) -> None:
@@ -166,6 +145,9 @@ def _predictive(out_dir: Path, params: Any) -> dict:
                                "condition": facts["condition"], "duration": round(len(frames) / FPS, 3),
                                "shots": [world.label(shape, seen["event"]), world.label(shape, facts["event"])]}
                 _write(out_dir / "shorts" / "videos" / f"{key}.avi", frames, cut_off=bad == 80)
+                if bad == 20:
+                    shorts[f"{key}_again"] = shorts[key]
+                    _write(out_dir / "shorts" / "videos" / f"{key}_again.avi", frames)
     _write_json(out_dir / "shorts" / "shorts.json", {"database": shorts})
     return {"shorts": len(shorts)}
 

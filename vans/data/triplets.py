@@ -1,0 +1,64 @@
+"""Reading curated triplets: the manifest as a table, clips by their offset in the shards."""
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vans import video
+from vans.errors import UserError
+
+
+class Triplets:
+    """Curated triplets. `Triplets(dir)` raises UserError if the folder holds no manifest or a shard is missing.
+
+    frame: pandas table of the manifest, indexed by id, in the manifest's order.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        manifest = self.folder / "manifest.parquet"
+        if not manifest.is_file():
+            raise UserError(f"{manifest}: missing; make it with `dvc repro curate`")
+        self.frame = pd.read_parquet(manifest).set_index("id", drop=False)
+        for shard in self.frame["shard"].unique():
+            if not (self.folder / "shards" / shard).is_file():
+                raise UserError(f"{self.folder / 'shards' / shard}: missing; make it again with `dvc repro curate`")
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def select(self, split: str | None = None, kind: str | None = None, rl: bool | None = None,
+               limit: int | None = None) -> list[str]:
+        """Ids in the manifest's order. limit takes an even spread over that order, so that all sources are in it."""
+        chosen = self.frame
+        for column, value in (("split", split), ("kind", kind), ("rl", rl)):
+            if value is not None:
+                chosen = chosen[chosen[column] == value]
+        ids = chosen["id"].tolist()
+        if limit is not None and limit < len(ids):
+            ids = [ids[i * len(ids) // limit] for i in range(limit)]
+        return ids
+
+    def row(self, id: str) -> pd.Series:
+        """One triplet's manifest row. Raises KeyError for an unknown id."""
+        return self.frame.loc[id]
+
+    def file(self, id: str, which: str) -> bytes:
+        """The bytes of one clip's file; which: input | target."""
+        row = self.row(id)
+        with open(self.folder / "shards" / row["shard"], "rb") as shard:
+            shard.seek(int(row[f"{which}_offset"]))
+            return shard.read(int(row[f"{which}_size"]))
+
+    def clips(self, ids: Sequence[str], which: str) -> np.ndarray:
+        """Clips uint8 [N, T, H, W, 3] of ids; which: input | target. Raises UserError if one is damaged."""
+        if which not in ("input", "target"):
+            raise ValueError(f"which must be input or target, got {which!r}")
+        pictures = []
+        for id in ids:
+            try:
+                pictures.append(video.decode(self.file(id, which))[0])
+            except ValueError as error:
+                raise UserError(f"{self.folder}: {which} clip of {id} is damaged; `dvc repro -f curate`") from error
+        return np.stack(pictures)
