@@ -18,6 +18,7 @@ import nbformat
 
 from vans.errors import UserError
 from vans.files import atomic_write_text
+from vans.grid import stage2_cell
 from vans.params import find_root, load
 
 EXECUTED = "executed"
@@ -111,11 +112,12 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
+            extra_arguments=["--IPKernelApp.log_level=50"],
         )
     except PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(error.evalue) from error
-        raise
+        sys.exit(str(error))
     write_html(target)
     return target
 
@@ -166,6 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     execute = commands.add_parser("run", help="run one notebook headless")
     execute.add_argument("name")
     execute.add_argument("--cell", help="cell of the grid: parameter `cell`")
+    execute.add_argument("--reward", help="the reward that dvc.yaml gives the cell; must be vans/grid.py's")
     execute.add_argument("--arm", help="arm of the evaluation: parameter `arm`")
     execute.add_argument("--grid", action="store_true", help="only if this scale may train the grid")
     given = parser.parse_args(arguments)
@@ -174,6 +177,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if given.grid and not (given.name == "04_stage1" and given.cell == load().stage1.reward):
         check_grid()
+    if given.reward:
+        check_reward(given.cell, given.reward)
     values = {key: getattr(given, key) for key in ("cell", "arm") if getattr(given, key)}
     run(given.name, values, label=".".join(values.values()))
 
@@ -187,6 +192,13 @@ def check_grid() -> None:
             f"params.yaml: {key}: the ablation grid is off at this scale; `dvc repro benchmarks` runs "
             f"the main chain alone, {key}: true switches the grid on"
         )
+
+
+def check_reward(cell: str, reward: str) -> None:
+    """The cell's reward stands in its command so that DVC sees a change; here it must agree with the grid."""
+    expected = stage2_cell(load(), cell).reward
+    if reward != expected:
+        raise UserError(f"dvc.yaml: stage2@{cell}: reward {reward} is {expected} in vans/grid.py; make them agree")
 
 
 if __name__ == "__main__":
