@@ -60,6 +60,8 @@ def test_motion_by_hand() -> None:
     clips[1, 1:] = 255  # one of two changes is total
     clips[2, 1] = 51  # up a fifth and down a fifth: unsigned arithmetic would see 205
     assert metrics.motion(clips) == pytest.approx([0, 0.5, 0.2])
+    clips[2, 1] = metrics.VISIBLE - 1  # flicker
+    assert metrics.motion(clips)[2] == 0
     assert metrics.motion(clips[:, :1]) == pytest.approx([0, 0, 0])
 
 

@@ -1,28 +1,23 @@
-"""Fréchet video distance: the distance itself, and the I3D detector of the paper scale.
+"""Fréchet video distance, from the features of a detector.
 
 A detector has ``features(clips uint8 [N, T, H, W, 3]) -> [N, D]`` and ``name``, a text that says which
-network it is and what is done to the clips. The number means nothing without that text: it is printed
-wherever FVD stands.
+network it is and what is done to the clips (``vans.models.detector`` has both that are used here). The number
+means nothing without that text: it is printed wherever FVD stands.
 """
 
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-
-from vans.errors import UserError
-from vans.files import sha256_file
-
-I3D_SIZE = 224  # px, the side to which the TorchScript file resizes
-I3D_FRAMES = 10  # fewest frames that the network's time strides accept
+from torch import Tensor
 
 
 class Detector(Protocol):
     """Turns clips into one feature vector each."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
-    def features(self, clips: np.ndarray) -> np.ndarray:
+    def features(self, clips: Tensor) -> Tensor:
         """uint8 [N, T, H, W, 3] -> [N, D]."""
         ...
 
@@ -84,48 +79,3 @@ def few_samples(n: int, dimensions: int) -> str | None:
     if n < 10 * dimensions:
         return f"FVD: {n} samples for {dimensions} features: biased upwards; compare only arms of equal n"
     return None
-
-
-class I3D:
-    """The Kinetics-400 I3D published with StyleGAN-V as a TorchScript file: 400 features a clip.
-
-    The file is checked against ``sha256`` before any of it is run. Clips enter in [0, 255], the network
-    resizes them to 224 x 224 and rescales them; all frames are used, none repeated or dropped. Check: 8
-    videos of 30 x 64 x 64 zeros against ones give 151.256.
-    """
-
-    def __init__(self, path: str | Path, sha256: str, device: str = "cpu", batch: int = 16) -> None:
-        import torch
-
-        path = Path(path).expanduser()
-        if not path.is_file():
-            raise UserError(f"{path}: no such I3D file; download StyleGAN-V's i3d_torchscript.pt to it")
-        if not sha256:
-            raise UserError(f"{path}: its sha256 is not set in params.yaml; put in the one that you trust")
-        found = sha256_file(path)
-        if found != sha256.lower():
-            raise UserError(f"{path}: sha256 is {found}, params.yaml says {sha256}; it is not loaded")
-        self._network = torch.jit.load(str(path), map_location=device).eval()
-        self._device, self._batch = device, batch
-        self.name = (
-            f"I3D Kinetics-400 (StyleGAN-V TorchScript {found[:8]}), {I3D_SIZE} x {I3D_SIZE}, all frames"
-        )
-
-    def features(self, clips: np.ndarray) -> np.ndarray:
-        """uint8 [N, T, H, W, 3] -> float32 [N, 400]; T >= 10."""
-        import torch
-
-        clips = np.asarray(clips)
-        if clips.ndim != 5 or clips.dtype != np.uint8:
-            raise ValueError(f"clips must be uint8 [N, T, H, W, 3], not {clips.dtype} {clips.shape}")
-        if clips.shape[1] < I3D_FRAMES:
-            raise UserError(f"I3D needs clips of {I3D_FRAMES} frames or more, these have {clips.shape[1]}")
-        out = []
-        with torch.no_grad():
-            for start in range(0, len(clips), self._batch):
-                part = torch.from_numpy(np.ascontiguousarray(clips[start : start + self._batch]))
-                videos = part.permute(0, 4, 1, 2, 3).float().to(self._device)
-                out.append(
-                    self._network(videos, rescale=True, resize=True, return_features=True).float().cpu()
-                )
-        return torch.cat(out).numpy() if out else np.zeros((0, 400), np.float32)

@@ -24,6 +24,7 @@ from sacrebleu.metrics import BLEU
 
 ORDERS = 4
 PSNR_MAX = 100.0  # dB, given to identical clips
+VISIBLE = 10  # of 255: a smaller change between frames is not motion
 
 BLEU_COLUMNS = [f"bleu_{part}{k}" for part in ("correct", "total") for k in range(1, ORDERS + 1)]
 BLEU_COLUMNS += ["bleu_sys", "bleu_ref"]
@@ -64,7 +65,7 @@ TEXT = [_bleu(k) for k in range(1, ORDERS + 1)] + [
     ),
 ]
 VIDEO = [
-    Metric("fvd", "FVD", "down", "Fréchet distance of video features", how="fvd", digits=1),
+    Metric("fvd", "FVD", "down", "Fréchet distance of video features", how="fvd", digits=2),
     Metric("clip_v", "CLIP-V", "up", "cosine of frame i with ground-truth frame i, mean over frames"),
     Metric("clip_t", "CLIP-T", "up", "cosine of the frames with the ground-truth caption, mean over frames"),
     Metric("clip_t_own", "CLIP-T own", "up", "cosine of the frames with the arm's own caption"),
@@ -75,7 +76,7 @@ VIDEO = [
         "motion_ratio",
         "motion",
         "one",
-        "mean absolute change between frames, as a multiple of the ground truth's; 0 is a still",
+        "mean visible change between frames, as a multiple of the ground truth's; 0 is a still",
         how="ratio",
         columns=("motion", "motion_gt"),
         digits=2,
@@ -133,9 +134,15 @@ def psnr(clips: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def motion(clips: np.ndarray) -> np.ndarray:
-    """Mean absolute change from frame to frame, uint8 [N, T, H, W, 3] -> [N] in [0, 1]; 0 for one frame."""
-    changes = [np.abs(np.diff(clip.astype(np.int16), axis=0)) for clip in clips]
-    return np.array([change.mean() / 255 if change.size else 0.0 for change in changes])
+    """Mean absolute change from frame to frame, uint8 [N, T, H, W, 3] -> [N] in [0, 1]; 0 for one frame.
+
+    Changes below VISIBLE count as none, so that a generator's flicker is not taken for motion.
+    """
+    out = np.zeros(len(clips))
+    for index, clip in enumerate(clips):
+        change = np.abs(np.diff(clip.astype(np.int16), axis=0))
+        out[index] = np.where(change < VISIBLE, 0, change).mean() / 255 if change.size else 0.0
+    return out
 
 
 # ---------------------------------------------------------------- summed up

@@ -125,7 +125,7 @@ def _read_captions(path: Path) -> dict[str, tuple[str, str]]:
 def _fit(clip: np.ndarray, frames: int, height: int, width: int) -> np.ndarray:
     """[T, H, W, 3] of any size -> [frames, height, width, 3]: frames picked evenly, then cover and crop."""
     picked = np.linspace(0, len(clip) - 1, frames).round().astype(int)
-    return video.fit(clip[picked], height, width)
+    return np.stack([video.fit(clip[i], height, width) for i in picked])
 
 
 def _some(names: Sequence[str]) -> str:

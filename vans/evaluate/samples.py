@@ -8,14 +8,15 @@ import pandas as pd
 import torch
 
 from vans.data import oracle, world
+from vans.data.render import SIZE
 from vans.evaluate import metrics
 from vans.evaluate.predictions import Predictions
 from vans.grpo import rewards
 
 
-def is_toy_world(captions: Sequence[str]) -> bool:
-    """True if every ground-truth caption is a sentence of the toy world, so that its oracle may be asked."""
-    return all(world.caption_events(text) for text in captions)
+def oracle_can_read(captions: Sequence[str], clips: np.ndarray) -> bool:
+    """True if every ground-truth caption is a sentence of the toy world and the clips have its size."""
+    return clips.shape[2:4] == (SIZE, SIZE) and all(world.caption_events(text) for text in captions)
 
 
 def of_texts(answers: Predictions, rows: pd.DataFrame) -> pd.DataFrame:
@@ -24,9 +25,9 @@ def of_texts(answers: Predictions, rows: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "id": rows.index.astype(str),
-            "kind": rows["kind"].tonumpy(),
+            "kind": rows["kind"].to_numpy(),
             "group": np.where(scene == "", rows["video"].astype(str), scene),
-            "truth": rows["caption"].tonumpy(),
+            "truth": rows["caption"].to_numpy(),
             "caption": answers.captions,
         }
     )
@@ -41,7 +42,7 @@ def of_texts(answers: Predictions, rows: pd.DataFrame) -> pd.DataFrame:
 
 def of_videos(clips: np.ndarray, target: np.ndarray, rows: pd.DataFrame, clip: Any) -> dict[str, Any]:
     """Per sample: CLIP similarities, PSNR and motion of a batch of answers."""
-    seen, true = clip.image(torch.fromnumpy(clips)), clip.image(torch.fromnumpy(target))
+    seen, true = clip.image(torch.from_numpy(clips)), clip.image(torch.from_numpy(target))
     own = numpy(rewards.clip_score(seen, clip.text(list(rows["caption"]))))
     return {
         "clip_v": numpy(rewards.frame_similarity(seen, true)),

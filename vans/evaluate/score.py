@@ -6,8 +6,8 @@ caption is one of its sentences) the oracle's metrics are added; the truth it co
 pixels too: the event from the target clip, colour and shape from the input clip.
 """
 
-import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ import torch
 from vans.errors import UserError
 from vans.evaluate import bootstrap, fvd, metrics, predictions, samples
 from vans.evaluate.bootstrap import Interval
-from vans.evaluate.metrics import Metric
-from vans.files import atomic_write_bytes, atomic_write_text
+from vans.evaluate.metrics import METRICS
+from vans.files import atomic_write_text
 from vans.rng import seed_of
 
 KINDS = ("procedural", "predictive", "all")
@@ -46,19 +46,22 @@ class Resampling:
 class Scores:
     """One arm's scores.
 
-    ``frame``: one row per sample. ``features``: float32 [2, N, D], the detector's features of the ground
-    truth and of the answers, in the order of the rows. ``summary``: what is written as JSON (arm, n, metrics
-    by kind, protocol, warnings, resampling).
+    ``frame``: one row per sample. ``summary``: what is written as JSON: arm, n, metrics by kind, protocol,
+    warnings, resampling, and the FVD of each resample by kind (so that arms can be compared without
+    features).
     """
 
     arm: str
     frame: pd.DataFrame
-    features: np.ndarray
     summary: dict[str, Any]
 
     @property
     def resampling(self) -> Resampling:
         return Resampling(**self.summary["resampling"])
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind in KINDS if kind in self.summary["metrics"]]
 
     def interval(self, kind: str, metric: str) -> Interval | None:
         """A metric with its interval; None if this arm does not have it."""
@@ -68,15 +71,20 @@ class Scores:
         value, lo, hi = (float("nan") if found[key] is None else found[key] for key in ("value", "lo", "hi"))
         return Interval(value, lo, hi, found["n"])
 
+    def resampled(self, kind: str, metric: str) -> np.ndarray:
+        """The metric in each resample [B], the same resamples for every arm that has the same samples."""
+        if metric == "fvd":
+            return np.array(self.summary["fvd_draws"][kind], dtype=np.float64)
+        rows = _of_kind(self.frame, kind)
+        return metrics.summarise(METRICS[metric], rows, self.resampling.draws(rows, kind))
+
     def save(self, folder: str | Path) -> None:
-        """Write ``<arm>.csv`` (per sample), ``<arm>.features.npy`` and ``<arm>.json`` (the summary, last)."""
+        """Write ``<arm>.csv`` (per sample), then ``<arm>.json`` (the summary)."""
         folder = Path(folder)
         text = self.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         atomic_write_text(folder / f"{self.arm}.csv", text)
-        atomic_write_bytes(folder / f"{self.arm}.features.npy", _npy_bytes(self.features))
-        atomic_write_text(
-            folder / f"{self.arm}.json", json.dumps(self.summary, indent=2, ensure_ascii=False) + "\n"
-        )
+        summary = json.dumps(self.summary, indent=2, ensure_ascii=False) + "\n"
+        atomic_write_text(folder / f"{self.arm}.json", _lists_on_one_line(summary))
 
 
 def load(folder: str | Path, arm: str) -> Scores:
@@ -85,12 +93,10 @@ def load(folder: str | Path, arm: str) -> Scores:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         frame = pd.read_csv(path.with_name(f"{arm}.csv"), dtype={"id": str, "group": str})
-        features = np.load(path.with_name(f"{arm}.features.npy"), allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: no whole scores of {arm} ({error}); run `dvc repro evaluate@{arm}`"
-        ) from error
-    return Scores(arm, frame, features, summary)
+        fix = f"run `dvc repro evaluate@{arm}`"
+        raise UserError(f"{path}: no whole scores of {arm} ({error}); {fix}") from error
+    return Scores(arm, frame, summary)
 
 
 def load_all(folder: str | Path, arms: Sequence[str] | None = None) -> dict[str, Scores]:
@@ -121,7 +127,6 @@ def score(
         raise UserError("triplets/manifest.parquet: the test split is empty; there is nothing to score")
     answers = predictions.open_folder(folder, ids)
     frame = samples.of_texts(answers, triplets.frame.loc[ids])
-    toy = samples.is_toy_world(frame["truth"])
     parts, features, adapted = [], [], 0
     for start in range(0, len(ids), BATCH):
         some = ids[start : start + BATCH]
@@ -129,57 +134,60 @@ def score(
         clips, changed = answers.clips(some, target.shape[1:4])
         adapted += changed
         part = samples.of_videos(clips, target, frame.iloc[start : start + BATCH], clip)
-        if toy:
-            named = frame["caption"].iloc[start : start + BATCH]
-            part |= samples.of_oracle(
-                clips, target, samples.clips_of(triplets.clips(some, "input")), list(named)
-            )
+        if samples.oracle_can_read(frame["truth"], target):
+            named = list(frame["caption"].iloc[start : start + BATCH])
+            part |= samples.of_oracle(clips, target, samples.clips_of(triplets.clips(some, "input")), named)
         parts.append(pd.DataFrame(part))
-        features.append(
-            np.stack([samples.numpy(detector.features(torch.from_numpy(x))) for x in (target, clips)])
-        )
+        seen = [samples.numpy(detector.features(torch.from_numpy(x))) for x in (target, clips)]
+        features.append(np.stack(seen))
         if progress is not None:
             progress(min(start + BATCH, len(ids)), len(ids))
     frame = pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
     resampling = resampling or Resampling()
     both = np.concatenate(features, axis=1).astype(np.float32)
     about = protocol(frame, both, clip, detector, resampling, target.shape[1:4], adapted)
+    values, fvd_draws = summarise(frame, both, resampling)
     summary = {
         "arm": arm or Path(folder).name,
         "n": len(ids),
-        "metrics": summarise(frame, both, resampling),
+        "metrics": values,
         **about,
         "resampling": vars(resampling),
+        "fvd_draws": fvd_draws,
     }
-    return Scores(summary["arm"], frame, both, summary)
+    return Scores(summary["arm"], frame, summary)
 
 
-def value_and_draws(scores: Scores, metric: Metric, kind: str) -> tuple[float, np.ndarray, int]:
-    """A metric of one kind of sample: its value, its value in each resample [B], and the number of
-    samples."""
-    return _value_and_draws(scores.frame, scores.features, metric, kind, scores.resampling)
+def summarise(
+    frame: pd.DataFrame, features: np.ndarray, resampling: Resampling
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[float | None]]]:
+    """Every available metric with its interval, by kind and for all together; and the FVD of each resample.
 
-
-def summarise(frame: pd.DataFrame, features: np.ndarray, resampling: Resampling) -> dict[str, dict[str, Any]]:
-    """Every available metric with its interval, for each kind of sample that there is and for all
-    together."""
-    out: dict[str, dict[str, Any]] = {}
+    ``features``: [2, N, D] of ground truth and answers, in the order of the rows.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    fvd_draws: dict[str, list[float | None]] = {}
     for kind in KINDS:
-        if kind != "all" and not (frame["kind"] == kind).any():
+        rows = _of_kind(frame, kind)
+        if not len(rows):
             continue
-        out[kind] = {}
-        for metric in metrics.available(_of_kind(frame, kind)):
-            value, draws, n = _value_and_draws(frame, features, metric, kind, resampling)
-            centre = metric.how == "fvd"
-            found = bootstrap.percentile(value, draws, n, resampling.level, centre)
-            lo = max(found.lo, 0.0) if centre else found.lo
-            out[kind][metric.name] = {
-                "value": _round(found.value),
-                "lo": _round(lo),
-                "hi": _round(found.hi),
-                "n": n,
-            }
-    return out
+        draws = resampling.draws(rows, kind)
+        values[kind] = {}
+        for metric in metrics.available(rows):
+            if metric.how == "fvd":
+                true, seen = features[:, rows.index.to_numpy()].astype(np.float64)
+                value = fvd.frechet_distance(seen, true) if len(rows) > 1 else float("nan")
+                resampled = fvd.resampled_distances(seen, true, draws[: resampling.fvd_resamples])
+                fvd_draws[kind] = [_round(x) for x in resampled]
+            else:
+                value = float(metrics.summarise(metric, rows, np.ones((1, len(rows))))[0])
+                resampled = metrics.summarise(metric, rows, draws)
+            n = int(rows[metric.name].notna().sum()) if metric.how == "mean" else len(rows)
+            found = bootstrap.percentile(value, resampled, n, resampling.level, centre=metric.how == "fvd")
+            lo = max(found.lo, 0.0) if metric.how == "fvd" else found.lo
+            ends = {"value": _round(value), "lo": _round(lo), "hi": _round(found.hi), "n": n}
+            values[kind][metric.name] = ends
+    return values, fvd_draws
 
 
 def protocol(
@@ -218,28 +226,13 @@ def protocol(
 # ---------------------------------------------------------------- parts
 
 
-def _value_and_draws(
-    frame: pd.DataFrame, features: np.ndarray, metric: Metric, kind: str, resampling: Resampling
-) -> tuple[float, np.ndarray, int]:
-    rows = _of_kind(frame, kind)
-    draws = resampling.draws(rows, kind)
-    if metric.how == "fvd":
-        true, seen = features[:, rows.index.tosamples.numpy()].astype(np.float64)
-        value = fvd.frechet_distance(seen, true) if len(rows) > 1 else float("nan")
-        return value, fvd.resampled_distances(seen, true, draws[: resampling.fvd_resamples]), len(rows)
-    value = metrics.summarise(metric, rows, np.ones((1, len(rows))))[0]
-    n = int(rows[metric.name].notna().sum()) if metric.how == "mean" else len(rows)
-    return float(value), metrics.summarise(metric, rows, draws), n
-
-
 def _of_kind(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
     return frame if kind == "all" else frame[frame["kind"] == kind]
 
 
-def _npy_bytes(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
+def _lists_on_one_line(text: str) -> str:
+    """Indented JSON with each list of numbers on a line of its own (strings hold no line ends)."""
+    return re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()), text)
 
 
 def _round(value: float) -> float | None:

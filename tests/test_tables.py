@@ -1,0 +1,409 @@
+"""From predictions on disk to tables: scoring, differences, Markdown, comparison, and what is wrong in
+inputs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sacrebleu.metrics import BLEU
+
+from vans import video
+from vans.data import world
+from vans.data.render import COLOURS, EVENTS, SHAPES, Scene, render_event
+from vans.errors import UserError
+from vans.evaluate import compare, markdown, orders, predictions, score, tables
+from vans.evaluate.bootstrap import Interval
+from vans.evaluate.fvd import frechet_distance
+from vans.evaluate.score import Resampling
+
+FAST = Resampling(seed=3, resamples=200, fvd_resamples=20)
+
+
+class FakeTriplets:
+    """Eight procedural and eight predictive samples (two to a scene), rendered by the toy world."""
+
+    def __init__(self) -> None:
+        rows, self._clips = [], {"input": {}, "target": {}}
+        colours = list(COLOURS)
+        for i in range(16):
+            scene = Scene(shape=SHAPES[i % 3], colour=colours[i % 6], x=14.0 + i % 4)
+            seen, event = EVENTS[(i + 3) % 8], EVENTS[i % 8]
+            kind = "procedural" if i < 8 else "predictive"
+            name = f"{kind}_{i:02d}"
+            self._clips["input"][name] = render_event(scene, seen)
+            self._clips["target"][name] = render_event(scene, event)
+            rows.append(
+                {
+                    "id": name,
+                    "kind": kind,
+                    "video": f"v{i}",
+                    "scene": f"s{i // 2}" if i >= 8 else None,
+                    "caption": world.caption(scene.shape, event),
+                }
+            )
+        self.frame = pd.DataFrame(rows).set_index("id")
+
+    def select(self, split: str | None = None) -> list[str]:
+        return list(self.frame.index)
+
+    def clips(self, ids: list[str], which: str) -> np.ndarray:
+        return np.stack([self._clips[which][name] for name in ids])
+
+
+class FakeClip:
+    """Frames by their mean colours, texts by their letters: unit norm."""
+
+    name = "mean colours"
+
+    def image(self, clips: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(clips.float().mean(dim=(2, 3)), dim=-1)
+
+    def text(self, texts: list[str]) -> torch.Tensor:
+        letters = [[1.0 + text.count(letter) for letter in "aeo"] for text in texts]
+        return torch.nn.functional.normalize(torch.tensor(letters), dim=-1)
+
+
+class FakeDetector:
+    """Mean colour of the first and of the last frame."""
+
+    name = "corner colours, 2 frames"
+
+    def features(self, clips: torch.Tensor) -> torch.Tensor:
+        return clips[:, [0, -1]].float().mean(dim=(2, 3)).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def triplets() -> FakeTriplets:
+    return FakeTriplets()
+
+
+def _save(folder: Path, triplets: FakeTriplets, right: int, noise: float, seed: int = 0) -> Path:
+    """Predictions of which the first ``right`` of each kind say and show the true event, the others a wrong
+    one."""
+    rng = np.random.default_rng(seed)
+    ids, captions, clips = triplets.select(), [], []
+    for i, name in enumerate(ids):
+        truth = triplets.frame.at[name, "caption"]
+        clip = triplets.clips([name], "target")[0]
+        if i % 8 >= right:
+            truth, clip = (
+                world.caption(SHAPES[i % 3], EVENTS[(i + 1) % 8], "flowery"),
+                np.repeat(clip[:1], 9, axis=0),
+            )
+        captions.append(truth)
+        clips.append(np.clip(clip + rng.normal(0, noise, clip.shape), 0, 255).astype(np.uint8))
+    texts = [f"[Think]so it is[/Think][Ans]{caption}[/Ans]" for caption in captions]
+    predictions.save(folder, ids, captions, texts, np.stack(clips), 3.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(triplets: FakeTriplets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scores of three arms."""
+    root = tmp_path_factory.mktemp("arms")
+    for arm, right, noise in (("sft", 2, 12.0), ("stage1", 6, 12.0), ("main", 7, 3.0)):
+        _save(root / "predictions" / arm, triplets, right, noise)
+        found = score.score(root / "predictions" / arm, triplets, FakeClip(), FakeDetector(), FAST)
+        found.save(root / "scores")
+    return root
+
+
+# ---------------------------------------------------------------- scoring
+
+
+def test_scores_of_the_truth_itself(triplets: FakeTriplets, tmp_path: Path) -> None:
+    folder = _save(tmp_path / "truth", triplets, right=8, noise=0)
+    found = score.score(folder, triplets, FakeClip(), FakeDetector(), FAST)
+    for kind, n in (("procedural", 8), ("predictive", 8), ("all", 16)):
+        ones = (
+            "bleu1",
+            "bleu4",
+            "rouge_l",
+            "clip_v",
+            "caption_event",
+            "video_event",
+            "identity",
+            "motion_ratio",
+        )
+        for name in (*ones, "format", "caption_renderable"):
+            interval = found.interval(kind, name)
+            assert interval is not None and interval.n == n
+            assert (interval.value, interval.lo, interval.hi) == pytest.approx((1, 1, 1), abs=1e-5), name
+        assert found.interval(kind, "fvd").value == pytest.approx(0, abs=1e-6)  # type: ignore[union-attr]
+        assert found.interval(kind, "static").value == 0  # type: ignore[union-attr]
+    assert found.interval("all", "no such metric") is None
+
+
+def test_scores_against_values_computed_here(scored: Path, triplets: FakeTriplets) -> None:
+    found = score.load(scored / "scores", "sft")
+    answers = predictions.open_folder(scored / "predictions" / "sft", triplets.select())
+    clips, fitted = answers.clips(triplets.select(), (9, 32, 32))
+    assert fitted == 0
+    target = triplets.clips(triplets.select(), "target")
+    wanted = {
+        "fvd": frechet_distance(
+            *(FakeDetector().features(torch.from_numpy(x)).numpy() for x in (clips, target))
+        ),
+        "bleu2": BLEU(max_ngram_order=2).corpus_score(answers.captions, [list(found.frame["truth"])]).score
+        / 100,
+        "caption_event": 4 / 16
+        + (found.frame["caption_event"].iloc[[*range(2, 8), *range(10, 16)]].sum()) / 16,
+        "caption_renderable": 4 / 16,
+        "video_event": 4 / 16,
+        "static": 12 / 16,
+        "clip_v": (FakeClip().image(torch.from_numpy(clips)) * FakeClip().image(torch.from_numpy(target)))
+        .sum(-1)
+        .mean(),
+    }
+    for name, value in wanted.items():
+        assert found.interval("all", name).value == pytest.approx(float(value), rel=1e-5), name  # type: ignore[union-attr]
+    assert found.summary["protocol"]["fvd"].startswith("detector: corner colours")
+    assert any("full rank" in warning or "biased" in warning for warning in found.summary["warnings"])
+    assert list(found.frame["group"].iloc[[0, 8, 9]]) == ["v0", "s4", "s4"]
+
+
+def test_scoring_again_gives_the_same_bytes(scored: Path, triplets: FakeTriplets, tmp_path: Path) -> None:
+    again = score.score(scored / "predictions" / "main", triplets, FakeClip(), FakeDetector(), FAST)
+    again.save(tmp_path)
+    for suffix in (".csv", ".json"):
+        assert (tmp_path / f"main{suffix}").read_bytes() == (scored / "scores" / f"main{suffix}").read_bytes()
+    assert len((tmp_path / "main.json").read_text().splitlines()) < 500  # lists stand on one line
+
+
+def test_batches_do_not_change_scores(
+    scored: Path, triplets: FakeTriplets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "BATCH", 5)
+    done: list[int] = []
+    found = score.score(
+        scored / "predictions" / "main",
+        triplets,
+        FakeClip(),
+        FakeDetector(),
+        FAST,
+        progress=lambda now, _: done.append(now),
+    )
+    assert found.summary == score.load(scored / "scores", "main").summary
+    assert done == [5, 10, 15, 16]
+
+
+def test_data_that_is_not_the_toy_world_has_no_oracle(triplets: FakeTriplets, tmp_path: Path) -> None:
+    other = FakeTriplets()
+    other.frame["caption"] = "a man raises his glass"
+    found = score.score(_save(tmp_path / "x", triplets, 8, 0), other, FakeClip(), FakeDetector(), FAST)
+    assert found.interval("all", "video_event") is None and found.interval("all", "psnr") is not None
+
+
+# ---------------------------------------------------------------- anyone's predictions
+
+
+def test_other_sizes_are_fitted_and_counted(triplets: FakeTriplets, tmp_path: Path) -> None:
+    folder = _save(tmp_path / "other", triplets, 8, 0)
+    name = triplets.select()[3]
+    large = triplets.clips([name], "target")[0].repeat(2, axis=1).repeat(2, axis=2).repeat(2, axis=0)
+    (folder / "videos" / f"{name}.avi").unlink()
+    video.write(folder / "videos" / f"{name}.mp4", large, 6.0)
+    found = score.score(folder, triplets, FakeClip(), FakeDetector(), FAST)
+    assert found.summary["warnings"][0].startswith("1 answers had another size")
+    assert found.frame.set_index("id").at[name, "video_event"] == 1
+
+
+def test_byte_order_mark_missing_text_and_further_rows_are_fine(
+    triplets: FakeTriplets, tmp_path: Path
+) -> None:
+    folder = _save(tmp_path / "bom", triplets, 8, 0)
+    lines = ["id,caption", *(f"{name},the ball swells" for name in triplets.select()), "extra,more"]
+    (folder / "captions.csv").write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
+    answers = predictions.open_folder(folder, triplets.select())
+    assert set(answers.captions) == {"the ball swells"} and not any(answers.texts)
+    assert score.score(folder, triplets, FakeClip(), FakeDetector(), FAST).interval("all", "format") is None
+
+
+@pytest.mark.parametrize(
+    ("break_it", "match"),
+    [
+        (lambda f: (f / "captions.csv").unlink(), "captions.csv"),
+        (lambda f: (f / "captions.csv").write_text("name,caption\n"), "column 'id' is missing"),
+        (
+            lambda f: (f / "captions.csv").write_text("id,caption\nprocedural_00,a\n"),
+            "no row for 'procedural_01' and 14",
+        ),
+        (lambda f: (f / "captions.csv").write_bytes(b"\xff\xfe\x00id"), "captions.csv"),
+        (lambda f: (f / "videos" / "procedural_00.avi").unlink(), "no video for 'procedural_00'"),
+        (lambda f: (f / "videos" / "procedural_00.avi").write_bytes(b"junk"), "procedural_00.avi"),
+        (
+            lambda f: (f / "captions.csv").write_text("id,caption\nprocedural_00,a\nprocedural_00,b\n"),
+            "stands twice",
+        ),
+    ],
+)
+def test_broken_predictions_are_one_clear_line(
+    triplets: FakeTriplets, tmp_path: Path, break_it, match: str
+) -> None:
+    folder = _save(tmp_path / "broken", triplets, 8, 0)
+    break_it(folder)
+    with pytest.raises(UserError, match=match) as error:
+        score.score(folder, triplets, FakeClip(), FakeDetector(), FAST)
+    assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- orders
+
+
+def test_paired_differences_see_what_apart_is_not_resolved(scored: Path) -> None:
+    sft, stage1 = (score.load(scored / "scores", arm) for arm in ("sft", "stage1"))
+    found = orders.difference(sft, stage1, "video_event", "all")
+    assert found is not None and found.value == pytest.approx(0.5) and found.lo > 0
+    same = orders.difference(sft, sft, "rouge_l", "all")
+    assert same is not None and (same.value, same.lo, same.hi) == (0, 0, 0)
+
+
+def test_arms_scored_on_other_samples_are_not_compared(scored: Path, triplets: FakeTriplets) -> None:
+    sft = score.load(scored / "scores", "sft")
+    part = score.score(
+        scored / "predictions" / "main",
+        triplets,
+        FakeClip(),
+        FakeDetector(),
+        FAST,
+        ids=triplets.select()[:12],
+    )
+    with pytest.raises(UserError, match="other samples"):
+        orders.difference(sft, part, "rouge_l", "all")
+
+
+def test_directions_follow_the_paper() -> None:
+    assert (
+        orders._direction(
+            "sft", "vdm_only", "clip_t", orders._paper_gap("sft", "vdm_only", "clip_t", "procedural")
+        )
+        == -1
+    )
+    assert (
+        orders._direction("sft", "main", "fvd", orders._paper_gap("sft", "main", "fvd", "predictive")) == -1
+    )
+    assert orders._direction("sft", "stage1", "rouge_l", None) == 1  # given for procedural samples only
+    assert orders._direction("stage1", "main", "rouge_l", None) == 0  # equal in the paper
+    assert orders._direction("stage1", "main", "video_event", None) == 1  # not in the paper: the better side
+    assert orders._direction("stage1", "main", "static", None) == -1
+
+
+def test_verdict_where_the_paper_sees_no_difference() -> None:
+    def order(lo: float, hi: float) -> orders.Order:
+        return orders.Order(
+            "c", "stage1", "main", "rouge_l", "all", 0.0, 0, Interval((lo + hi) / 2, lo, hi, 9)
+        )
+
+    assert order(-1, 1).verdict == "equal within the interval"
+    assert order(1, 2).verdict == "differs"
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_main_table(scored: Path, tmp_path: Path) -> None:
+    table = tables.build(scored / "scores", tables.MAIN)
+    markdown.write(table, tmp_path)
+    frame = pd.read_csv(tmp_path / "main.csv").set_index(["kind", "row"])
+    own = score.load(scored / "scores", "main").interval("predictive", "clip_v")
+    assert own is not None
+    assert frame.at[("predictive", "main"), "clip_v"] == pytest.approx(own.value)
+    assert frame.at[("predictive", "main"), "clip_v_lo"] == pytest.approx(own.lo)
+    assert frame.at[("procedural", "main"), "n"] == 8 and frame.at[("all", "main"), "n"] == 16
+    assert frame.at[("predictive", "main"), "paper_rouge_l"] == 0.3058
+    assert np.isnan(frame.at[("procedural", "omni"), "rouge_l"])  # the paper's figure never fills our column
+    assert np.isnan(frame.at[("procedural", "copy"), "n"])  # not scored: the row stays, empty
+    text = (tmp_path / "main.md").read_text(encoding="utf-8")
+    assert "FVD ↓ (corner colours)" in text and "*paper* FVD" in text and "not the same quantity" in text
+    assert "sacrebleu nrefs:1" in text and "a-z and 0-9" in text and "## Do the paper's orders hold?" in text
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 9  # four for each kind, and the orders
+    assert all(len({line.count("|") for line in block}) == 1 for block in blocks)
+
+
+def test_every_number_in_markdown_is_one_of_the_csv(scored: Path) -> None:
+    table = tables.build(scored / "scores", tables.MAIN)
+    row = table.frame.set_index(["kind", "row"]).loc[("procedural", "stage1")]
+    wanted = f"{row['rouge_l']:.3f} [{row['rouge_l_lo']:.3f}, {row['rouge_l_hi']:.3f}]"
+    lines = [
+        line for line in markdown.markdown(table).splitlines() if line.startswith("| VANS (stage 1 only)")
+    ]
+    assert wanted in lines[0]
+
+
+def test_ablation_table_has_the_paper_s_eleven_rows(scored: Path) -> None:
+    table = tables.build(scored / "scores", tables.ABLATION)
+    procedural = table.frame[table.frame["kind"] == "procedural"].set_index("row")
+    assert len(procedural) == 11
+    paper = procedural[[f"paper_{name}" for name in ("rouge_l", "fvd", "clip_v", "clip_t")]]
+    assert list(paper.loc["no_v2"]) == [0.3631, 79.76, 0.7887, 0.3806]
+    assert np.isnan(paper.at["stage1", "paper_clip_t"])
+    text = markdown.markdown(table)
+    assert "the same arm as *GRPO (VLM only)*" in text
+    assert {order.claim for order in table.orders} == {"stage 2 improves on stage 1"}
+
+
+def test_nothing_scored_is_a_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none of"):
+        tables.build(tmp_path, tables.MAIN)
+    (tmp_path / "sft.json").write_text("{")
+    with pytest.raises(UserError, match="evaluate@sft"):
+        tables.build(tmp_path, tables.MAIN)
+
+
+def test_metrics_for_experiments_are_plain_numbers(scored: Path) -> None:
+    found = json.loads(tables.metrics_json(tables.build(scored / "scores", tables.MAIN)))
+    assert set(found) == {"sft", "stage1", "main"}
+    assert all(isinstance(value, float) for arm in found.values() for value in arm.values())
+    assert found["main"]["video_event"] == pytest.approx(14 / 16)
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "expected"),
+    [
+        (0.12345, "rouge_l", "0.123"),
+        (0.5, "static", "50.0"),
+        (-0.25, "clip_t", "−0.250"),
+        (np.nan, "fvd", "—"),
+    ],
+)
+def test_numbers_as_text(value: float, metric: str, expected: str) -> None:
+    assert markdown.number(value, markdown.METRICS[metric]) == expected
+
+
+# ---------------------------------------------------------------- comparison with published tables
+
+
+def test_comparison(scored: Path, tmp_path: Path) -> None:
+    new, old = tmp_path / "results", tmp_path / "published"
+    table = tables.build(scored / "scores", tables.MAIN)
+    markdown.write(table, new)
+    assert "no published table" in str(compare.compare(new, old))
+    markdown.write(table, old)
+    assert "same bytes" in str(compare.compare(new, old))
+
+    other = pd.read_csv(old / "main.csv")
+    line = (other["kind"] == "all") & (other["row"] == "main")
+    other.loc[line, "clip_v"] = other.loc[line, "clip_v_lo"]  # still inside our interval
+    other.loc[line, ["rouge_l", "rouge_l_lo", "rouge_l_hi"]] = [0.01, 0.0, 0.02]
+    other = other[other["row"] != "stage1"]
+    other.to_csv(old / "main.csv", index=False)
+    found = compare.compare(new, old).tables[0]
+    cells = found.cells.set_index(["kind", "title", "metric"])["status"]
+    assert cells["all", "VANS (Joint-GRPO)", "clip_v"] == compare.WITHIN
+    assert cells["all", "VANS (Joint-GRPO)", "rouge_l"] == compare.DIFFERS
+    assert cells["all", "VANS (SFT)", "rouge_l"] == compare.SAME
+    assert cells["all", "VANS (stage 1 only)", "rouge_l"] == compare.MISSING
+    assert found.count(compare.DIFFERS) == 1
+    assert "all, VANS (Joint-GRPO), ROUGE-L:" in str(found.text()) and "published 0.010" in found.text()
+
+
+def test_comparison_without_tables(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dvc repro"):
+        compare.compare(tmp_path, tmp_path)
+    (tmp_path / "main.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="not a table"):
+        compare.compare(tmp_path, tmp_path)

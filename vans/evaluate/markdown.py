@@ -1,0 +1,172 @@
+"""A table as Markdown that can be read in git: values with intervals, orders, protocol."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from vans.evaluate.metrics import METRICS, ORACLE, PAPER_METRICS, Metric
+from vans.evaluate.orders import Order
+from vans.evaluate.score import KINDS, Scores
+from vans.evaluate.tables import ABLATION, MAIN, Table, metrics_json
+from vans.files import atomic_write_text
+
+NONE = "—"
+GROUPS = {
+    "What the oracle reads in captions and videos": tuple(metric.name for metric in ORACLE),
+    "Further measures": ("clip_t_own", "psnr", "motion_ratio", "format", "think_words"),
+    "BLEU": tuple(f"bleu{k}" for k in (1, 2, 3, 4)),
+}
+DISCLAIMER = (
+    "The columns marked *paper* are the figures of arXiv 2511.16669: other data, other models, another "
+    "detector, so not the same quantity. What can be compared is which row is better than which, not a value "
+    "with a value."
+)
+ABOUT_ORDERS = (
+    "Paired differences (second minus first, same samples, same resamples) with their intervals. *Holds*: "
+    "the whole interval lies on the side of 0 that the paper's difference has (where it gives none: on the "
+    "better side). *Not resolved*: the interval contains 0."
+)
+NOTES = {
+    "no_v1": "the same arm as *GRPO (VLM only)*: text rewards alone is what is left of stage 1 without r_v1 "
+    "(the paper reports two different figures for the two)",
+    "all_in_one": "the paper also reports ROUGE-L 0.3577, FVD 81.01, CLIP-V 0.7800 for it elsewhere",
+}
+
+
+def write(table: Table, folder: str | Path) -> None:
+    """Write ``<name>.csv`` and ``<name>.md``, and with the main table ``metrics.json``."""
+    folder = Path(folder)
+    atomic_write_text(folder / f"{table.layout.name}.csv", table.csv())
+    atomic_write_text(folder / f"{table.layout.name}.md", markdown(table))
+    if table.layout is MAIN:
+        atomic_write_text(folder / "metrics.json", metrics_json(table))
+
+
+def cell(value: float, lo: float, hi: float, metric: Metric) -> str:
+    """``0.563 [0.541, 0.586]``; shares in percent; a dash where there is no number."""
+    if pd.isna(value):
+        return NONE
+    text, low, high = (number(x, metric) for x in (value, lo, hi))
+    return text if pd.isna(lo) else f"{text} [{low}, {high}]"
+
+
+def number(value: float, metric: Metric, sign: bool = False) -> str:
+    """One number with the metric's digits; shares in percent."""
+    if pd.isna(value):
+        return NONE
+    text = f"{100 * value if metric.unit == '%' else value:{'+' if sign else ''}.{metric.digits}f}"
+    return text.replace("-", "−")
+
+
+def markdown(table: Table) -> str:
+    """The whole file: tables by kind, what became of the paper's orders, protocol, warnings."""
+    layout = table.layout
+    parts = [f"# {layout.title}", f"{_ours(table)} {DISCLAIMER}"]
+    kinds = [kind for kind in table.kinds if kind != "all"] or table.kinds
+    for kind in kinds:
+        parts += [f"## {kind.capitalize()}", _grid(table, kind, PAPER_METRICS, with_paper=True)]
+        for title, names in GROUPS.items():
+            if any(name in table.frame for name in names):
+                parts += [f"{title} ({kind}):", _grid(table, kind, names, with_paper=False)]
+    if notes := [f"- {row.title}: {NOTES[row.name]}." for row in layout.rows if row.name in NOTES]:
+        if layout is ABLATION:
+            parts.append("\n".join(notes))
+    parts += ["## Do the paper's orders hold?", _orders(table)]
+    parts += ["## Protocol", _protocol(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _ours(table: Table) -> str:
+    some = next(iter(table.scores.values()))
+    level = f"{some.resampling.level:.0%}"
+    return (
+        f"Measured by this repository; in brackets the {level} bootstrap interval, n the number of samples."
+    )
+
+
+def _header(name: str, scores: dict[str, Scores]) -> str:
+    metric = METRICS[name]
+    unit = f" {metric.unit}" if metric.unit else ""
+    if metric.how == "fvd":
+        return f"{metric.title} {metric.arrow} ({_detector(scores)})"
+    return f"{metric.title}{unit} {metric.arrow}"
+
+
+def _detector(scores: dict[str, Scores]) -> str:
+    """The detector's short name: what stands before the first comma of its description."""
+    some = next(iter(scores.values()))
+    return some.summary["protocol"]["fvd"].removeprefix("detector: ").split(",")[0].split(";")[0]
+
+
+def _grid(table: Table, kind: str, names: tuple[str, ...], with_paper: bool) -> str:
+    lines = table.frame[table.frame["kind"] == kind]
+    names = tuple(name for name in names if name in lines)
+    head = ["configuration", "n", *(_header(name, table.scores) for name in names)]
+    if with_paper:
+        head += [f"*paper* {METRICS[name].title}" for name in PAPER_METRICS]
+    body = []
+    for _, line in lines.iterrows():
+        if not with_paper and pd.isna(line["n"]):
+            continue
+        cells = [cell(line[name], line[f"{name}_lo"], line[f"{name}_hi"], METRICS[name]) for name in names]
+        count = NONE if pd.isna(line["n"]) else str(int(line["n"]))
+        if with_paper:
+            cells += [_paper_cell(line[f"paper_{name}"], name) for name in PAPER_METRICS]
+        body.append([line["title"], count, *cells])
+    return _rows(head, body)
+
+
+def _paper_cell(value: float, name: str) -> str:
+    return NONE if pd.isna(value) else f"*{value:.2f}*" if name == "fvd" else f"*{value:.4f}*"
+
+
+def _rows(head: list[str], body: list[list[str]]) -> str:
+    """A Markdown table, its columns padded so that the source can be read too."""
+    wide = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+    lines = [[text.ljust(width) for text, width in zip(row, wide, strict=True)] for row in [head, *body]]
+    lines.insert(1, ["-" * width for width in wide])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _orders(table: Table) -> str:
+    if not table.orders:
+        return "None can be checked: the rows that they compare were not both scored."
+    kinds = [kind for kind in KINDS if any(order.kind == kind for order in table.orders)]
+    head = ["claim", "metric", "paper", *(f"here, {kind}" for kind in kinds)]
+    grouped: dict[tuple[str, str], dict[str, Order]] = {}
+    for order in table.orders:
+        grouped.setdefault((order.claim, order.metric), {})[order.kind] = order
+    body = []
+    for (claim, name), by_kind in grouped.items():
+        gaps = [_gap(order, kind) for kind, order in by_kind.items() if order.paper is not None]
+        cells = [_verdict(by_kind[kind]) if kind in by_kind else NONE for kind in kinds]
+        body.append([claim, METRICS[name].title, ", ".join(gaps) or NONE, *cells])
+    return f"{ABOUT_ORDERS}\n\n{_rows(head, body)}"
+
+
+def _gap(order: Order, kind: str) -> str:
+    digits = 2 if order.metric == "fvd" else 4
+    return f"{order.paper:+.{digits}f} ({kind[:4]}.)".replace("-", "−")
+
+
+def _verdict(order: Order) -> str:
+    metric, ours = METRICS[order.metric], order.ours
+    text = f"{number(ours.value, metric, sign=True)} [{number(ours.lo, metric)}, {number(ours.hi, metric)}]"
+    return f"{text} **{order.verdict}**"
+
+
+def _protocol(table: Table) -> str:
+    """One list if all arms were scored alike, else one per arm that differs."""
+    lines: list[str] = []
+    groups: dict[str, list[str]] = {}
+    for arm, scores in table.scores.items():
+        text = "\n".join(f"- {name}: {words}." for name, words in scores.summary["protocol"].items())
+        groups.setdefault(text, []).append(arm)
+    for text, arms in groups.items():
+        lines += [f"Scored so: {', '.join(arms)}." if len(groups) > 1 else "", text]
+    about = [f"- {METRICS[name].title}: {METRICS[name].about}." for name in METRICS if name in table.frame]
+    warnings = sorted({warning for scores in table.scores.values() for warning in scores.summary["warnings"]})
+    lines += ["Metrics:", "\n".join(about)]
+    if warnings:
+        lines += ["Warnings:", "\n".join(f"- {warning}." for warning in warnings)]
+    return "\n\n".join(line for line in lines if line)

@@ -1,0 +1,138 @@
+"""Does an order that the paper claims hold here? Paired differences of two arms, with intervals and
+verdicts."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vans.errors import UserError
+from vans.evaluate import bootstrap
+from vans.evaluate.bootstrap import Interval
+from vans.evaluate.metrics import METRICS, PAPER_METRICS
+from vans.evaluate.score import KINDS, Scores
+
+SAME = 1e-9  # a smaller difference in the paper's figures is none
+ORDER_METRICS = (*PAPER_METRICS, "clip_t_own", "caption_event", "video_event", "static")
+
+# (row, row, what is claimed of the second against the first)
+MAIN_CLAIMS = (
+    ("sft", "stage1", "stage 1 improves on SFT"),
+    ("stage1", "main", "stage 2 improves on stage 1"),
+    ("sft", "main", "Joint-GRPO improves on SFT"),
+)
+ABLATION_CLAIMS = (
+    ("sft", "vlm_only", "GRPO of the VLM alone against SFT"),
+    ("sft", "vdm_only", "GRPO of the VDM alone against SFT"),
+    ("sft", "vlm_vdm", "both alone, put together, against SFT"),
+    ("vlm_vdm", "main", "joint against both alone"),
+    ("no_t1", "stage1", "r_t1 helps stage 1"),
+    ("no_v1", "stage1", "r_v1 helps stage 1"),
+    ("stage1", "main", "stage 2 improves on stage 1"),
+    ("no_c2", "main", "r_c2 helps stage 2"),
+    ("no_v2", "main", "r_v2 helps stage 2"),
+    ("all_in_one", "main", "two stages against one"),
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """One claim, metric and kind: the paper's difference, ours, and what follows.
+
+    ``direction``: the sign of the second row's value minus the first's that the claim expects: the paper's
+    own difference where it gives one, else the metric's good direction; 0 where the paper's two figures are
+    equal.
+    """
+
+    claim: str
+    first: str
+    second: str
+    metric: str
+    kind: str
+    paper: float | None
+    direction: int
+    ours: Interval
+
+    @property
+    def verdict(self) -> str:
+        if self.direction:
+            return bootstrap.verdict(self.ours, self.direction)
+        found = bootstrap.verdict(self.ours, 1)
+        return {"not resolved": "equal within the interval", "not measured": found}.get(found, "differs")
+
+
+@cache
+def paper() -> pd.DataFrame:
+    """The paper's figures, indexed by (row, kind). Other data, other models: never the same quantity as
+    ours."""
+    return pd.read_csv(Path(__file__).with_name("paper.csv"), index_col=["row", "kind"]).sort_index()
+
+
+def paper_value(row: str, kind: str, metric: str) -> float | None:
+    """One of the paper's figures; None where it gives none."""
+    table = paper()
+    if (row, kind) not in table.index or metric not in PAPER_METRICS:
+        return None
+    value = table.at[(row, kind), metric]
+    return float(value) if np.isfinite(value) else None
+
+
+def difference(first: Scores, second: Scores, metric: str, kind: str) -> Interval | None:
+    """second - first, paired: both arms are seen through the same resamples of the same samples.
+
+    None if one of them lacks the metric. Raises UserError if they were scored on other samples or settings.
+    """
+    a, b = first.interval(kind, metric), second.interval(kind, metric)
+    if a is None or b is None:
+        return None
+    if list(first.frame["id"]) != list(second.frame["id"]) or first.resampling != second.resampling:
+        raise UserError(
+            f"results/scores: {first.arm} and {second.arm} were scored on other samples; score both again"
+        )
+    resampled = second.resampled(kind, metric) - first.resampled(kind, metric)
+    centre = METRICS[metric].how == "fvd"
+    n = min(a.n, b.n)
+    return bootstrap.percentile(b.value - a.value, resampled, n, first.resampling.level, centre)
+
+
+def orders(
+    scores: dict[str, Scores],
+    claims: tuple[tuple[str, str, str], ...],
+    arms: dict[str, str] | None = None,
+    metrics: tuple[str, ...] = ORDER_METRICS,
+) -> list[Order]:
+    """Every claim whose two rows were scored, for every metric and kind that both have.
+
+    ``arms`` maps a row of the table to the arm that fills it, where the two have different names.
+    """
+    found = []
+    for first, second, claim in claims:
+        one, two = (scores.get((arms or {}).get(row, row)) for row in (first, second))
+        if one is None or two is None:
+            continue
+        for metric in metrics:
+            for kind in KINDS:
+                ours = difference(one, two, metric, kind)
+                if ours is None:
+                    continue
+                gap = _paper_gap(first, second, metric, kind)
+                direction = _direction(first, second, metric, gap)
+                found.append(Order(claim, first, second, metric, kind, gap, direction, ours))
+    return found
+
+
+def _paper_gap(first: str, second: str, metric: str, kind: str) -> float | None:
+    a, b = paper_value(first, kind, metric), paper_value(second, kind, metric)
+    return None if a is None or b is None else b - a
+
+
+def _direction(first: str, second: str, metric: str, gap: float | None) -> int:
+    """The paper gives some rows for procedural samples only: their sign is then expected of the others
+    too."""
+    if gap is None:
+        gap = _paper_gap(first, second, metric, "procedural")
+    if gap is None:
+        return {"up": 1, "down": -1}[METRICS[metric].better]
+    return 0 if abs(gap) < SAME else int(np.sign(gap))
