@@ -195,10 +195,10 @@ def check_grid() -> None:
 
 
 def check_reward(cell: str, reward: str) -> None:
-    """The cell's reward stands in its command so that DVC sees a change; here it must agree with the grid."""
+    """The cell's reward stands in its command so that DVC sees a change; the grid must say the same."""
     expected = stage2_cell(load(), cell).reward
     if reward != expected:
-        raise UserError(f"dvc.yaml: stage2@{cell}: reward {reward} is {expected} in vans/grid.py; make them agree")
+        raise UserError(f"dvc.yaml: stage2@{cell}: reward {reward}, but {expected} in vans/grid.py")
 
 
 if __name__ == "__main__":
