@@ -1,12 +1,15 @@
 """Read, cut, fit and write videos; audio is ignored, rotation honoured.
 
-Times are seconds from the file's start. The picture "at time t" is the last frame whose time is <= t (plus 1 ms,
-because annotations round to milliseconds), which is what a player shows. Pictures are uint8 [H, W, 3] RGB.
+Times are seconds from the file's start. The picture "at time t" is the last frame whose time is <= t (plus
+1 ms, because annotations round to milliseconds), which is what a player shows. Pictures are uint8 [H, W, 3]
+RGB.
 """
+
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -23,7 +26,8 @@ BROKEN = (av.error.FFmpegError, EOFError)
 
 @dataclass(frozen=True)
 class Info:
-    """height, width: pixels as shown (after rotation); fps: average; duration: s, the end of the last frame."""
+    """height, width: px as shown (after rotation); fps: average; duration: s, the end of the last frame."""
+
     height: int
     width: int
     fps: float
@@ -31,7 +35,7 @@ class Info:
 
 
 class Video:
-    """One readable video. `Video(path)` raises UserError if the file is missing, unreadable or holds no picture."""
+    """One readable video; UserError if the file is missing, unreadable or holds no picture."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -70,7 +74,7 @@ class Video:
             return Info(height, width, fps, duration)
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
-        """(time, picture) from the key frame at or before `start` on. Raises UserError where decoding fails."""
+        """(time, picture) from the key frame at or before `start` on; UserError where decoding fails."""
         if self._raw is not None:
             for i in range(max(0, int(start * self.info.fps) - 1), len(self._raw)):
                 yield i / self.info.fps, self._raw[i]
@@ -91,12 +95,12 @@ class Video:
             raise self._unreadable(error) from error
 
     def sample(self, times: list[float] | np.ndarray, height: int, width: int) -> np.ndarray:
-        """The pictures at ascending times, covered and cropped to height x width: uint8 [T, height, width, 3].
+        """The pictures at ascending times, fitted to height x width: uint8 [T, height, width, 3].
 
         Raises UserError if the video ends before the last time, ValueError if the times do not ascend.
         """
         wanted = [float(t) + TOLERANCE for t in times]
-        if not wanted or any(b < a for a, b in zip(wanted, wanted[1:], strict=False)):
+        if not wanted or any(b < a for a, b in pairwise(wanted)):
             raise ValueError(f"times must ascend and hold at least one, got {list(times)[:5]}")
         out: list[np.ndarray] = []
         shown: np.ndarray | None = None
@@ -112,7 +116,9 @@ class Video:
         while shown is not None and len(out) < len(wanted) and wanted[len(out)] <= held + TOLERANCE:
             out.append(fit(shown, height, width))
         if len(out) < len(wanted):
-            raise UserError(f"{self.path}: ends at {last:.2f} s, before {wanted[-1]:.2f} s; cut the annotation")
+            raise UserError(
+                f"{self.path}: ends at {last:.2f} s, before {wanted[-1]:.2f} s; cut the annotation"
+            )
         return np.stack(out)
 
 
@@ -123,7 +129,7 @@ def _upright(picture: np.ndarray, rotation: int) -> np.ndarray:
 
 
 def fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Cover and crop: scale uint8 [H, W, 3], aspect ratio kept, until it covers height x width; cut the middle out."""
+    """Cover and crop: the middle of uint8 [H, W, 3] that has the wanted aspect ratio, scaled to the size."""
     old_h, old_w = picture.shape[:2]
     if (old_h, old_w) == (height, width):
         return picture
@@ -135,7 +141,7 @@ def fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def encode(frames: np.ndarray, fps: float, codec: str = "raw") -> tuple[bytes, str]:
-    """Frames uint8 [T, H, W, 3] -> (bytes, suffix). codec raw: AVI without loss; h264: mp4, even height and width."""
+    """Frames uint8 [T, H, W, 3] -> (bytes, suffix). codec raw: AVI without loss; h264: mp4, even sizes."""
     if codec == "raw":
         return avi.encode(frames, fps), ".avi"
     if codec != "h264":
@@ -148,11 +154,14 @@ def encode(frames: np.ndarray, fps: float, codec: str = "raw") -> tuple[bytes, s
         raise ValueError(f"h264 needs an even height and width, got {height} x {width}")
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000),
-                                      options={"crf": "14", "threads": "1"})
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "14", "threads": "1"}
+        )
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for picture in frames:
-            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")):
+            for packet in stream.encode(
+                av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            ):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
@@ -160,7 +169,7 @@ def encode(frames: np.ndarray, fps: float, codec: str = "raw") -> tuple[bytes, s
 
 
 def decode(data: bytes) -> tuple[np.ndarray, float]:
-    """The bytes of a small video file -> (all frames uint8 [T, H, W, 3], fps). Raises ValueError if unreadable."""
+    """The bytes of a small video file -> (frames uint8 [T, H, W, 3], fps). ValueError if unreadable."""
     if (decoded := avi.decode(data)) is not None:
         return decoded
     try:
@@ -173,8 +182,9 @@ def decode(data: bytes) -> tuple[np.ndarray, float]:
 
 
 def write(path: str | Path, frames: np.ndarray, fps: float) -> None:
-    """Write uint8 [T, H, W, 3] as a whole or not at all; the suffix decides: .avi without loss, .mp4 as H.264."""
+    """Write uint8 [T, H, W, 3], whole or not at all; by suffix: .avi without loss, .mp4 as H.264."""
     from vans.files import atomic_write_bytes
+
     codecs = {".avi": "raw", ".mp4": "h264"}
     path = Path(path)
     if path.suffix.lower() not in codecs:
@@ -183,7 +193,7 @@ def write(path: str | Path, frames: np.ndarray, fps: float) -> None:
 
 
 def read(path: str | Path) -> tuple[np.ndarray, float]:
-    """All frames of a video, uint8 [T, H, W, 3], and its fps. Raises UserError if it is missing or unreadable."""
+    """All frames of a video, uint8 [T, H, W, 3], and its fps. UserError if it is missing or unreadable."""
     video = Video(path)
     if video._raw is not None:
         return video._raw, video.info.fps
@@ -192,7 +202,7 @@ def read(path: str | Path) -> tuple[np.ndarray, float]:
 
 
 def cut(path: str | Path, start: float, count: int, fps: float, height: int, width: int) -> np.ndarray:
-    """`count` pictures at start, start + 1/fps, ...: uint8 [count, height, width, 3]. Errors as `Video.sample`."""
+    """`count` pictures at start, start + 1/fps, ...: uint8 [count, height, width, 3]; errors as sample."""
     return Video(path).sample([start + i / fps for i in range(count)], height, width)
 
 

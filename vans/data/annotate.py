@@ -1,9 +1,10 @@
-"""Question, reasoning and caption for a pair of segments, with a check that the question does not tell the answer.
+"""Question, reasoning and caption for a pair of segments; the question must not tell the answer.
 
-Deviation 1 from the paper: rules write the texts, from the labels that the sources carry, where the paper asks a
-multimodal LLM. To add an annotator, write one function (Request, seed, flowery) -> Annotation, add it to
-ANNOTATORS and to the choices of `curate.annotator`.
+Deviation 1 from the paper: rules write the texts, from the labels that the sources carry, where the paper
+asks a multimodal LLM. To add an annotator, write one function (Request, seed, flowery) -> Annotation, add it
+to ANNOTATORS and to the choices of `curate.annotator`.
 """
+
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from vans.data import world
 from vans.data.draw import Draw
 
-LEAKY = 0.03  # share of first questions that the rules write badly on purpose, in the toy world, to test the check
-STOP = frozenset("a an and are as at be by do does for from has have he her his i if in into is it its me my next of "
-                 "off on one onto or out over she so some that the their them then there they this to up was what "
-                 "when which who will with you your happens happen comes come step".split())
+LEAKY = 0.03  # share of toy questions whose first wording is bad on purpose, so that the check has work
+STOP = frozenset(
+    """a an and are as at be by do does for from has have he her his i if in into is it its me my next of off on
+    one onto or out over she so some that the their them then there they this to up was what when which who will
+    with you your happens happen comes come step""".split()  # noqa: SIM905
+)
 
 
 class Refused(Exception):
@@ -23,7 +26,11 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """A pair to write texts for. topic: routine, recipe or condition in words; given: (question, think, caption)."""
+    """A pair to write texts for.
+
+    topic: routine, recipe or condition in words. given: (question, think, caption) of a published table.
+    """
+
     id: str
     kind: str
     topic: str
@@ -35,6 +42,7 @@ class Request:
 @dataclass(frozen=True)
 class Annotation:
     """style: plain | flowery | given. refused: how many questions were thrown away before this one."""
+
     question: str
     reasoning: str
     caption: str
@@ -100,7 +108,10 @@ def _plain(request: Request) -> tuple[list[str], str, str, str]:
         seen = f"The video shows: {request.input_label.strip().rstrip('.')}. " if request.input_label else ""
         reasoning = f"{seen}In {topic} the step that follows is: {target}."
     else:
-        questions = [f"What happens next if {topic}?" if request.topic else "What happens next?", "What comes next?"]
+        questions = [
+            f"What happens next if {topic}?" if request.topic else "What happens next?",
+            "What comes next?",
+        ]
         reasoning = f"After this the most likely event is: {target}."
     return questions, reasoning, target[:1].upper() + target[1:] + ".", "plain"
 

@@ -3,6 +3,7 @@
 Written and read here without any codec library, so that the bytes depend on nothing but the frames; every
 player reads them. Source: Microsoft's AVI RIFF file reference.
 """
+
 import struct
 from fractions import Fraction
 
@@ -18,22 +19,46 @@ def _list(kind: bytes, body: bytes) -> bytes:
 
 
 def encode(frames: np.ndarray, fps: float) -> bytes:
-    """Frames uint8 [T, H, W, 3] RGB and frames per second -> the file's bytes. Raises ValueError on other shapes."""
+    """Frames uint8 [T, H, W, 3] RGB, frames per second -> the file's bytes. ValueError on other shapes."""
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise ValueError(f"frames must be uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}")
     count, height, width, _ = frames.shape
     stride = (3 * width + 3) // 4 * 4
     rows = np.zeros((count, height, stride), dtype=np.uint8)
-    rows[:, :, :3 * width] = frames[:, ::-1, :, ::-1].reshape(count, height, 3 * width)
+    rows[:, :, : 3 * width] = frames[:, ::-1, :, ::-1].reshape(count, height, 3 * width)
     size = stride * height
     rate = Fraction(fps).limit_denominator(100_000)
     microseconds = round(1_000_000 / rate)
-    avih = struct.pack("<14I", microseconds, round(size * rate), 0, 0x10, count, 0, 1, size, width, height, 0, 0, 0, 0)
-    strh = b"vids" + b"DIB " + struct.pack("<IHHIIIIIIII4H", 0, 0, 0, 0, rate.denominator, rate.numerator, 0, count,
-                                           size, 0, 0, 0, 0, width, height)
+    avih = struct.pack(
+        "<14I", microseconds, round(size * rate), 0, 0x10, count, 0, 1, size, width, height, 0, 0, 0, 0
+    )
+    strh = (
+        b"vids"
+        + b"DIB "
+        + struct.pack(
+            "<IHHIIIIIIII4H",
+            0,
+            0,
+            0,
+            0,
+            rate.denominator,
+            rate.numerator,
+            0,
+            count,
+            size,
+            0,
+            0,
+            0,
+            0,
+            width,
+            height,
+        )
+    )
     strf = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, size, 0, 0, 0, 0)
-    header = _list(b"hdrl", _chunk(b"avih", avih) + _list(b"strl", _chunk(b"strh", strh) + _chunk(b"strf", strf)))
+    header = _list(
+        b"hdrl", _chunk(b"avih", avih) + _list(b"strl", _chunk(b"strh", strh) + _chunk(b"strf", strf))
+    )
     head = b"00db" + struct.pack("<I", size)
     movie = _list(b"movi", b"".join(head + row.tobytes() for row in rows))
     index = b"".join(struct.pack("<4sIII", b"00db", 0x10, 4 + i * (8 + size), size) for i in range(count))
@@ -61,5 +86,5 @@ def decode(data: bytes) -> tuple[np.ndarray, float] | None:
     if len(data) < 224 + count * step:
         raise ValueError("the file is cut short")
     body = np.frombuffer(data, np.uint8, count * step, 224).reshape(count, step)[:, 8:]
-    rows = body.reshape(count, height, stride)[:, ::-1, :3 * width].reshape(count, height, width, 3)
+    rows = body.reshape(count, height, stride)[:, ::-1, : 3 * width].reshape(count, height, width, 3)
     return np.ascontiguousarray(rows[..., ::-1]), rate / scale

@@ -1,4 +1,5 @@
 """Numbers drawn from SHA-256 of names: the same on every machine, for every library version, in any order."""
+
 import hashlib
 from collections.abc import Sequence
 from typing import Any, TypeVar

@@ -1,9 +1,10 @@
 """The exact oracle: which event, colour and shape a 32 x 32 toy clip shows, told from pixels.
 
-A clip becomes 9 maps of "how much of the object's colour is here" (0..1); these are compared with maps rendered
-for every shape, event, rest position, size and start (matched filter, squared distance). "none" is the hypothesis
-that nothing changes: the clip's own mean map, repeated.
+A clip becomes 9 maps of "how much of the object's colour is here" (0..1); these are compared with maps
+rendered for every shape, event, rest position, size and start (matched filter, squared distance). "none" is
+the hypothesis that nothing changes: the clip's own mean map, repeated.
 """
+
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,8 +13,8 @@ import numpy as np
 from vans.data.render import COLOURS, EVENT_STEPS, EVENTS, SHAPES, SIZE, Scene, coverage, pose
 
 FRAMES = 9
-CELL = 2                               # maps are compared at 16 x 16
-STARTS = (0, 1, 2)                     # last frame at rest
+CELL = 2  # maps are compared at 16 x 16
+STARTS = (0, 1, 2)  # last frame at rest
 POSITIONS = tuple(14.0 + 0.5 * i for i in range(9))
 SCALES = (0.94, 1.0, 1.06)
 STATIC = "none"
@@ -21,8 +22,12 @@ STATIC = "none"
 
 @dataclass(frozen=True)
 class Reading:
-    """event: one of EVENTS or "none"; colour, shape: names; motion: mean |frame difference|, 0..1; distance: mean
-    squared distance of the maps to the nearest hypothesis, 0..1 (the larger, the less like the toy world)."""
+    """What a clip shows.
+
+    event: one of EVENTS or "none". colour, shape: names. motion: mean |frame difference|, 0..1.
+    distance: mean squared distance to the nearest hypothesis, 0..1 (the larger, the less like the toy world).
+    """
+
     event: str
     colour: str
     shape: str
@@ -32,7 +37,7 @@ class Reading:
 
 @lru_cache(maxsize=1)
 def _bank() -> tuple[np.ndarray, np.ndarray]:
-    """(rest maps [shapes * looks, D], event maps [shapes * looks, events * starts, 9 * D]) float32, D = 256."""
+    """(rest maps [looks, D], event maps [looks, events * starts, 9 * D]) float32, D = 256."""
     looks = [(shape, x, scale) for shape in SHAPES for x in POSITIONS for scale in SCALES]
     rest, moving = [], []
     for shape, x, scale in looks:
@@ -43,7 +48,9 @@ def _bank() -> tuple[np.ndarray, np.ndarray]:
             poses = [pose(scene, event, s / EVENT_STEPS) for s in range(EVENT_STEPS + 1)]
             maps = [_shrink(coverage(shape, scale, p) * p.opacity) for p in poses]
             for start in STARTS:
-                per_event.append(np.concatenate([maps[min(max(t - start, 0), EVENT_STEPS)] for t in range(FRAMES)]))
+                per_event.append(
+                    np.concatenate([maps[min(max(t - start, 0), EVENT_STEPS)] for t in range(FRAMES)])
+                )
         moving.append(np.stack(per_event))
     return np.stack(rest).astype(np.float32), np.stack(moving).astype(np.float32)
 
@@ -51,7 +58,11 @@ def _bank() -> tuple[np.ndarray, np.ndarray]:
 def _shrink(maps: np.ndarray) -> np.ndarray:
     """[..., 32, 32] -> [..., 256] by averaging cells."""
     small = SIZE // CELL
-    return maps.reshape(*maps.shape[:-2], small, CELL, small, CELL).mean(axis=(-3, -1)).reshape(*maps.shape[:-2], -1)
+    return (
+        maps.reshape(*maps.shape[:-2], small, CELL, small, CELL)
+        .mean(axis=(-3, -1))
+        .reshape(*maps.shape[:-2], -1)
+    )
 
 
 def _colour_maps(clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,10 +71,10 @@ def _colour_maps(clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     directions -= directions.mean(axis=1, keepdims=True)
     strength = np.linalg.norm(directions, axis=1, keepdims=True)
     chroma = clips - clips.mean(axis=-1, keepdims=True)
-    at_rest = chroma[:, :2, 12:26, 9:23].mean(axis=(1, 2, 3))                          # N 3
-    wall = np.median(chroma[:, :2, :10], axis=(1, 2, 3))                               # N 3, the wall's own tint
+    at_rest = chroma[:, :2, 12:26, 9:23].mean(axis=(1, 2, 3))  # N 3
+    wall = np.median(chroma[:, :2, :10], axis=(1, 2, 3))  # N 3, the wall's own tint
     colour = ((at_rest - wall) @ (directions / strength).T).argmax(axis=1)
-    chosen = directions[colour] / strength[colour] ** 2                                # N 3, 1 on the pure colour
+    chosen = directions[colour] / strength[colour] ** 2  # N 3, 1 on the pure colour
     maps = np.einsum("nthwc,nc->nthw", chroma, chosen)
     maps -= np.einsum("nc,nc->n", wall, chosen)[:, None, None, None]
     return colour, _shrink(np.clip(maps, -0.2, 1.2))
@@ -76,10 +87,12 @@ def read(clips: np.ndarray) -> list[Reading]:
     """
     clips = np.asarray(clips)
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[2:] != (SIZE, SIZE, 3) or clips.shape[1] < 1:
-        raise ValueError(f"clips must be uint8 [N, T, {SIZE}, {SIZE}, 3], got {clips.dtype} {list(clips.shape)}")
+        raise ValueError(
+            f"clips must be uint8 [N, T, {SIZE}, {SIZE}, 3], got {clips.dtype} {list(clips.shape)}"
+        )
     readings: list[Reading] = []
     for part in range(0, len(clips), 256):
-        readings += _read_part(clips[part:part + 256])
+        readings += _read_part(clips[part : part + 256])
     return readings
 
 
@@ -96,19 +109,24 @@ def _read_part(clips: np.ndarray) -> list[Reading]:
     picked = np.round(np.linspace(0, clips.shape[1] - 1, FRAMES)).astype(int)
     colour, maps = _colour_maps(clips[:, picked].astype(np.float32) / 255.0)
     rest, moving = _bank()
-    first = maps[:, 0]                                                                 # N D
-    to_rest = (first ** 2).sum(1)[:, None] - 2.0 * first @ rest.T + (rest ** 2).sum(1)[None]
-    nearest = to_rest.argmin(axis=1)                                                   # N
-    flat = maps.reshape(len(maps), -1)                                                 # N 9D
+    first = maps[:, 0]  # N D
+    to_rest = (first**2).sum(1)[:, None] - 2.0 * first @ rest.T + (rest**2).sum(1)[None]
+    nearest = to_rest.argmin(axis=1)  # N
+    flat = maps.reshape(len(maps), -1)  # N 9D
     mean = maps.mean(axis=1, keepdims=True)
-    to_static = ((maps - mean) ** 2).sum(axis=(1, 2)) * FRAMES / (FRAMES - 1)          # unbiased under noise
+    to_static = ((maps - mean) ** 2).sum(axis=(1, 2)) * FRAMES / (FRAMES - 1)  # unbiased under noise
     readings = []
     for i in range(len(maps)):
         distance = ((moving[nearest[i]] - flat[i][None]) ** 2).sum(axis=1)
         best = int(distance.argmin())
         static = to_static[i] <= distance[best]
-        readings.append(Reading(
-            event=STATIC if static else EVENTS[best // len(STARTS)], colour=list(COLOURS)[colour[i]],
-            shape=SHAPES[nearest[i] // (len(POSITIONS) * len(SCALES))], motion=float(moved[i]),
-            distance=float(min(to_static[i], distance[best]) / flat.shape[1])))
+        readings.append(
+            Reading(
+                event=STATIC if static else EVENTS[best // len(STARTS)],
+                colour=list(COLOURS)[colour[i]],
+                shape=SHAPES[nearest[i] // (len(POSITIONS) * len(SCALES))],
+                motion=float(moved[i]),
+                distance=float(min(to_static[i], distance[best]) / flat.shape[1]),
+            )
+        )
     return readings

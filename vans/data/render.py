@@ -1,28 +1,34 @@
 """The toy world's picture: one large object in a small room, eight events, exact to the byte.
 
-Only +, -, *, /, comparisons and integer sums are used (each is exact or correctly rounded everywhere), so that
-the same arguments give the same bytes on every machine. Frames are 32 x 32, anti-aliased by 4 x 4 samples.
-Lengths are in pixels, x to the right, y downwards; an event is EVENT_STEPS frame steps long (7 / 3 fps = 2.33 s).
+Only +, -, *, /, comparisons and integer sums are used (each is exact or correctly rounded everywhere), so
+that the same arguments give the same bytes on every machine. Frames are 32 x 32, anti-aliased by 4 x 4
+samples. Lengths are in pixels, x to the right, y downwards; an event is EVENT_STEPS frame steps long
+(7 / 3 fps = 2.33 s).
 """
+
 from dataclasses import dataclass
 
 import numpy as np
 
-SIZE = 32            # px, frames are square
-FPS = 3.0            # frames per second of every source
-SAMPLES = 4          # anti-aliasing samples per pixel and axis
-EVENT_STEPS = 7      # frame steps from rest to the event's end
-FLOOR_Y = 26.0       # the line on which the object stands
-RADIUS = 7.0         # half height of the object at rest
-TRAVEL = 9.0         # how far left, right and jump go
-SINK = 12.0          # how far dive goes: in front of the floor, out of the frame (a cone that the floor hid from
-                     # below would look just like one that shrinks)
+SIZE = 32  # px, frames are square
+FPS = 3.0  # frames per second of every source
+SAMPLES = 4  # anti-aliasing samples per pixel and axis
+EVENT_STEPS = 7  # frame steps from rest to the event's end
+FLOOR_Y = 26.0  # the line on which the object stands
+RADIUS = 7.0  # half height of the object at rest
+TRAVEL = 9.0  # how far left, right and jump go
+SINK = 12.0  # how far dive goes: in front of the floor, out of the frame (a cone that the floor hid from
+# below would look just like one that shrinks)
 
 SHAPES = ("ball", "box", "cone")
 EVENTS = ("left", "right", "jump", "dive", "grow", "shrink", "fade", "squash")
 COLOURS = {
-    "red": (222, 40, 40), "green": (36, 168, 60), "blue": (40, 80, 224),
-    "yellow": (236, 204, 36), "purple": (156, 44, 196), "cyan": (36, 192, 212),
+    "red": (222, 40, 40),
+    "green": (36, 168, 60),
+    "blue": (40, 80, 224),
+    "yellow": (236, 204, 36),
+    "purple": (156, 44, 196),
+    "cyan": (36, 192, 212),
 }
 WALLS = ((238, 222, 216), (216, 226, 238), (220, 234, 218), (240, 234, 216))
 FLOORS = ((72, 72, 76), (92, 88, 84), (56, 62, 68))
@@ -35,8 +41,9 @@ class Scene:
     """What stays the same in all segments of one source.
 
     shape: one of SHAPES. colour: a key of COLOURS. x: rest position, 14..18. scale: size factor, 0.92..1.08.
-    wall, floor, picture: indices into WALLS, FLOORS, PICTURES. picture_x, picture_y: left upper corner (integers).
+    wall, floor, picture: indices into WALLS, FLOORS, PICTURES. picture_x, picture_y: its left upper corner.
     """
+
     shape: str = "ball"
     colour: str = "red"
     x: float = 16.0
@@ -51,6 +58,7 @@ class Scene:
 @dataclass(frozen=True)
 class Pose:
     """Where the object is: centre x, bottom y, factors of width and height, opacity 0..1."""
+
     x: float
     bottom: float
     wide: float = 1.0
@@ -88,8 +96,8 @@ def coverage(shape: str, scale: float, at: Pose) -> np.ndarray:
     """Share of each pixel that the object covers, [32, 32] float64 in steps of 1/16."""
     half_w = RADIUS * scale * at.wide
     half_h = RADIUS * scale * at.high
-    dx = (_GRID - at.x)[None, :] / half_w                       # -1..1 across the object
-    dy = (_GRID - (at.bottom - half_h))[:, None] / half_h       # -1 at the top, 1 at the bottom
+    dx = (_GRID - at.x)[None, :] / half_w  # -1..1 across the object
+    dy = (_GRID - (at.bottom - half_h))[:, None] / half_h  # -1 at the top, 1 at the bottom
     if shape == "ball":
         inside = dx * dx + dy * dy <= 1.0
     elif shape == "box":
@@ -107,9 +115,9 @@ def background(scene: Scene) -> np.ndarray:
     room = np.empty((SIZE, SIZE, 3))
     room[:] = WALLS[scene.wall]
     x, y = scene.picture_x, scene.picture_y
-    room[y:y + 6, x:x + 7] = FRAME_COLOUR
-    room[y + 1:y + 5, x + 1:x + 6] = PICTURES[scene.picture]
-    room[int(FLOOR_Y):] = FLOORS[scene.floor]
+    room[y : y + 6, x : x + 7] = FRAME_COLOUR
+    room[y + 1 : y + 5, x + 1 : x + 6] = PICTURES[scene.picture]
+    room[int(FLOOR_Y) :] = FLOORS[scene.floor]
     return room
 
 
@@ -124,7 +132,7 @@ def frame(scene: Scene, at: Pose | None, room: np.ndarray | None = None) -> np.n
 
 
 def render_event(scene: Scene, event: str | None, frames: int = 9, start: int = 1) -> np.ndarray:
-    """A shot, uint8 [frames, 32, 32, 3]: at rest up to and including frame `start`, at its end from start + 7 on."""
+    """A shot, uint8 [frames, 32, 32, 3]: at rest up to frame `start`, at its end from frame start + 7 on."""
     room = background(scene)
     steps = [min(max(t - start, 0), EVENT_STEPS) for t in range(frames)]
     drawn = {s: frame(scene, pose(scene, event, s / EVENT_STEPS), room) for s in sorted(set(steps))}

@@ -1,12 +1,13 @@
 """The toy world's source videos, in the layouts of the real sources: `generate(out_dir, params)`.
 
-    coin/COIN.json, coin/videos/<id>.avi                             procedural, subset training | testing
-    youcook2/youcookii_annotations_trainval.json, youcook2/videos/   procedural, subset training | validation
-    shorts/shorts.json, shorts/videos/                               predictive, whole films without timestamps
+    coin/COIN.json, coin/videos/<id>.avi                            procedural, subset training | testing
+    youcook2/youcookii_annotations_trainval.json, youcook2/videos/  procedural, subset training | validation
+    shorts/shorts.json, shorts/videos/                              predictive, films without timestamps
 
-Every number is drawn from SHA-256 of (seed, names), so the bytes depend on nothing else. Some sources are bad on
-purpose, as real ones are: annotated steps under 3 s, films that are too short, cut off, or there twice.
+Every number is drawn from SHA-256 of (seed, names), so the bytes depend on nothing else. Some sources are bad
+on purpose, as real ones are: annotated steps under 3 s, films that are too short, cut off, or there twice.
 """
+
 import hashlib
 import json
 from pathlib import Path
@@ -19,21 +20,29 @@ from vans.data.draw import Draw
 from vans.data.render import FLOORS, FPS, PICTURES, SIZE, WALLS, Scene, background, render_event
 from vans.errors import UserError
 
-SHORT_STEP = 0.10      # share of annotated steps that are shorter than 3 s
-YOUCOOK_SHARE = 0.3    # share of the procedural sources in YouCook2's layout
-BAD_EVERY = 97         # of so many predictive training sources one is too short, one is cut off, one is there twice
+SHORT_STEP = 0.10  # share of annotated steps that are shorter than 3 s
+YOUCOOK_SHARE = 0.3  # share of the procedural sources in YouCook2's layout
+BAD_EVERY = 97  # of so many predictive training sources one is too short, one is cut off, one is there twice
 RECIPE_TYPES = {"harbor": 101, "meadow": 102, "winter": 103}
 
 
 def draw_scene(draw: Draw) -> Scene:
     """A scene: every part independent and uniform."""
-    return Scene(shape=draw.of(world.SHAPES), colour=draw.of(world.COLOURS), x=14.0 + draw.below(17) / 4.0,
-                 scale=0.92 + draw.below(17) / 100.0, wall=draw.below(len(WALLS)), floor=draw.below(len(FLOORS)),
-                 picture=draw.below(len(PICTURES)), picture_x=1 + draw.below(SIZE - 8), picture_y=1 + draw.below(9))
+    return Scene(
+        shape=draw.of(world.SHAPES),
+        colour=draw.of(world.COLOURS),
+        x=14.0 + draw.below(17) / 4.0,
+        scale=0.92 + draw.below(17) / 100.0,
+        wall=draw.below(len(WALLS)),
+        floor=draw.below(len(FLOORS)),
+        picture=draw.below(len(PICTURES)),
+        picture_x=1 + draw.below(SIZE - 8),
+        picture_y=1 + draw.below(9),
+    )
 
 
 def draw_shot(draw: Draw, scene: Scene, event: str, short: bool = False) -> np.ndarray:
-    """One segment of 3.3 to 5 s (short: 2 to 2.7 s) with the event somewhere inside, after at least one rest frame."""
+    """One segment of 3.3 to 5 s (short: 2 to 2.7 s); the event is inside, after at least one rest frame."""
     if short:
         return render_event(scene, event, 6 + draw.below(3), 0)
     length = 10 + draw.below(6)
@@ -60,14 +69,18 @@ def procedural_video(seed: int, name: str, steps: int, test: bool) -> tuple[np.n
         gap = _empty_room(scene, draw.below(3))
         shot = draw_shot(draw, scene, event, short[i])
         at += len(gap)
-        annotated.append({"start": round(at / FPS, 3), "end": round((at + len(shot)) / FPS, 3), "event": event})
+        annotated.append(
+            {"start": round(at / FPS, 3), "end": round((at + len(shot)) / FPS, 3), "event": event}
+        )
         at += len(shot)
         parts += [gap, shot]
         event = world.successor(routine, event)
     return np.concatenate(parts), {"routine": routine, "scene": scene, "steps": annotated}
 
 
-def predictive_scene(seed: int, name: str, surprise: float) -> tuple[np.ndarray, dict, list[tuple[np.ndarray, dict]]]:
+def predictive_scene(
+    seed: int, name: str, surprise: float
+) -> tuple[np.ndarray, dict, list[tuple[np.ndarray, dict]]]:
     """One scene and its two films: the same input shot, two conditions, two futures.
 
     Returns (input shot, {scene, event}, [(target shot, {condition, event}), ...]).
@@ -90,7 +103,7 @@ def predictive_scene(seed: int, name: str, surprise: float) -> tuple[np.ndarray,
 
 def _write(path: Path, frames: np.ndarray, cut_off: bool = False) -> None:
     data = avi.encode(frames, FPS)
-    path.write_bytes(data[:len(data) // 2] if cut_off else data)
+    path.write_bytes(data[: len(data) // 2] if cut_off else data)
 
 
 def _write_json(path: Path, value: dict) -> None:
@@ -105,20 +118,34 @@ def _procedural(out_dir: Path, params: Any) -> dict:
             name = f"{split}{i:05d}"
             frames, facts = procedural_video(params.seed, f"procedural/{name}", steps, split == "test")
             shape = facts["scene"].shape
-            steps_out = [{"id": str(n + 1), "segment": [s["start"], s["end"]], "label": world.label(shape, s["event"])}
-                         for n, s in enumerate(facts["steps"])]
+            steps_out = [
+                {"id": str(n + 1), "segment": [s["start"], s["end"]], "label": world.label(shape, s["event"])}
+                for n, s in enumerate(facts["steps"])
+            ]
             number = RECIPE_TYPES[facts["routine"]]
             common = {"video_url": "", "duration": round(len(frames) / FPS, 3)}
             if Draw(params.seed, "layout", name).chance(YOUCOOK_SHARE):
                 folder, key = "youcook2", f"yc_{name}"
-                youcook[key] = {"recipe_type": str(number), "subset": "training" if split == "train" else "validation",
-                                **common, "annotations": [{"id": int(s["id"]) - 1, "segment": s["segment"],
-                                                           "sentence": s["label"]} for s in steps_out]}
+                youcook[key] = {
+                    "recipe_type": str(number),
+                    "subset": "training" if split == "train" else "validation",
+                    **common,
+                    "annotations": [
+                        {"id": int(str(s["id"])) - 1, "segment": s["segment"], "sentence": s["label"]}
+                        for s in steps_out
+                    ],
+                }
             else:
                 folder, key = "coin", f"co_{name}"
-                coin[key] = {"class": facts["routine"], "recipe_type": number,
-                             "subset": "training" if split == "train" else "testing",
-                             "start": 0.0, "end": common["duration"], **common, "annotation": steps_out}
+                coin[key] = {
+                    "class": facts["routine"],
+                    "recipe_type": number,
+                    "subset": "training" if split == "train" else "testing",
+                    "start": 0.0,
+                    "end": common["duration"],
+                    **common,
+                    "annotation": steps_out,
+                }
             _write(out_dir / folder / "videos" / f"{key}.avi", frames)
     _write_json(out_dir / "coin" / "COIN.json", {"database": coin})
     _write_json(out_dir / "youcook2" / "youcookii_annotations_trainval.json", {"database": youcook})
@@ -141,9 +168,13 @@ def _predictive(out_dir: Path, params: Any) -> dict:
                 number += 1
                 bad = number % BAD_EVERY if split == "train" else -1
                 frames = shot[:5] if bad == 40 else np.concatenate([shot, black, target])
-                shorts[key] = {"subset": "training" if split == "train" else "testing", "scene": scene_id,
-                               "condition": facts["condition"], "duration": round(len(frames) / FPS, 3),
-                               "shots": [world.label(shape, seen["event"]), world.label(shape, facts["event"])]}
+                shorts[key] = {
+                    "subset": "training" if split == "train" else "testing",
+                    "scene": scene_id,
+                    "condition": facts["condition"],
+                    "duration": round(len(frames) / FPS, 3),
+                    "shots": [world.label(shape, seen["event"]), world.label(shape, facts["event"])],
+                }
                 _write(out_dir / "shorts" / "videos" / f"{key}.avi", frames, cut_off=bad == 80)
                 if bad == 20:
                     shorts[f"{key}_again"] = shorts[key]
@@ -155,13 +186,17 @@ def _predictive(out_dir: Path, params: Any) -> dict:
 def generate(out_dir: str | Path, params: Any) -> dict:
     """Write the toy world's sources into an empty or absent folder; the same params give the same bytes.
 
-    params: seed, procedural_train, procedural_test (videos), predictive_train, predictive_test (scenes, two films
-    each), surprise (0..1). Returns the number of videos per source. Raises UserError if out_dir holds anything.
+    params: seed, procedural_train, procedural_test (videos), predictive_train, predictive_test (scenes, two
+    films each), surprise (0..1). Returns the number of videos per source. Raises UserError if out_dir holds
+    anything.
     """
     from vans.files import atomic_dir
+
     out_dir = Path(out_dir)
     if out_dir.exists() and any(out_dir.iterdir()):
-        raise UserError(f"{out_dir} is not empty: it is left as it is; move it away to have the toy world there")
+        raise UserError(
+            f"{out_dir} is not empty: it is left as it is; move it away to have the toy world there"
+        )
     if out_dir.exists():
         out_dir.rmdir()
     with atomic_dir(out_dir) as partial:
@@ -171,18 +206,22 @@ def generate(out_dir: str | Path, params: Any) -> dict:
 
 
 def verify(data_dir: str | Path, params: Any) -> dict:
-    """Generate again beside data_dir and compare; {files, bytes, sha256, differing: [paths]}. Writes nothing there."""
+    """Compare data_dir with what `generate` makes: {files, bytes, sha256, differing: [paths]}. Only reads."""
     import tempfile
 
     from vans.files import sha256_file
+
     data_dir = Path(data_dir)
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "data"
         generate(fresh, params)
         names = sorted(str(p.relative_to(fresh)) for p in fresh.rglob("*") if p.is_file())
         theirs = sorted(str(p.relative_to(data_dir)) for p in data_dir.rglob("*") if p.is_file())
-        differing = [n for n in names if not (data_dir / n).is_file()
-                     or (data_dir / n).read_bytes() != (fresh / n).read_bytes()]
+        differing = [
+            n
+            for n in names
+            if not (data_dir / n).is_file() or (data_dir / n).read_bytes() != (fresh / n).read_bytes()
+        ]
         differing += sorted(set(theirs) - set(names))
         total = hashlib.sha256("".join(f"{n} {sha256_file(fresh / n)}\n" for n in names).encode()).hexdigest()
         size = sum((fresh / n).stat().st_size for n in names)

@@ -1,4 +1,5 @@
 """Reading curated triplets: the manifest as a table, clips by their offset in the shards."""
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from vans.errors import UserError
 
 
 class Triplets:
-    """Curated triplets. `Triplets(dir)` raises UserError if the folder holds no manifest or a shard is missing.
+    """Curated triplets. `Triplets(dir)` raises UserError if the manifest or a shard is missing.
 
     frame: pandas table of the manifest, indexed by id, in the manifest's order.
     """
@@ -23,14 +24,21 @@ class Triplets:
         self.frame = pd.read_parquet(manifest).set_index("id", drop=False)
         for shard in self.frame["shard"].unique():
             if not (self.folder / "shards" / shard).is_file():
-                raise UserError(f"{self.folder / 'shards' / shard}: missing; make it again with `dvc repro curate`")
+                raise UserError(
+                    f"{self.folder / 'shards' / shard}: missing; make it again with `dvc repro curate`"
+                )
 
     def __len__(self) -> int:
         return len(self.frame)
 
-    def select(self, split: str | None = None, kind: str | None = None, rl: bool | None = None,
-               limit: int | None = None) -> list[str]:
-        """Ids in the manifest's order. limit takes an even spread over that order, so that all sources are in it."""
+    def select(
+        self,
+        split: str | None = None,
+        kind: str | None = None,
+        rl: bool | None = None,
+        limit: int | None = None,
+    ) -> list[str]:
+        """Ids in the manifest's order; limit takes an even spread over it, so that all sources are in it."""
         chosen = self.frame
         for column, value in (("split", split), ("kind", kind), ("rl", rl)):
             if value is not None:
@@ -60,5 +68,7 @@ class Triplets:
             try:
                 pictures.append(video.decode(self.file(id, which))[0])
             except ValueError as error:
-                raise UserError(f"{self.folder}: {which} clip of {id} is damaged; `dvc repro -f curate`") from error
+                raise UserError(
+                    f"{self.folder}: {which} clip of {id} is damaged; `dvc repro -f curate`"
+                ) from error
         return np.stack(pictures)

@@ -1,19 +1,26 @@
 """The toy world's language, rules and source videos.
 
 Words: captions name the shape and the event, never colour, size, place or scene. Each event has two plain
-wordings; each *pair* of events has two flowery ones, which fit both events of the pair and so do not tell the eye
-which one is meant (the gap between meaning and picture). Rules: three named routines say which event follows which
-(procedural); a table of condition x shape says what happens next (predictive), and one time in five
-(`surprise`) a fixed second outcome happens instead. `generate` (see `toy_sources.py`) writes the source videos.
+wordings; each *pair* of events has two flowery ones, which fit both events of the pair and so do not tell the
+eye which one is meant (the gap between meaning and picture). Rules: three named routines say which event
+follows which (procedural); a table of condition x shape says what happens next (predictive), and one time in
+five (`surprise`) a fixed second outcome happens instead. `generate` (toy_sources.py) writes the sources.
 """
+
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 from vans.data.render import COLOURS as RENDER_COLOURS
 from vans.data.render import EVENTS, SHAPES, Pose, Scene, render_event  # noqa: F401 (one door to the world)
 
 COLOURS = tuple(RENDER_COLOURS)
-PAIRS = {"journey": ("left", "right"), "height": ("jump", "dive"),
-         "stature": ("grow", "shrink"), "presence": ("fade", "squash")}
+PAIRS = {
+    "journey": ("left", "right"),
+    "height": ("jump", "dive"),
+    "stature": ("grow", "shrink"),
+    "presence": ("fade", "squash"),
+}
 
 PLAIN = {  # predicates; "the {shape} {predicate} ."
     "left": ("moves to the left", "slides over to the left"),
@@ -32,16 +39,30 @@ FLOWERY = {
     "presence": ("surrenders its proud form to time", "becomes a mere memory of what was"),
 }
 GERUND = {
-    "left": "moving left", "right": "moving right", "jump": "jumping", "dive": "sinking",
-    "grow": "growing", "shrink": "shrinking", "fade": "fading", "squash": "squashing",
+    "left": "moving left",
+    "right": "moving right",
+    "jump": "jumping",
+    "dive": "sinking",
+    "grow": "growing",
+    "shrink": "shrinking",
+    "fade": "fading",
+    "squash": "squashing",
 }
 ROUTINES = {  # cycles: the event after ROUTINES[name][i] is ROUTINES[name][i + 1]
     "harbor": ("left", "jump", "grow", "fade", "right", "dive", "shrink", "squash"),
     "meadow": ("left", "grow", "dive", "squash", "jump", "right", "fade", "shrink"),
     "winter": ("left", "shrink", "jump", "dive", "fade", "grow", "squash", "right"),
 }
-CONDITIONS = ("the wind blows", "a magnet pulls", "the rain falls", "the sun burns",
-              "a bell rings", "the lights go out", "an engine starts", "someone claps")
+CONDITIONS = (
+    "the wind blows",
+    "a magnet pulls",
+    "the rain falls",
+    "the sun burns",
+    "a bell rings",
+    "the lights go out",
+    "an engine starts",
+    "someone claps",
+)
 _FIRST = {  # the usual outcome: each column is a permutation of the events, no row has two equal entries
     "ball": ("right", "left", "dive", "grow", "jump", "fade", "squash", "shrink"),
     "box": ("left", "dive", "shrink", "fade", "grow", "squash", "jump", "right"),
@@ -53,7 +74,10 @@ _SECOND = {  # the surprise: another event than the usual one of that cell
     "cone": ("left", "grow", "dive", "right", "jump", "shrink", "squash", "fade"),
 }
 QUESTIONS = {
-    "procedural": ("what is the next step of the {topic} routine ?", "this is the {topic} routine . what comes next ?"),
+    "procedural": (
+        "what is the next step of the {topic} routine ?",
+        "this is the {topic} routine . what comes next ?",
+    ),
     "predictive": ("what happens next if {topic} ?", "{topic} . what will happen ?"),
 }
 
@@ -102,8 +126,10 @@ def question(kind: str, topic: str, wording: int = 0) -> str:
 def reasoning(kind: str, topic: str, shape: str, seen: str, following: str) -> str:
     """The short thinking between question and caption."""
     if kind == "procedural":
-        return (f"the {shape} was {GERUND[seen]} . in the {topic} routine "
-                f"{GERUND[seen]} is followed by {GERUND[following]} .")
+        return (
+            f"the {shape} was {GERUND[seen]} . in the {topic} routine "
+            f"{GERUND[seen]} is followed by {GERUND[following]} ."
+        )
     return f"this is a {shape} . if {topic} the {shape} starts {GERUND[following]} ."
 
 
@@ -134,8 +160,13 @@ def caption_events(text: str) -> frozenset[str]:
 @lru_cache(maxsize=1)
 def vocabulary() -> list[str]:
     """All words of the toy world, sorted, punctuation included."""
-    texts = [c for e in EVENTS for w in (0, 1) for s in SHAPES
-             for c in (caption(s, e, "plain", w), caption(s, e, "flowery", w))]
+    texts = [
+        c
+        for e in EVENTS
+        for w in (0, 1)
+        for s in SHAPES
+        for c in (caption(s, e, "plain", w), caption(s, e, "flowery", w))
+    ]
     topics = {"procedural": tuple(ROUTINES), "predictive": CONDITIONS}
     for kind in QUESTIONS:
         for topic in topics[kind]:
@@ -146,17 +177,19 @@ def vocabulary() -> list[str]:
 
 
 def leaking_question(kind: str, topic: str, shape: str, following: str) -> str:
-    """A badly written question that gives the answer away; annotators write one now and then, curation refuses it."""
+    """A badly written question that gives the answer away, as annotators do now and then."""
     return f"{question(kind, topic)[:-2]} so that the {shape} {PLAIN[following][0]} ?"
 
 
-def generate(out_dir, params) -> dict:
+def generate(out_dir: str | Path, params: Any) -> dict:
     """Write the source videos and annotations into out_dir; see `vans.data.toy_sources.generate`."""
     from vans.data import toy_sources
+
     return toy_sources.generate(out_dir, params)
 
 
-def verify(data_dir, params) -> dict:
+def verify(data_dir: str | Path, params: Any) -> dict:
     """Check data_dir against what `generate` would write; see `vans.data.toy_sources.verify`."""
     from vans.data import toy_sources
+
     return toy_sources.verify(data_dir, params)

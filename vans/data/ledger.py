@@ -1,0 +1,28 @@
+"""What curation threw away and why: on every level, in = kept + dropped."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Ledger:
+    """The books of one curation.
+
+    kept: count per level (video, segment, pair). drops: (level, name, reason), one per drop. refused: questions
+    that gave the answer away and were asked again. details: full messages of unreadable files.
+    """
+
+    kept: Counter[str] = field(default_factory=Counter)
+    drops: list[tuple[str, str, str]] = field(default_factory=list)
+    refused: int = 0
+    details: list[str] = field(default_factory=list)
+
+    def drop(self, level: str, name: str, reason: str) -> None:
+        """Count one video, segment or pair as thrown away."""
+        self.drops.append((level, name, reason))
+
+    def level(self, level: str) -> dict:
+        """{in, kept, dropped: {reason: count}} of one level."""
+        reasons = Counter(reason for where, _, reason in self.drops if where == level)
+        kept = self.kept[level]
+        return {"in": kept + sum(reasons.values()), "kept": kept, "dropped": dict(sorted(reasons.items()))}

@@ -1,0 +1,49 @@
+"""Triplets on disk: tar files whose members are read by offset, and a manifest that knows the offsets."""
+
+import io
+import tarfile
+from pathlib import Path
+
+PER_SHARD = 2048  # triplets in one tar file
+SUFFIX = {"raw": "avi", "h264": "mp4"}
+COLUMNS = (
+    *("id", "source", "kind", "split", "rl", "video", "scene", "subset"),
+    *("input_start", "input_end", "target_start", "target_end"),  # s, in the source video
+    *("input_sentence", "target_sentence", "recipe_type", "condition"),
+    *("question", "reasoning", "caption", "style"),
+    *("shard", "input_offset", "input_size", "target_offset", "target_size"),  # bytes
+)
+
+
+class ShardWriter:
+    """Writes triplets' clips into <folder>/00000.tar, ...; the bytes depend on names and contents only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.folder.mkdir(parents=True)
+        self.count = 0
+        self.shard = ""
+        self.tar: tarfile.TarFile | None = None
+
+    def add(self, name: str, clips: tuple[bytes, bytes], codec: str) -> dict:
+        """Append (input, target) clip files of one triplet; returns the manifest's storage columns."""
+        if self.count % PER_SHARD == 0:
+            self.close()
+            self.shard = f"{self.count // PER_SHARD:05d}.tar"
+            self.tar = tarfile.TarFile(self.folder / self.shard, "w", format=tarfile.USTAR_FORMAT)
+        assert self.tar is not None
+        self.count += 1
+        place: dict = {"shard": self.shard}
+        for which, data in zip(("input", "target"), clips, strict=True):
+            member = tarfile.TarInfo(f"{name}.{which}.{SUFFIX[codec]}")
+            member.size = len(data)
+            place[f"{which}_offset"] = self.tar.offset + tarfile.BLOCKSIZE
+            place[f"{which}_size"] = len(data)
+            self.tar.addfile(member, io.BytesIO(data))
+        return place
+
+    def close(self) -> None:
+        """Finish the open tar file."""
+        if self.tar is not None:
+            self.tar.close()
+            self.tar = None
