@@ -77,7 +77,7 @@ def _value(value: Any, hint: Any, meta: Any, keys: dict[str, str], key: str) -> 
     if isinstance(hint, types.UnionType):
         if value is None and type(None) in hint.__args__:
             return None
-        hint = next(kind for kind in hint.__args__ if kind is not type(None))
+        hint, meta = next(kind for kind in hint.__args__ if kind is not type(None)), {**meta, "null": True}
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{FILE}: {where}: {value!r} is not {_describe(hint, meta)}")
@@ -129,7 +129,8 @@ def _describe(hint: Any, meta: Any) -> str:
     text = NAMES.get(hint, str(hint))
     if low is not None:
         text += f" {above_or_from} {low:g}" + ("" if high is not None or meta.get("open") else " up")
-    return text + (f" to {high:g}" if high is not None else "")
+    text += f" to {high:g}" if high is not None else ""
+    return text + (" or null" if meta.get("null") else "")
 
 
 def one_of(values: Any) -> str:

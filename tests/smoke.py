@@ -1,0 +1,100 @@
+"""The repository at smoke size: a clean clone whose tiny scale takes minutes, for tests that run it whole."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+WORLD = {"procedural_train": 14, "procedural_test": 4, "predictive_train": 14, "predictive_test": 4}
+# Any key of a scale section with one of these names is cut down to the value here (or its own, if smaller).
+SMALL: dict[str, int] = {}
+
+
+def clone(folder: Path) -> Path:
+    """A git clone of the committed state plus uncommitted changes of tracked and new files, at smoke size.
+
+    The clone has its own data.dvc for its own small world. Returns its root.
+    """
+    run("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(folder), cwd=ROOT)
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    for name in filter(None, listed.split("\0")):
+        source, target = ROOT / name, folder / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+        else:
+            target.unlink(missing_ok=True)
+    shrink(folder / "params.yaml")
+    (folder / "data.dvc").unlink(missing_ok=True)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    for key, value in (("user.name", "test"), ("user.email", "test@example.org")):
+        run("git", "config", key, value, cwd=folder)
+    vans(folder, "world", "--pin")
+    commit(folder, "smoke size")
+    return folder
+
+
+def shrink(path: Path) -> None:
+    """Rewrite params.yaml to smoke size."""
+    tree = yaml.safe_load(path.read_text())
+    tree["world"] |= WORLD
+    tiny = tree["scales"]["tiny"]
+    tiny["machine"]["processes"] = 1
+    tiny["curate"]["rl"] = 4
+    _cut(tiny, SMALL)
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def _cut(tree: dict[str, Any], small: dict[str, int]) -> None:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            _cut(value, small)
+        elif key in small and isinstance(value, int):
+            tree[key] = min(value, small[key])
+
+
+def environment(root: Path) -> dict[str, str]:
+    """This environment's programs on the clone's code, one thread, no network."""
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "PYTEST_"))},
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(root),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+def run(*command: str, cwd: Path, code: int = 0) -> str:
+    """Run a program and return its standard output; fails with its output unless it exits with ``code``."""
+    done = subprocess.run(
+        command, cwd=cwd, env=environment(cwd), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    said = f"$ {' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == code, f"{said}\nexit code {done.returncode}"
+    return done.stdout + (done.stderr if code else "")
+
+
+def vans(root: Path, *arguments: str, code: int = 0) -> str:
+    """Run the command line on the clone's code."""
+    return run(sys.executable, "-m", "vans.cli", *arguments, cwd=root, code=code)
+
+
+def dvc(root: Path, *arguments: str, code: int = 0) -> str:
+    """Run dvc in the clone."""
+    return run(sys.executable, "-m", "dvc", *arguments, cwd=root, code=code)
+
+
+def commit(root: Path, message: str) -> None:
+    """Commit everything in the clone."""
+    run("git", "add", "--all", cwd=root)
+    run("git", "commit", "--quiet", "--message", message, cwd=root)
+
+
+def ran(output: str) -> list[str]:
+    """The stages that a `dvc repro` or `dvc exp run` says it has run."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]

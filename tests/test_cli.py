@@ -1,0 +1,154 @@
+"""The command line: one clear line and an exit code for whatever goes wrong; data, tables, README."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import smoke
+from vans import cli, report, setup
+from vans.errors import UserError
+
+COMMANDS = ("world", "answer", "score", "tables", "compare", "publish", "summary", "targets")
+
+
+def test_help_names_every_command_and_loads_nothing_heavy():
+    script = "import sys, vans.cli; vans.cli.parser().print_help(); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, "vans --help must not import torch"
+    assert all(f"  {command} " in done.stdout for command in COMMANDS)
+
+
+def test_exit_codes(capsys):
+    def fails():
+        raise UserError("data/x.avi: empty;\n give another one")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert cli.guarded(lambda: None) == 0
+    assert cli.guarded(fails) == 1
+    assert capsys.readouterr().err == "vans: data/x.avi: empty; give another one\n"
+    assert cli.guarded(fails, verbose=True) == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert cli.guarded(interrupted) == 130
+
+
+def test_an_unexpected_error_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.guarded(lambda: 1 / 0)  # type: ignore[arg-type]
+
+
+def test_an_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["wrold"])
+    assert caught.value.code == 2 and "world" in capsys.readouterr().err
+
+
+def test_a_misspelt_parameter_is_one_line(tmp_path):
+    text = (smoke.ROOT / "params.yaml").read_text().replace("surprise:", "suprise:")
+    (tmp_path / "params.yaml").write_text(text)
+    (tmp_path / "dvc.yaml").touch()
+    command = [sys.executable, "-m", "vans.cli", "targets"]
+    env = smoke.environment(smoke.ROOT)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "vans: params.yaml: world.suprise: unknown key; did you mean surprise?\n"
+
+
+# ------------------------------------------------------------------------------------------------------ data
+@pytest.fixture
+def repository(tmp_path):
+    """A small repository with DVC and a world of a few videos, without data."""
+    root = tmp_path / "repository"
+    (root / ".dvc").mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        shutil.copyfile(smoke.ROOT / name, root / name)
+    smoke.shrink(root / "params.yaml")
+    (root / "vans").symlink_to(smoke.ROOT / "vans")
+    smoke.run("git", "init", "--quiet", cwd=root)
+    return root
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_data_is_rendered_once_verified_and_then_left_alone(repository):
+    assert "data.dvc: missing" in smoke.vans(repository, "world", code=1)
+    assert not (repository / "data").exists()
+    smoke.vans(repository, "world", "--pin")
+    pinned, made = (repository / "data.dvc").read_bytes(), _bytes(repository / "data")
+    shutil.rmtree(repository / "data")
+    assert "byte for byte" in smoke.vans(repository, "world")
+    assert _bytes(repository / "data") == made and (repository / "data.dvc").read_bytes() == pinned
+    # data of the user's own
+    shutil.rmtree(repository / "data")
+    (repository / "data").mkdir()
+    (repository / "data/own.mp4").write_bytes(b"mine")
+    said = smoke.vans(repository, "world")
+    assert "left as it is" in said and "differs from data.dvc" in said
+    assert _bytes(repository / "data") == {"own.mp4": b"mine"}
+    assert (repository / "data.dvc").read_bytes() == pinned
+
+
+def test_other_bytes_than_pinned_are_refused_and_data_dvc_is_kept(repository):
+    smoke.vans(repository, "world", "--pin")
+    pinned = (repository / "data.dvc").read_bytes()
+    shutil.rmtree(repository / "data")
+    path = repository / "params.yaml"
+    path.write_text(path.read_text().replace("surprise: 0.2", "surprise: 0.9"))
+    said = smoke.vans(repository, "world", code=1)
+    assert "data.dvc: pins other data" in said and "dvc checkout" in said
+    assert (repository / "data.dvc").read_bytes() == pinned and not (repository / "data").exists()
+
+
+def test_a_failing_dvc_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="`dvc add data` failed: "):
+        setup._dvc(tmp_path, "add", "data")
+
+
+# ---------------------------------------------------------------------------------------------------- report
+def test_the_readme_region_is_filled_again_and_again():
+    readme = f"# head\n{report.BEGIN}\nold\n{report.END}\ntail\n"
+    once = report.fill(readme, "| a |")
+    assert once == f"# head\n{report.BEGIN}\n\n| a |\n\n{report.END}\ntail\n"
+    assert report.fill(once, "| a |") == once
+
+
+B, E = report.BEGIN, report.END
+
+
+@pytest.mark.parametrize("readme", ["", B, E + B, B + B + E])
+def test_a_readme_without_its_marks_is_refused(readme):
+    with pytest.raises(UserError, match=r"README\.md: needs one line"):
+        report.fill(readme, "x")
+
+
+def test_the_committed_readme_has_its_marks():
+    report.fill((smoke.ROOT / "README.md").read_text(), "x")
+
+
+def test_publish_copies_the_tables(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    with pytest.raises(UserError, match="no tables there; `dvc repro benchmarks`"):
+        report.publish()
+    (tmp_path / "results").mkdir()
+    for name in ("main.md", "main.csv", "main.png"):
+        (tmp_path / "results" / name).write_text(f"of {name}")
+    (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n")
+    report.publish()
+    assert "of main.md" in (tmp_path / "README.md").read_text()
+    assert {p.name for p in (tmp_path / "docs/results").iterdir()} == {"main.csv", "main.md", "main.png"}
+    report.show_tables(published=True)
+    assert "of main.md" in capsys.readouterr().out
+
+
+def test_nothing_published_yet_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    report.show_comparison()
+    assert "no published tables yet" in capsys.readouterr().out

@@ -1,0 +1,133 @@
+"""Notebooks as stages: stripping, parameters, how errors in cells end; and the committed notebooks' form."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tests import smoke
+from vans import notebooks
+from vans.errors import UserError
+
+COMMITTED = sorted((smoke.ROOT / "notebooks").glob("*.ipynb"))
+NAMES = [path.stem for path in COMMITTED]
+
+
+def _notebook(*sources, parameters="examples = 6\ncell = None"):
+    cells = [new_markdown_cell("# title"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    return new_notebook(cells=cells + [new_code_cell(source) for source in sources])
+
+
+def test_stripping_drops_whatever_running_and_saving_changes():
+    clean = _notebook("print(1)")
+    used = _notebook("print(1)")
+    used.metadata.update({"papermill": {"start_time": "now"}, "widgets": {"state": 1}})
+    used.cells[2].outputs = [new_output("stream", text="1\n")]
+    used.cells[2].execution_count = 7
+    used.cells[2].metadata.update({"collapsed": True, "tags": []})
+    used.cells.insert(2, new_code_cell("cell = 1", metadata={"tags": ["injected-parameters"]}))
+    assert notebooks.stripped(used) == notebooks.stripped(clean)
+    nbformat.validate(notebooks.stripped(used))
+    assert notebooks.stripped(clean).cells[1].metadata.tags == ["parameters"]
+
+
+def test_strip_writes_only_what_changes(tmp_path):
+    source, out = tmp_path / "notebooks", tmp_path / "stripped"
+    with pytest.raises(UserError, match="no notebooks there"):
+        notebooks.strip(source, out)
+    source.mkdir()
+    nbformat.write(_notebook("1"), source / "a.ipynb")
+    out.mkdir()
+    (out / "gone.ipynb").touch()
+    (copy,) = notebooks.strip(source, out)
+    before = copy.stat().st_mtime_ns
+    notebooks.strip(source, out)
+    assert copy.stat().st_mtime_ns == before and list(out.iterdir()) == [copy]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"cells": 1}'])
+def test_a_broken_notebook_is_a_user_error(tmp_path, text):
+    (tmp_path / "a.ipynb").write_text(text)
+    with pytest.raises(UserError, match="not a notebook"):
+        notebooks.strip(tmp_path, tmp_path / "out")
+
+
+def test_parameters_must_be_in_the_one_tagged_cell(tmp_path):
+    notebooks.check_parameters(_notebook(), {"cell": "main"}, tmp_path)
+    with pytest.raises(UserError, match="arm is not in its parameters cell; it has examples, cell"):
+        notebooks.check_parameters(_notebook(), {"arm": "main"}, tmp_path)
+    with pytest.raises(UserError, match="has 0 cells tagged `parameters`"):
+        notebooks.check_parameters(new_notebook(), {}, tmp_path)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A folder with parameters and room for notebooks."""
+    (tmp_path / "notebooks").mkdir()
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_bytes((smoke.ROOT / name).read_bytes())
+    return tmp_path
+
+
+def _run(root, *arguments):
+    command = [sys.executable, "-m", "vans.notebooks", "run", *arguments]
+    env = smoke.environment(smoke.ROOT)
+    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_run_leaves_the_executed_copy_and_its_page(repository):
+    nbformat.write(_notebook("import os; print(cell, os.getcwd())"), repository / "notebooks/a.ipynb")
+    done = _run(repository, "a", "--cell", "no_t1")
+    assert done.returncode == 0, done.stderr
+    assert f"no_t1 {repository}" in done.stdout
+    assert {p.name for p in (repository / "executed").iterdir()} == {"a.no_t1.ipynb", "a.no_t1.html"}
+
+
+def test_a_user_error_in_a_cell_is_one_line_and_any_other_shows_its_traceback(repository):
+    raises = "from vans.errors import UserError\nraise UserError('data/x.avi: empty; remove it')"
+    nbformat.write(_notebook(raises), repository / "notebooks/a.ipynb")
+    nbformat.write(_notebook("1 / 0"), repository / "notebooks/b.ipynb")
+    done = _run(repository, "a")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "vans: data/x.avi: empty; remove it"
+    assert "Traceback" not in done.stderr
+    done = _run(repository, "b")
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+def test_the_grid_stops_where_it_is_switched_off(repository):
+    path = repository / "params.yaml"
+    text = re.sub(r"grid: true", "grid: false", path.read_text())
+    path.write_text(text)
+    nbformat.write(_notebook("1"), repository / "notebooks/04_stage1.ipynb")
+    done = _run(repository, "04_stage1", "--cell", "no_t1", "--grid")
+    assert done.returncode == 1 and "machine.grid: the ablation grid is off at this scale" in done.stderr
+    assert _run(repository, "04_stage1", "--cell", "full").returncode == 0
+    # what the main chain follows may be trained, whichever preset that is
+    path.write_text(text.replace("reward: full       # full | no_t1", "reward: no_t1       # full | no_t1"))
+    assert _run(repository, "04_stage1", "--cell", "no_t1", "--grid").returncode == 0
+
+
+def test_a_reward_that_the_grid_does_not_know_is_refused(repository):
+    nbformat.write(_notebook("1"), repository / "notebooks/05_stage2.ipynb")
+    done = _run(repository, "05_stage2", "--cell", "no_c2", "--reward", "full")
+    assert done.returncode == 1 and "reward full, but no_c2 in vans/grid.py" in done.stderr
+
+
+# ------------------------------------------------------------------------------------ the committed notebooks
+@pytest.mark.parametrize("path", COMMITTED, ids=NAMES)
+def test_form_of_the_committed_notebooks(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code), "outputs in git"
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    assert sum(len(cell.source.strip().splitlines()) for cell in code) < 150
+    for cell in code:
+        for node in ast.walk(ast.parse(cell.source)):
+            assert not isinstance(node, ast.FunctionDef | ast.ClassDef), "functions belong in vans/"
+    assert notebook.cells[0].cell_type == "markdown", "starts with what it is about"
