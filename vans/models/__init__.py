@@ -1,0 +1,1 @@
+"""The four models, each behind one small interface: VLM, VDM, CLIP and the FVD detector."""

@@ -1,0 +1,127 @@
+"""CLIP for rewards and metrics, by open_clip: unit-length features of frames and texts.
+
+Scores computed from them (frame-wise similarity, CLIPScore) stand in `vans.grpo.rewards`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.model import CLIP as OpenCLIP
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+from vans.errors import UserError
+
+
+class CLIP:
+    """A frozen (or, at toy scale, trainable) open_clip model with its tokenizer."""
+
+    def __init__(self, model: OpenCLIP, tokenizer, config: dict, mean: tuple, std: tuple):
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    @classmethod
+    def scratch(cls, config: dict, tokenizer, seed: int) -> CLIP:
+        """`config` is open_clip's own model_cfg: embed_dim, vision_cfg, text_cfg."""
+        torch.manual_seed(seed)
+        text = {
+            "vocab_size": len(tokenizer),
+            "hf_tokenizer_name": "local",
+            "pool_type": "eos",
+            "eos_id": tokenizer.eos_token_id,
+            "pad_id": tokenizer.pad_token_id,
+            **config["text_cfg"],
+        }
+        config = {**config, "text_cfg": text}
+        built = {**config, "text_cfg": {k: v for k, v in text.items() if k != "hf_tokenizer_name"}}
+        model = OpenCLIP(**built)
+        length = text["context_length"]
+
+        def tokenize(texts: list[str]) -> Tensor:
+            return tokenizer(
+                texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            ).input_ids
+
+        tokenize.tokenizer = tokenizer
+        return cls(model, tokenize, config, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).frozen()
+
+    @classmethod
+    def load(cls, source: str | Path, revision: str | None = None) -> CLIP:
+        """A folder in open_clip's layout (open_clip_config.json + open_clip_model.safetensors), or a hub repository.
+
+        OpenAI's weights need quick-GELU: their hub configuration says so, and open_clip follows it.
+        """
+        path = Path(source)
+        name = f"local-dir:{path}" if path.is_dir() else f"hf-hub:{source}"
+        if revision and not path.is_dir():
+            from huggingface_hub import snapshot_download
+
+            path = Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+            name = f"local-dir:{path}"
+        if path.is_dir() and not (path / "open_clip_model.safetensors").exists():
+            raise UserError(f"{path}: open_clip_model.safetensors is missing; check models.clip.repo in params.yaml")
+        try:
+            model, preprocess = open_clip.create_model_from_pretrained(name)
+            tokenizer = open_clip.get_tokenizer(name)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{source}: no CLIP weights ({error}); check models.clip.repo in params.yaml") from error
+        settings = open_clip.get_model_preprocess_cfg(model)
+        config = json.loads((path / "open_clip_config.json").read_text())["model_cfg"] if path.is_dir() else {}
+        return cls(model, tokenizer, config, settings["mean"], settings["std"]).frozen()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the layout that `load` and open_clip's `local-dir:` read."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
+        save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+        preprocess = {"mean": list(self.mean), "std": list(self.std), "interpolation": "bicubic", "resize_mode": "squash"}
+        settings = {"model_cfg": self.config, "preprocess_cfg": preprocess}
+        (folder / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        self.tokenizer.tokenizer.save_pretrained(folder)
+
+    def frozen(self) -> CLIP:
+        self.model.eval().requires_grad_(False)
+        return self
+
+    def to(self, device) -> CLIP:
+        self.model.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def pixels(self, clips: Tensor) -> Tensor:
+        """uint8 [N, T, H, W, 3] -> normalised float [N*T, 3, S, S] at the model's input size."""
+        frames = clips.to(self.device).flatten(0, 1).permute(0, 3, 1, 2).float() / 255.0
+        size = self.model.visual.image_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        if frames.shape[-2:] != size:
+            frames = interpolate(frames, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        mean = torch.tensor(self.mean, device=self.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=self.device).view(1, 3, 1, 1)
+        return (frames - mean) / std
+
+    def image_features(self, clips: Tensor) -> Tensor:
+        """Differentiable unit-length features of every frame: uint8 [N, T, H, W, 3] -> [N, T, D]."""
+        return normalize(self.model.encode_image(self.pixels(clips)), dim=-1).unflatten(0, clips.shape[:2])
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        """Differentiable unit-length features of texts: [N, D]."""
+        return normalize(self.model.encode_text(self.tokenizer(texts).to(self.device)), dim=-1)
+
+    @torch.no_grad()
+    def image(self, clips: Tensor, batch: int = 64) -> Tensor:
+        """uint8 [N, T, H, W, 3] -> [N, T, D], on the CPU."""
+        return torch.cat([self.image_features(part).float().cpu() for part in clips.split(batch)])
+
+    @torch.no_grad()
+    def text(self, texts: list[str]) -> Tensor:
+        """[N, D], on the CPU. CLIP's own limit of 77 tokens truncates longer captions."""
+        return self.text_features(texts).float().cpu()

@@ -1,0 +1,248 @@
+"""The video diffusion model: Wan's VAE, umT5 text encoder and DiT, with reference latents.
+
+Coupling (paper, section 3.1): n reference latents, evenly picked along time from the VAE latents of the input
+video, stand before the noisy latents on the time axis; all positions share one timestep, as in the released model;
+the output at the reference positions is dropped.
+
+Shapes: clips uint8 [N, T, H, W, 3]; latents float32 [N, C, T', H', W'], normalised by the VAE's own mean and std;
+text [N, L, D], zero after each text's last token (as Wan's pipeline does).
+
+Deviations from the paper: none in the mechanism. Toy scale: the same classes, built from a config.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import Tensor, nn
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+
+from vans.errors import UserError
+from vans.grpo.flow_sde import ode_step, sigmas
+
+
+@dataclass
+class VDM:
+    """Wan2.1 as three modules and a tokenizer. `dit` is what SFT and stage 2 train; the rest stays frozen."""
+
+    dit: WanTransformer3DModel
+    vae: AutoencoderKLWan
+    text_encoder: UMT5EncoderModel
+    tokenizer: object
+    references: int  # n reference latents
+    shift: float  # flow shift of the noise schedule
+    max_text: int  # tokens a caption may have
+    negative_prompt: str
+
+    # ------------------------------------------------------------------ build, load, save
+    @classmethod
+    def scratch(cls, config: dict, tokenizer, seed: int, **options) -> VDM:
+        """The same classes at toy size with random weights; `config` has the sections vae, text_encoder, dit."""
+        torch.manual_seed(seed)
+        vocabulary = len(tokenizer)
+        text = UMT5Config(**{"vocab_size": vocabulary, "is_encoder_decoder": False, **config["text_encoder"]})
+        vae = config["vae"]
+        neutral = {"latents_mean": [0.0] * vae["z_dim"], "latents_std": [1.0] * vae["z_dim"]}
+        return cls(
+            dit=WanTransformer3DModel(**{"text_dim": text.d_model, **config["dit"]}),
+            vae=AutoencoderKLWan(**{**neutral, **vae}),
+            text_encoder=UMT5EncoderModel(text),
+            tokenizer=tokenizer,
+            **options,
+        ).frozen()
+
+    @classmethod
+    def load(cls, source: str | Path, revision: str | None = None, dtype: torch.dtype | None = None, **options) -> VDM:
+        """From a folder or hub repository in the layout of Wan-AI/Wan2.1-T2V-1.3B-Diffusers (safetensors only)."""
+        source = str(source)
+
+        def part(model, folder):
+            kwargs = {"revision": revision, "subfolder": folder}
+            try:
+                return model.from_pretrained(source, use_safetensors=True, torch_dtype=dtype or torch.float32, **kwargs)
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"{source}/{folder}: no VDM weights here ({str(error).splitlines()[0]}); "
+                    "check models.vdm.repo and revision in params.yaml, or run the stage that makes them"
+                ) from error
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, subfolder="tokenizer")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{source}/tokenizer: no tokenizer here; check models.vdm.repo in params.yaml") from error
+        vae = part(AutoencoderKLWan, "vae").float()  # the VAE stays float32: its bf16 decode is visibly worse
+        return cls(
+            dit=part(WanTransformer3DModel, "transformer"),
+            vae=vae,
+            text_encoder=part(UMT5EncoderModel, "text_encoder"),
+            tokenizer=tokenizer,
+            **options,
+        ).frozen()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the exact layout that `load` (and diffusers' WanPipeline) reads."""
+        folder = Path(folder)
+        self.dit.save_pretrained(folder / "transformer", safe_serialization=True)
+        self.vae.save_pretrained(folder / "vae", safe_serialization=True)
+        self.text_encoder.save_pretrained(folder / "text_encoder", safe_serialization=True)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        index = {
+            "_class_name": "WanPipeline",
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "UMT5EncoderModel"],
+            "tokenizer": ["transformers", "T5TokenizerFast"],
+            "transformer": ["diffusers", "WanTransformer3DModel"],
+            "vae": ["diffusers", "AutoencoderKLWan"],
+        }
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+    def frozen(self) -> VDM:
+        """All parts in eval mode without gradients (trainers switch on what they train)."""
+        for part in (self.dit, self.vae, self.text_encoder):
+            part.eval().requires_grad_(False)
+        return self
+
+    def to(self, device) -> VDM:
+        for part in (self.dit, self.vae, self.text_encoder):
+            part.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.dit.device
+
+    # ------------------------------------------------------------------ latents and text
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        shape = (1, -1, 1, 1, 1)
+        mean = torch.tensor(self.vae.config.latents_mean, device=self.device).view(shape)
+        std = torch.tensor(self.vae.config.latents_std, device=self.device).view(shape)
+        return mean, std
+
+    @torch.no_grad()
+    def encode(self, clips: Tensor, batch: int = 16) -> Tensor:
+        """uint8 [N, T, H, W, 3] -> normalised latents float32 [N, C, T', H', W'] (the posterior's mode)."""
+        mean, std = self._statistics()
+        out = []
+        for chunk in clips.split(batch):
+            z = self.vae.encode(to_model(chunk.to(self.device))).latent_dist.mode().float()
+            out.append((z - mean) / std)
+        return torch.cat(out)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, batch: int = 16) -> Tensor:
+        """Normalised latents [N, C, T', H', W'] -> uint8 clips [N, T, H, W, 3] on the CPU."""
+        mean, std = self._statistics()
+        out = [
+            from_model(self.vae.decode(chunk.to(self.device).float() * std + mean).sample).cpu()
+            for chunk in latents.split(batch)
+        ]
+        return torch.cat(out)
+
+    def embed(self, texts: list[str]) -> Tensor:
+        """Captions -> text embeddings [N, L, D], zero beyond each text's tokens. Differentiable (for base training)."""
+        tokens = self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=self.max_text, return_tensors="pt"
+        ).to(self.device)
+        hidden = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        return hidden * tokens.attention_mask.unsqueeze(-1).to(hidden.dtype)
+
+    def pick_references(self, latents: Tensor) -> Tensor:
+        """n latents evenly spaced over the input video's T' latents, first and last included: [N, C, n, H', W']."""
+        frames = latents.shape[2]
+        if not 1 <= self.references <= frames:
+            raise UserError(f"models.vdm.references is {self.references}; the input video has {frames} latents")
+        index = torch.linspace(0, frames - 1, self.references).round().long()
+        return latents[:, :, index.to(latents.device)]
+
+    # ------------------------------------------------------------------ the flow model
+    def velocity(
+        self, x: Tensor, sigma: Tensor, text: Tensor, reference: Tensor | None, dit: nn.Module | None = None
+    ) -> Tensor:
+        """v(x, sigma | caption, references): x [N, C, T', H', W'], sigma [N] in (0, 1] -> float32 like x."""
+        dit = dit or self.dit
+        dtype = next(dit.parameters()).dtype
+        start = 0 if reference is None else reference.shape[2]
+        hidden = x if reference is None else torch.cat([reference.to(x), x], dim=2)
+        out = dit(
+            hidden_states=hidden.to(dtype),
+            timestep=sigma.to(x.device) * 1000.0,
+            encoder_hidden_states=text.to(dtype),
+            return_dict=False,
+        )[0]
+        return out[:, :, start:].float()
+
+    def guided_velocity(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        text: Tensor,
+        reference: Tensor | None,
+        guidance: float,
+        negative: Tensor | None = None,
+        dit: nn.Module | None = None,
+        grad_through: str = "both",
+    ) -> Tensor:
+        """Classifier-free guidance: v_n + g (v_c - v_n); g = 1 needs, and computes, the conditional branch only.
+
+        `grad_through`: "both" branches are differentiated, or the "conditional" one alone. The value is the same
+        either way (so the ratio of the first update is 1); the second costs a forward pass less to differentiate.
+        """
+        v = self.velocity(x, sigma, text, reference, dit)
+        if guidance == 1.0:
+            return v
+        if negative is None:
+            raise ValueError("guidance other than 1 needs the negative prompt's embedding")
+        negative = negative.expand(x.shape[0], -1, -1)
+        if grad_through == "both":
+            base = self.velocity(x, sigma, negative, reference, dit)
+        else:
+            with torch.no_grad():
+                base = self.velocity(x, sigma, negative, reference, dit)
+        return base + guidance * (v - base)
+
+    @torch.no_grad()
+    def render_latents(
+        self,
+        text: Tensor,
+        reference: Tensor,
+        noise: Tensor,
+        steps: int,
+        guidance: float,
+        negative: Tensor | None = None,
+        batch: int = 64,
+        progress=None,
+    ) -> Tensor:
+        """Integrate the ODE from noise [N, C, T', H', W'] (sigma 1) to the target's latents (sigma 0), Euler steps."""
+        grid = sigmas(steps, self.shift)
+        out = []
+        for start in range(0, noise.shape[0], batch):
+            part = slice(start, start + batch)
+            x = noise[part].to(self.device, torch.float32)
+            ref, cond = reference[part].to(self.device), text[part].to(self.device)
+            for now, then in zip(grid[:-1], grid[1:], strict=True):
+                sigma = torch.full((x.shape[0],), float(now), device=self.device)
+                v = self.guided_velocity(x, sigma, cond, ref, guidance, negative)
+                x = ode_step(x, v, float(now), float(then))
+                if progress is not None:
+                    progress()
+            out.append(x)
+        return torch.cat(out)
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(C, T', H', W') of a clip of this size under this VAE."""
+        time, space = self.vae.config.scale_factor_temporal, self.vae.config.scale_factor_spatial
+        return (self.vae.config.z_dim, (frames - 1) // time + 1, height // space, width // space)
+
+
+def to_model(clips: Tensor) -> Tensor:
+    """uint8 [N, T, H, W, 3] -> float32 [N, 3, T, H, W] in [-1, 1]."""
+    return clips.permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
+
+
+def from_model(video: Tensor) -> Tensor:
+    """float [N, 3, T, H, W] in [-1, 1] -> uint8 [N, T, H, W, 3]."""
+    return ((video.float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)

@@ -1,0 +1,325 @@
+"""The vision-language model: Qwen2.5-VL watches the input video and answers [Think]…[/Think][Ans]caption[/Ans].
+
+Sampling and log-probabilities belong together here, because the policy ratio is only right if both speak of the
+same distribution: log-probs are of softmax(logits / temperature) with special tokens suppressed, dropout off.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import (
+    AutoProcessor,
+    LogitsProcessor,
+    LogitsProcessorList,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+from transformers.video_utils import VideoMetadata
+
+from vans.errors import UserError
+from vans.rng import generator
+
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% for c in m['content'] %}{% if c['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass
+class Completions:
+    """Sampled answers: ids [B, L] (padded on the right), mask [B, L] (1 up to and including the end token), texts."""
+
+    ids: Tensor
+    mask: Tensor
+    texts: list[str]
+
+
+class VLM:
+    """Qwen2.5-VL with its processor, optionally under a LoRA adapter."""
+
+    def __init__(self, model: nn.Module, processor, system: str = "", autocast: torch.dtype | None = None):
+        self.model, self.processor, self.system, self.autocast_dtype = model, processor, system, autocast
+        self.tokenizer = processor.tokenizer
+
+    # ------------------------------------------------------------------ build, load, save
+    @classmethod
+    def scratch(cls, config: dict, tokenizer, seed: int, system: str = "") -> VLM:
+        """The same class at toy size; `config` has text_config, vision_config and the processor's patch sizes."""
+        torch.manual_seed(seed)
+        vision = config["vision_config"]
+        tokens = {f"{kind}_token_id": tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>") for kind in ("image", "video")}
+        ends = {f"vision_{e}_token_id": tokenizer.convert_tokens_to_ids(f"<|vision_{e}|>") for e in ("start", "end")}
+        text = {
+            **config["text_config"],
+            "vocab_size": len(tokenizer),
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        model = Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(
+                text_config=text,
+                vision_config={**vision, "out_hidden_size": text["hidden_size"]},
+                tie_word_embeddings=config.get("tie_word_embeddings", True),
+                **tokens,
+                **ends,
+            )
+        )
+        patch = {
+            "patch_size": vision["patch_size"],
+            "merge_size": vision["spatial_merge_size"],
+            "temporal_patch_size": vision["temporal_patch_size"],
+        }
+        unit = vision["patch_size"] * vision["spatial_merge_size"]
+        size = {"shortest_edge": unit * unit, "longest_edge": 16384 * unit * unit}
+        processor = Qwen2_5_VLProcessor(
+            image_processor=Qwen2VLImageProcessor(**patch, size=size),
+            video_processor=Qwen2VLVideoProcessor(**patch, size=size),
+            tokenizer=tokenizer,
+            chat_template=CHAT_TEMPLATE,
+        )
+        return cls(model, processor, system).frozen()
+
+    @classmethod
+    def load(
+        cls, source: str | Path, revision: str | None = None, dtype: torch.dtype | None = None, system: str = ""
+    ) -> VLM:
+        """From a folder or hub repository in the layout of Qwen/Qwen2.5-VL-3B-Instruct (safetensors only)."""
+        try:
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                str(source), revision=revision, dtype=dtype or torch.float32, use_safetensors=True
+            )
+            processor = AutoProcessor.from_pretrained(str(source), revision=revision)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{source}: no VLM weights here ({str(error).splitlines()[0]}); "
+                "check models.vlm.repo and revision in params.yaml, or run the stage that makes them"
+            ) from error
+        processor.tokenizer.padding_side = "left"
+        autocast = dtype if dtype is not None and dtype != torch.float32 else None
+        return cls(model, processor, system, autocast).frozen()
+
+    def save(self, folder: str | Path) -> None:
+        """The base model (without adapter) in the hub's layout."""
+        self.model.save_pretrained(Path(folder), safe_serialization=True)
+        self.processor.save_pretrained(Path(folder))
+
+    def add_lora(self, rank: int, alpha: int, seed: int) -> VLM:
+        """A fresh LoRA (B = 0, so the model is unchanged) on the language model's linear layers; only it trains."""
+        torch.manual_seed(seed)
+        pattern = r".*language_model.*\.(" + "|".join(LORA_TARGETS) + ")"
+        config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=pattern, task_type="CAUSAL_LM")
+        self.model = get_peft_model(self.model, config)
+        return self
+
+    def load_lora(self, folder: str | Path) -> VLM:
+        """A saved adapter on top of the base model; trainable."""
+        folder = Path(folder)
+        if not (folder / "adapter_model.safetensors").exists():
+            raise UserError(f"{folder}: adapter_model.safetensors is missing; run the stage that trains it")
+        self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
+        return self
+
+    def save_lora(self, folder: str | Path) -> None:
+        """peft's layout: adapter_config.json and adapter_model.safetensors."""
+        self.model.save_pretrained(str(folder), safe_serialization=True)
+        for extra in ("README.md",):  # peft's model card names local paths
+            (Path(folder) / extra).unlink(missing_ok=True)
+
+    def frozen(self) -> VLM:
+        self.model.eval().requires_grad_(False)
+        return self
+
+    def to(self, device) -> VLM:
+        self.model.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def autocast(self):
+        """bf16 arithmetic over float32 adapters where the scale asks for it."""
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    # ------------------------------------------------------------------ inputs
+    def prompt(self, question: str) -> str:
+        """The chat text of one prompt, with a single video placeholder."""
+        messages = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
+        messages.append({"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]})
+        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    def inputs(self, clips: Tensor, questions: list[str], fps: float):
+        """uint8 clips [N, T, H, W, 3] and N questions -> the processor's batch, padded on the left."""
+        videos = [clip.permute(0, 3, 1, 2) for clip in clips]
+        frames = clips.shape[1]
+        metadata = [
+            VideoMetadata(total_num_frames=frames, fps=fps, frames_indices=list(range(frames))) for _ in videos
+        ]
+        return self.processor(
+            text=[self.prompt(q) for q in questions],
+            videos=videos,
+            video_metadata=metadata,
+            do_sample_frames=False,
+            cap_pixels_per_frame=False,
+            padding=True,
+            return_tensors="pt",
+        ).to(self.device)
+
+    def special_ids(self) -> list[int]:
+        """Tokens that an answer may never hold (a sampled video token would crash the next forward pass)."""
+        ids = set(self.tokenizer.all_special_ids) | {
+            i for t, i in self.tokenizer.get_added_vocab().items() if t.startswith("<|")
+        }
+        config = self.model.config
+        ids |= {config.image_token_id, config.video_token_id}
+        return sorted(ids - {self.tokenizer.eos_token_id})
+
+    # ------------------------------------------------------------------ sampling
+    @torch.no_grad()
+    def sample(
+        self,
+        inputs,
+        *,
+        seeds: list[tuple],
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float = 1.0,
+    ) -> Completions:
+        """One answer per seed; with G seeds per prompt row, `seeds` is ordered prompt-major and rows are repeated.
+
+        Exact ancestral sampling by the Gumbel-max trick with one generator per answer, so that an answer depends on
+        its own seed and not on what else is in the batch. temperature 0 decodes greedily.
+        """
+        rows = inputs["input_ids"].shape[0]
+        if len(seeds) % rows:
+            raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
+        batch = repeat_prompts(inputs, len(seeds) // rows)
+        processors = LogitsProcessorList([Suppress(self.special_ids())])
+        if temperature > 0:
+            processors.append(GumbelSampler(seeds, temperature, top_p))
+        with self.autocast():
+            out = self.model.generate(
+                **batch,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                logits_processor=processors,
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        ids = out[:, batch["input_ids"].shape[1] :]
+        ended = (ids == self.tokenizer.eos_token_id).long().cumsum(1)
+        mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()
+        return Completions(ids, mask, self.decode(ids, mask))
+
+    def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
+        """Token ids -> texts without padding and end token."""
+        rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
+        return [
+            self.tokenizer.decode([t for t in row if t != self.tokenizer.eos_token_id], skip_special_tokens=False)
+            for row in rows
+        ]
+
+    def encode_answers(self, texts: list[str]) -> Completions:
+        """Given answers as completions (for SFT): ids and mask with the end token, padded on the right."""
+        rows = [self.tokenizer(t, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id] for t in texts]
+        length = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([r + [pad] * (length - len(r)) for r in rows], device=self.device)
+        mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows], device=self.device)
+        return Completions(ids, mask, texts)
+
+    # ------------------------------------------------------------------ log-probabilities
+    def log_probs(
+        self, inputs, completions: Completions, temperature: float = 1.0, model: nn.Module | None = None, suppress=True
+    ) -> Tensor:
+        """log pi(token | prompt, tokens before) float32 [B, L], zero where masked; B = prompts x G, prompt-major."""
+        rows = inputs["input_ids"].shape[0]
+        batch = repeat_prompts(inputs, completions.ids.shape[0] // rows)
+        start = batch["input_ids"].shape[1]
+        full = {
+            **batch,
+            "input_ids": torch.cat([batch["input_ids"], completions.ids], 1),
+            "attention_mask": torch.cat([batch["attention_mask"], completions.mask], 1),
+            "mm_token_type_ids": torch.cat([batch["mm_token_type_ids"], torch.zeros_like(completions.ids)], 1),
+        }
+        with self.autocast():
+            keep = completions.ids.shape[1] + 1
+            logits = (model or self.model)(**full, use_cache=False, logits_to_keep=keep).logits[:, :-1].float()
+        assert full["input_ids"].shape[1] - keep == start - 1
+        if suppress:
+            logits = logits.index_fill(2, torch.tensor(self.special_ids(), device=logits.device), float("-inf"))
+        chosen = torch.log_softmax(logits / max(temperature, 1e-6), dim=-1)
+        safe = torch.where(completions.mask.bool(), completions.ids, self.tokenizer.eos_token_id)
+        return chosen.gather(2, safe.unsqueeze(2)).squeeze(2) * completions.mask
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The adapter's tensors by peft's names."""
+        return get_peft_model_state_dict(self.model)
+
+
+def repeat_prompts(inputs, times: int) -> dict:
+    """Each prompt `times` times in a row (prompt-major), its video tokens with it."""
+    batch = dict(inputs)
+    if times == 1:
+        return batch
+    grids = batch["video_grid_thw"]
+    patches = batch["pixel_values_videos"].split(grids.prod(1).tolist())
+    batch["pixel_values_videos"] = torch.cat([p for patch in patches for p in [patch] * times])
+    for key in ("input_ids", "attention_mask", "mm_token_type_ids", "video_grid_thw"):
+        batch[key] = batch[key].repeat_interleave(times, 0)
+    seconds = torch.as_tensor(batch["second_per_grid_ts"])
+    batch["second_per_grid_ts"] = seconds.repeat_interleave(times, 0)
+    return batch
+
+
+class Suppress(LogitsProcessor):
+    """-inf at the given token ids."""
+
+    def __init__(self, ids: list[int]):
+        self.ids = torch.tensor(ids)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.index_fill(1, self.ids.to(scores.device), float("-inf"))
+
+
+class GumbelSampler(LogitsProcessor):
+    """argmax(logits / temperature + Gumbel noise) is a sample; the noise comes from each row's own generator."""
+
+    def __init__(self, seeds: list[tuple], temperature: float, top_p: float):
+        self.generators = [generator(*seed) for seed in seeds]
+        self.temperature, self.top_p = temperature, top_p
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores = scores.float() / self.temperature
+        if self.top_p < 1.0:
+            ordered, index = scores.sort(dim=-1, descending=True)
+            probability = ordered.softmax(-1)
+            outside = probability.cumsum(-1) - probability > self.top_p
+            scores = scores.scatter(1, index, ordered.masked_fill(outside, float("-inf")))
+        uniform = torch.stack([torch.rand(scores.shape[1], generator=g) for g in self.generators])
+        return scores - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(scores.device)
+
+
+def load_lora_tensors(folder: str | Path) -> dict[str, Tensor]:
+    """The adapter's tensors of a saved folder."""
+    return load_file(Path(folder) / "adapter_model.safetensors")

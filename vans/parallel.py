@@ -1,0 +1,204 @@
+"""One job in several processes: the laptop's two cores and a node's GPUs by the same few lines.
+
+`launch` runs a function as rank 0 in this very process (so that a notebook shows its progress and its errors) and as
+ranks 1, 2, … in child processes, which die with their parent. Gradients are averaged over ranks by one flat
+all-reduce; a batch is cut by rank, a group never is. Nothing here is needed when there is one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vans.errors import UserError
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process's place: rank of `size`, on `device`."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Does this process write files and talk?"""
+        return self.rank == 0
+
+    def share(self, items: list) -> list:
+        """This rank's part of a list: a contiguous block, so that prompt order is kept by `gather`."""
+        bounds = [round(len(items) * r / self.size) for r in range(self.size + 1)]
+        return items[bounds[self.rank] : bounds[self.rank + 1]]
+
+    def average_gradients(self, params: Iterable[Tensor]) -> None:
+        """Mean over ranks of every gradient, in place: one flat float32 all-reduce."""
+        if self.size == 1:
+            return
+        params = [p for p in params if p.requires_grad]
+        for p in params:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        flat = torch.cat([p.grad.float().flatten() for p in params])
+        dist.all_reduce(flat)
+        flat /= self.size
+        start = 0
+        for p in params:
+            p.grad.copy_(flat[start : start + p.numel()].view_as(p))
+            start += p.numel()
+
+    def gather(self, value: Any) -> list:
+        """[value of rank 0, of rank 1, …] on every rank. Values: numbers, strings, CPU tensors and lists of them."""
+        if self.size == 1:
+            return [value]
+        values: list = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def collect(self, items: list) -> list:
+        """The lists of all ranks, put together in rank order."""
+        return [item for part in self.gather(items) for item in part]
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def device_of(name: str, rank: int) -> torch.device:
+    """ "auto", "cpu" or "cuda" -> this rank's device."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and rank >= torch.cuda.device_count():
+        raise UserError(
+            f"machine.processes asks for GPU {rank}, this machine has {torch.cuda.device_count()}; "
+            "lower machine.processes in params.yaml"
+        )
+    return torch.device("cuda", rank) if name == "cuda" else torch.device("cpu")
+
+
+def launch(target: str, machine, **arguments) -> Any:
+    """Call `module:function(group, **arguments)` on `machine.processes` ranks; return rank 0's result.
+
+    target: "package.module:function". machine: has device, processes, threads. arguments: JSON values only (they
+    cross to the child processes as text, nothing is pickled).
+    Raises whatever rank 0 raises, and UserError with the last lines of a child that failed.
+    """
+    size = machine.processes
+    torch.set_num_threads(machine.threads)
+    if machine.device == "auto" and torch.cuda.is_available():
+        size = min(size, torch.cuda.device_count())
+    if size == 1:
+        return _call(target, Group(0, 1, device_of(machine.device, 0)), arguments)
+    with tempfile.TemporaryDirectory(prefix="vans-ranks-") as folder, contextlib.ExitStack() as stack:
+        store = Path(folder) / "store"
+        spec = {
+            "target": target,
+            "size": size,
+            "device": machine.device,
+            "threads": machine.threads,
+            "store": str(store),
+            "arguments": arguments,
+        }
+        (Path(folder) / "job.json").write_text(json.dumps(spec))
+        children = []
+        for rank in range(1, size):
+            log = stack.enter_context(open(Path(folder) / f"rank{rank}.log", "w+"))
+            command = [sys.executable, "-m", "vans.parallel", str(Path(folder) / "job.json"), str(rank)]
+            environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads)}
+            children.append((subprocess.Popen(command, stdout=log, stderr=log, env=environment), log))
+        try:
+            result = _ranked(spec, 0)
+        except BaseException as error:
+            for child, log in children:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=3 if not isinstance(error, KeyboardInterrupt) else 0.1)
+                if child.poll() not in (None, 0) and not isinstance(error, UserError | KeyboardInterrupt):
+                    log.seek(0)
+                    raise UserError(f"a worker process failed: {_last_words(log.read())}") from error
+            raise
+        finally:
+            for child, _ in children:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=10 if sys.exc_info()[0] is None else 0.1)
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
+        return result
+
+
+def _last_words(text: str) -> str:
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "it left no message (killed, perhaps for memory)"
+
+
+def _call(target: str, group: Group, arguments: dict) -> Any:
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)(group, **arguments)
+
+
+def _ranked(spec: dict, rank: int) -> Any:
+    """Join the process group, call the function, leave the group."""
+    device = device_of(spec["device"], rank)
+    if sys.platform.startswith("linux"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        init_method=f"file://{spec['store']}",
+        rank=rank,
+        world_size=spec["size"],
+        timeout=timedelta(hours=2),
+    )
+    try:
+        result = _call(spec["target"], Group(rank, spec["size"], device), spec["arguments"])
+        dist.barrier()
+        return result
+    finally:
+        dist.destroy_process_group()
+
+
+def _die_with_parent(parent: int) -> None:
+    """A worker must not outlive the process that started it (which may be killed without warning)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    else:
+        import threading
+
+        def watch() -> None:
+            while os.getppid() == parent:
+                time.sleep(1)
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+    if os.getppid() != parent and os.getppid() == 1:
+        os._exit(1)
+
+
+def _worker(job: str, rank: str) -> None:
+    _die_with_parent(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle; it then ends this process
+    spec = json.loads(Path(job).read_text())
+    torch.set_num_threads(spec["threads"])
+    _ranked(spec, int(rank))
+
+
+if __name__ == "__main__":
+    _worker(sys.argv[1], sys.argv[2])
