@@ -133,10 +133,10 @@ def fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     old_h, old_w = picture.shape[:2]
     if (old_h, old_w) == (height, width):
         return picture
-    scale = min(old_h / height, old_w / width)
-    cut_h, cut_w = height * scale, width * scale
+    cut_h = min(float(old_h), old_w * height / width)
+    cut_w = min(float(old_w), old_h * width / height)
     left, top = (old_w - cut_w) / 2, (old_h - cut_h) / 2
-    box = (left, top, min(left + cut_w, old_w), min(top + cut_h, old_h))
+    box = (left, top, left + cut_w, top + cut_h)
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 

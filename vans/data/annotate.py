@@ -14,9 +14,9 @@ from vans.data.draw import Draw
 
 LEAKY = 0.03  # share of toy questions whose first wording is bad on purpose, so that the check has work
 STOP = frozenset(
-    """a an and are as at be by do does for from has have he her his i if in into is it its me my next of off on
-    one onto or out over she so some that the their them then there they this to up was what when which who will
-    with you your happens happen comes come step""".split()  # noqa: SIM905
+    """a an and are as at be by do does for from has have he her his i if in into is it its me my next of off
+    on one onto or out over she so some that the their them then there they this to up was what when which
+    who will with you your happens happen comes come step""".split()  # noqa: SIM905
 )
 
 

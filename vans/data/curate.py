@@ -43,7 +43,7 @@ def curate(data_dir: str | Path, out_dir: str | Path, params: Any, progress: boo
     shot_threshold). Returns the report. Raises UserError if nothing is kept or the splits overlap.
     """
     found = sources.discover(data_dir)
-    ledger = Ledger(drops=list(found.dropped))
+    ledger = Ledger(root=str(data_dir), drops=list(found.dropped))
     records = unique(found.records, ledger)
     with atomic_dir(out_dir) as partial:
         writer = ShardWriter(partial / "shards")
@@ -55,7 +55,7 @@ def curate(data_dir: str | Path, out_dir: str | Path, params: Any, progress: boo
             try:
                 made = triplets_of(record, params, ledger)
             except UserError as error:
-                ledger.details.append(str(error))
+                ledger.note(error)
                 ledger.drop("video", record.title, "unreadable")
                 continue
             rows += [{**row, **writer.add(row["id"], clips, params.curate.codec)} for row, clips in made]
@@ -139,7 +139,7 @@ def triplets_of(record: Record, params: Any, ledger: Ledger) -> list[Made]:
 
 
 def id_of(record: Record, first: str, second: str) -> str:
-    """A triplet's id: letters, digits, . _ -, at most 80 long; a changed name gets a digest to stay unique."""
+    """A triplet's id: letters, digits, . _ -, at most 80 long; changed names get a digest, to differ."""
     full = f"{record.source}-{record.name}-{first}-{second}"
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", full)
     if plain == full and len(full) <= 80:

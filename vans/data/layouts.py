@@ -94,8 +94,8 @@ def plain(folder: Path, videos: Videos, found: Found) -> None:
 def table(folder: Path, videos: Videos, found: Found) -> None:
     """A published table of VANS-Data-100K.
 
-    The segments are files /<video id>/<segment id>.mp4, or are cut from the whole video at the times that a COIN
-    file in the same folder gives.
+    The segments are files /<video id>/<segment id>.mp4, or are cut from the whole video at the times that a
+    COIN file in the same folder gives.
     """
     file = coin_file(folder)
     database: dict[str, Any] = read_json(file) if file else {}

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 class Ledger:
     """The books of one curation.
 
-    kept: count per level (video, segment, pair). drops: (level, name, reason), one per drop. refused: questions
-    that gave the answer away and were asked again. details: full messages of unreadable files.
+    root: the data folder. kept: count per level (video, segment, pair). drops: (level, name, reason), one per
+    drop. refused: questions that gave the answer away and were asked again. details: messages of bad files.
     """
 
+    root: str = ""
     kept: Counter[str] = field(default_factory=Counter)
     drops: list[tuple[str, str, str]] = field(default_factory=list)
     refused: int = 0
@@ -20,6 +21,10 @@ class Ledger:
     def drop(self, level: str, name: str, reason: str) -> None:
         """Count one video, segment or pair as thrown away."""
         self.drops.append((level, name, reason))
+
+    def note(self, error: Exception) -> None:
+        """Keep a message; paths begin at the data folder (the report must not depend on its place)."""
+        self.details.append(str(error).replace(f"{self.root}/", ""))
 
     def level(self, level: str) -> dict:
         """{in, kept, dropped: {reason: count}} of one level."""

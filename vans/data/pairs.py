@@ -109,7 +109,7 @@ def cut(record: Record, opened: video.Video, segment: Segment, params: Any, ledg
         frames = opened.sample(times, clip.height, clip.width)
     except UserError as error:
         ledger.drop("segment", name, "pictures unreadable")
-        ledger.details.append(str(error))
+        ledger.note(error)
         return None
     at = shots.best_window(frames, clip.frames)
     data, _ = video.encode(frames[at : at + clip.frames], clip.fps, params.curate.codec)

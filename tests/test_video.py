@@ -1,0 +1,168 @@
+"""Videos: frame-exact cuts, cover and crop, rotation, and the uncompressed AVI."""
+
+import struct
+
+import av
+import numpy as np
+import pytest
+
+from tests.data_helpers import real_clips
+from vans import video
+from vans.data import avi, shots
+from vans.errors import UserError
+
+
+def numbered(count: int, height: int = 32, width: int = 48) -> np.ndarray:
+    """Pictures of one grey each: picture i has the value 4 * i."""
+    return np.broadcast_to(
+        np.arange(count, dtype=np.uint8)[:, None, None, None] * 4, (count, height, width, 3)
+    ).copy()
+
+
+def numbers(frames: np.ndarray) -> list[int]:
+    return np.round(frames.reshape(len(frames), -1).mean(axis=1) / 4).astype(int).tolist()
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 7), (32, 33)])
+def test_the_avi_is_lossless_and_other_readers_read_it(tmp_path, height, width):
+    frames = np.random.default_rng(0).integers(0, 256, (3, height, width, 3)).astype(np.uint8)
+    data = avi.encode(frames, 3.0)
+    (tmp_path / "a.avi").write_bytes(data)
+    again, fps = avi.decode(data)
+    assert np.array_equal(again, frames) and fps == 3.0
+    with av.open(str(tmp_path / "a.avi")) as container:
+        theirs = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+        assert np.array_equal(np.stack(theirs), frames)
+        assert container.streams.video[0].average_rate == 3
+
+
+def test_a_cut_off_avi_and_wrong_frames_are_refused():
+    data = avi.encode(numbered(3), 3.0)
+    with pytest.raises(ValueError, match="cut short"):
+        avi.decode(data[: len(data) // 2])
+    assert avi.decode(b"RIFFxxxxWAVE") is None
+    for wrong in (numbered(3)[0], numbered(3).astype(float), numbered(0)):
+        with pytest.raises(ValueError, match="T, H, W, 3"):
+            avi.encode(wrong, 3.0)
+
+
+@pytest.mark.parametrize("fps", [24.0, 25.0, 30000 / 1001])
+def test_cuts_are_exact_to_the_frame(tmp_path, fps):
+    video.write(tmp_path / "a.mp4", numbered(60), fps)
+    for start in (0.0, 0.4, 1.0, 17 / fps, round(23 / fps, 3)):
+        times = start + np.arange(9) / 11.0
+        expected = [int((t + video.TOLERANCE) * fps + 1e-9) for t in times]
+        assert numbers(video.cut(tmp_path / "a.mp4", start, 9, 11.0, 32, 48)) == expected
+
+
+def test_the_picture_at_a_time_is_the_one_that_a_player_shows(tmp_path):
+    video.write(tmp_path / "a.avi", numbered(6), 2.0)
+    opened = video.Video(tmp_path / "a.avi")
+    assert opened.info == video.Info(32, 48, 2.0, 3.0)
+    assert numbers(opened.sample([0.0, 0.4, 0.5, 0.999, 1.0, 2.9], 32, 48)) == [0, 0, 1, 2, 2, 5]
+    with pytest.raises(UserError, match="ends at"):
+        opened.sample([0.0, 3.5], 32, 48)
+    with pytest.raises(ValueError, match="ascend"):
+        opened.sample([1.0, 0.0], 32, 48)
+
+
+def test_a_grid_holds_only_whole_slots():
+    assert len(video.grid(1.333, 4.333, 3.0)) == 9
+    assert len(video.grid(1.333, 4.2, 3.0)) == 8
+    assert len(video.grid(2.0, 1.0, 3.0)) == 0
+    assert np.allclose(video.grid(0.4, 1.5, 3.0), [0.4, 0.4 + 1 / 3, 0.4 + 2 / 3])
+
+
+def test_cover_and_crop_keeps_the_aspect_ratio_and_the_middle():
+    picture = np.zeros((100, 200, 3), np.uint8)
+    yy, xx = np.mgrid[:100, :200]
+    picture[(yy - 50) ** 2 + (xx - 100) ** 2 < 30**2] = 255  # a disc in the middle
+    for height, width in ((32, 32), (352, 640), (64, 32)):
+        small = video.fit(picture, height, width)
+        assert small.shape == (height, width, 3)
+        rows, columns = np.nonzero(small[..., 0] > 127)
+        tall, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
+        assert abs(tall - wide) <= max(2, 0.03 * tall)  # still a disc
+        assert abs(rows.mean() - (height - 1) / 2) < 1 and abs(columns.mean() - (width - 1) / 2) < 1
+    assert video.fit(picture, 100, 200) is picture
+
+
+def test_rotation_is_honoured(tmp_path):
+    frames = np.zeros((4, 32, 64, 3), np.uint8)
+    frames[:, :16, :32] = (250, 20, 20)  # red in the left upper corner
+    data = bytearray(video.encode(frames, 5.0, "h264")[0])
+    matrix = data.index(b"tkhd") + 44
+    assert struct.unpack_from(">9i", data, matrix) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    struct.pack_into(
+        ">9i", data, matrix, 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30
+    )  # a quarter turn clockwise
+    (tmp_path / "phone.mp4").write_bytes(data)
+    opened = video.Video(tmp_path / "phone.mp4")
+    assert (opened.info.height, opened.info.width) == (64, 32)
+    shown = opened.sample([0.0], 64, 32)[0]
+    assert shown[4, -4, 0] > 200 and shown[4, 4, 0] < 60 and shown[-4, -4, 0] < 60  # now right upper
+    assert video.decode(bytes(data))[0].shape == (4, 64, 32, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video", b"RIFF" + bytes(300)])
+def test_an_unreadable_video_is_one_clear_line(tmp_path, content):
+    for name in ("a.mp4", "a.avi"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: cannot be read as a video"):
+            video.Video(tmp_path / name)
+    with pytest.raises(ValueError, match="not a readable video"):
+        video.decode(content)
+
+
+def test_a_missing_video_one_without_pictures_and_a_wrong_name(tmp_path):
+    with pytest.raises(UserError, match="no such video"):
+        video.Video(tmp_path / "a.mp4")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 8000
+        for packet in [*stream.encode(sound), *stream.encode(None)]:
+            container.mux(packet)
+    with pytest.raises(UserError, match="no video stream"):
+        video.Video(tmp_path / "sound.mp4")
+    with pytest.raises(UserError, match=r"\.avi or \.mp4"):
+        video.write(tmp_path / "a.gif", numbered(3), 3.0)
+    with pytest.raises(ValueError, match="even"):
+        video.encode(numbered(3, 5, 7), 3.0, "h264")
+    with pytest.raises(ValueError, match="codec"):
+        video.encode(numbered(3), 3.0, "gif")
+
+
+def test_a_truncated_mp4_never_gives_wrong_pictures(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3)).astype(np.uint8)
+    data = video.encode(frames, 10.0, "h264")[0]
+    (tmp_path / "a.mp4").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"a\.mp4"):
+        video.Video(tmp_path / "a.mp4").sample([0.0, 3.5], 64, 64)
+
+
+def test_shots_are_found_where_the_picture_changes(tmp_path):
+    rng = np.random.default_rng(0)
+    scenes = [np.broadcast_to(rng.integers(0, 256, (1, 1, 1, 3)), (n, 32, 48, 3)) for n in (20, 30, 10)]
+    video.write(tmp_path / "a.avi", np.concatenate(scenes).astype(np.uint8), 10.0)
+    found = shots.find(video.Video(tmp_path / "a.avi"), 27.0)
+    assert [(s.start, s.end) for s in found] == [(0.0, 2.0), (2.0, 5.0), (5.0, 6.0)]
+    assert not any(s.black for s in found)
+
+
+def test_the_best_window_is_the_first_with_most_motion():
+    still, moving = np.zeros((5, 8, 8, 3), np.uint8), numbered(4, 8, 8) + 40
+    frames = np.concatenate([still, moving, still])
+    change = np.abs(np.diff(frames[:, 0, 0, 0].astype(int)))
+    sums = [change[i : i + 4].sum() for i in range(len(change) - 3)]
+    assert shots.best_window(frames, 5) == int(np.argmax(sums))
+    assert shots.best_window(still, 3) == 0
+    with pytest.raises(ValueError, match="window"):
+        shots.best_window(still, 6)
+
+
+def test_real_clips_are_read_to_their_end():
+    for path in sorted(real_clips().glob("*.mp4")):
+        opened = video.Video(path)
+        last = opened.sample([opened.info.duration - 0.01], 36, 64)
+        assert last.shape == (1, 36, 64, 3) and last.std() > 5

@@ -1,0 +1,81 @@
+"""What the toy-sized base models read: descriptions of the training clips, and the language without its rules.
+
+It stands in for the web data that real base models have seen. Only clips of the training split are in it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vans.data import oracle, world
+from vans.data.triplets import Triplets
+
+EXERCISES = ("describe the video .", "ask a question .", "tell a story .")
+
+
+class Corpus:
+    """Texts about the training clips of some triplets."""
+
+    def __init__(self, triplets: Triplets, flowery: float = 0.03):
+        self.triplets, self.flowery = triplets, flowery
+        self.ids = triplets.select(split="train")
+        self._colours: dict[tuple[str, str], str] = {}
+        self._sentences = {
+            which: triplets.frame[f"{which}_sentence"].to_dict() for which in ("input", "target")
+        }
+        self.classes = sorted({s for table in self._sentences.values() for i, s in table.items() if i in set(self.ids)})
+        self._class = {s: i for i, s in enumerate(self.classes)}
+
+    def vocabulary(self) -> list[str]:
+        """Every word that a model may have to read or write: the toy world's and those of the training texts."""
+        words = set(world.vocabulary()) | set(world.COLOURS) | {"a", "is", "this"}
+        words |= {w for text in EXERCISES for w in text.split()}
+        frame = self.triplets.frame.loc[self.ids]
+        for column in ("question", "reasoning", "caption", "input_sentence", "target_sentence"):
+            words |= {w for text in frame[column] for w in str(text).split()}
+        return sorted(words)
+
+    def sentence(self, id: str, which: str) -> str:
+        """The annotated label of a clip."""
+        return self._sentences[which][id]
+
+    def class_of(self, id: str, which: str) -> int:
+        """The label as a class number (for the FVD detector)."""
+        return self._class[self.sentence(id, which)]
+
+    def colour(self, id: str, which: str) -> str:
+        """The object's colour, read from the pixels."""
+        if (id, which) not in self._colours:
+            clip = self.triplets.clips([id], which)
+            self._colours[id, which] = oracle.read(clip)[0].colour
+        return self._colours[id, which]
+
+    def describe(self, id: str, which: str, draw: np.random.Generator) -> str:
+        """A description of a clip: with colour, in a plain wording, or (rarely) in a flowery one."""
+        sentence = self.sentence(id, which)
+        known = world.read_label(sentence)
+        if known is None:
+            return sentence
+        u = draw.random()
+        if u < self.flowery:
+            return world.caption(*known, "flowery", int(draw.integers(2)))
+        plain = world.caption(*known, "plain", int(draw.integers(2)))
+        return plain.replace("the ", f"a {self.colour(id, which)} ", 1) if u < 0.4 else plain
+
+    def exercise(self, id: str, which: str, draw: np.random.Generator, tags: tuple[str, ...]) -> tuple[str, str]:
+        """(instruction, answer) for the VLM: describe this clip; or speak the language about something made up."""
+        known = world.read_label(self.sentence(id, which))
+        u = draw.random()
+        if known is None or u < 0.45:
+            return EXERCISES[0], f"this is {self.describe(id, which, draw)}"
+        kind = ("procedural", "predictive")[int(draw.integers(2))]
+        topics = tuple(world.ROUTINES) if kind == "procedural" else world.CONDITIONS
+        topic = topics[int(draw.integers(len(topics)))]
+        if u < 0.6:
+            return EXERCISES[1], world.question(kind, topic, int(draw.integers(2)))
+        seen, following = (world.EVENTS[int(draw.integers(8))] for _ in range(2))
+        shape = world.SHAPES[int(draw.integers(3))]
+        thinking = world.reasoning(kind, topic, shape, seen, following)
+        style = "flowery" if draw.random() < 0.35 else "plain"
+        caption = world.caption(shape, following, style, int(draw.integers(2)))
+        return EXERCISES[2], f"{tags[0]} {thinking} {tags[1]} {tags[2]} {caption} {tags[3]}"
