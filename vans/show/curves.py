@@ -1,0 +1,154 @@
+"""Training curves: every reward term over the steps, and anything else that a history holds."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vans.show.style import (
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    RED,
+    TEAL,
+    TERM_COLOURS,
+    THEME,
+    new_figure,
+)
+
+WIDTH, PANEL = 1000, 190
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, TEAL, RED)
+
+
+def smooth(values: Sequence[float], window: int) -> np.ndarray:
+    """Centred running mean; windows are cut off at both ends, missing values left out."""
+    series = pd.Series(np.asarray(values, float))
+    return series.rolling(max(1, window), center=True, min_periods=1).mean().to_numpy()
+
+
+def curves(
+    history: pd.DataFrame,
+    panels: Mapping[str, str] | Sequence[str],
+    columns: int = 4,
+    window: int | None = None,
+    title: str = "",
+) -> Figure:
+    """One small panel a column of the history: values faint, their running mean strong, the last mean
+    written.
+
+    ``panels``: column -> title, or columns alone; those that the history does not have are left out.
+    ``window``: of the running mean, in rows (default: a twelfth of them). The x axis is ``step`` if there is
+    one.
+    """
+    names = dict(panels) if isinstance(panels, Mapping) else {name: name for name in panels}
+    names = {name: words for name, words in names.items() if name in history and history[name].notna().any()}
+    steps = history["step"] if "step" in history else pd.Series(range(len(history)))
+    window = window or max(1, len(history) // 12)
+    rows = max(1, -(-len(names) // columns))
+    with matplotlib.rc_context(THEME):
+        figure = new_figure(WIDTH, rows * PANEL + (26 if title else 0))
+        for place, (name, words) in enumerate(names.items()):
+            axes = figure.add_subplot(rows, columns, place + 1)
+            colour = TERM_COLOURS.get(name.split("/")[-1], CYCLE[place % len(CYCLE)])
+            line(axes, steps, history[name], window, colour)
+            mean = smooth(history[name], window)
+            axes.set_title(words)
+            axes.set_title(f"{mean[np.isfinite(mean)][-1]:.3g}", loc="right", color=colour, fontweight="bold")
+            axes.grid(axis="y")
+            if place >= len(names) - columns:
+                axes.set_xlabel("step")
+        if title:
+            figure.suptitle(
+                title, x=0.01, ha="left", fontsize=11, fontweight="bold", fontfamily="DejaVu Sans", color=INK
+            )
+        figure.tight_layout(pad=0.8, w_pad=1.6, h_pad=1.2)
+    return figure
+
+
+def overlay(
+    histories: Mapping[str, pd.DataFrame],
+    panels: Mapping[str, str] | Sequence[str],
+    columns: int = 4,
+    window: int | None = None,
+    title: str = "",
+) -> Figure:
+    """The same columns of several runs in one panel each: running means, one colour a run."""
+    names = dict(panels) if isinstance(panels, Mapping) else {name: name for name in panels}
+    names = {name: words for name, words in names.items() if any(name in h for h in histories.values())}
+    rows = max(1, -(-len(names) // columns))
+    with matplotlib.rc_context(THEME):
+        figure = new_figure(WIDTH, rows * PANEL + 30)
+        for place, (name, words) in enumerate(names.items()):
+            axes = figure.add_subplot(rows, columns, place + 1)
+            for colour, (label, history) in zip(CYCLE, histories.items(), strict=False):
+                if name not in history:
+                    continue
+                steps = history["step"] if "step" in history else pd.Series(range(len(history)))
+                mean = smooth(history[name], window or max(1, len(history) // 12))
+                axes.plot(steps, mean, color=colour, linewidth=1.6, label=label)
+            axes.set_title(words)
+            axes.grid(axis="y")
+            if place >= len(names) - columns:
+                axes.set_xlabel("step")
+        handles = {h.get_label(): h for axes in figure.axes for h in axes.get_lines()}
+        figure.legend(handles.values(), handles.keys(), loc="upper right", ncols=len(handles), fontsize=9)
+        if title:
+            figure.suptitle(
+                title, x=0.01, ha="left", fontsize=11, fontweight="bold", fontfamily="DejaVu Sans", color=INK
+            )
+        figure.tight_layout(pad=0.8, w_pad=1.6, h_pad=1.2, rect=(0, 0, 1, 1 - 26 / (rows * PANEL + 30)))
+    return figure
+
+
+def line(
+    axes: matplotlib.axes.Axes, steps: Sequence[float], values: Sequence[float], window: int, colour: str
+) -> None:
+    """Values faint, running mean strong."""
+    if window > 1:
+        axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
+    axes.plot(steps, smooth(values, window), color=colour, linewidth=1.8)
+
+
+def bars(counts: Mapping[str, float], title: str = "", unit: str = "", width: int = 480) -> Figure:
+    """A few named amounts as horizontal bars with their numbers: splits, drops by reason, lengths."""
+    with matplotlib.rc_context(THEME):
+        figure = new_figure(width, 44 + 24 * max(1, len(counts)))
+        axes = figure.add_subplot()
+        places = np.arange(len(counts))[::-1]
+        axes.barh(places, list(counts.values()), height=0.62, color=BLUE)
+        for place, value in zip(places, counts.values(), strict=True):
+            axes.text(value, place, f"  {value:,.4g}{unit}", va="center", color=INK, fontsize=8.5)
+        axes.set_yticks(places, list(counts))
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.margins(x=0.16)
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        axes.spines["left"].set_color(FAINT)
+        axes.set_title(title, color=MUTED)
+        figure.tight_layout(pad=0.6)
+    return figure
+
+
+def histogram(
+    values: Mapping[str, Sequence[float]], title: str = "", unit: str = "", width: int = 480
+) -> Figure:
+    """Distributions of one quantity in a few groups, drawn as steps over common bins."""
+    with matplotlib.rc_context(THEME):
+        figure = new_figure(width, 210)
+        axes = figure.add_subplot()
+        every = np.concatenate([np.asarray(v, float) for v in values.values()])
+        bins = np.linspace(every.min(), max(every.max(), every.min() + 1e-6), 31)
+        for colour, (label, some) in zip(CYCLE, values.items(), strict=False):
+            axes.hist(np.asarray(some, float), bins=bins, color=colour, alpha=0.55, label=label)
+        axes.set_xlabel(unit)
+        axes.set_title(title, color=MUTED)
+        if len(values) > 1:
+            axes.legend()
+        figure.tight_layout(pad=0.6)
+    return figure

@@ -1,0 +1,97 @@
+"""Contact sheets: triplets as the data has them, and the answers of several arms to the same questions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vans.show.frames import strip, strip_size
+from vans.show.style import BLUE, FAINT, GREEN, INK, MUTED, RED, Canvas
+
+WIDTH = 1000  # pixels, the width of a notebook's output
+
+
+def triplets_sheet(triplets: Any, ids: Sequence[str], frames: int = 4, height: int = 66) -> Figure:
+    """One row a triplet: input frames, question, reasoning and caption, target frames.
+
+    ``triplets``: ``.row(id)`` and ``.clips(ids, which)``. ``height``: of a frame, in pixels.
+    """
+    inputs, targets = triplets.clips(ids, "input"), triplets.clips(ids, "target")
+    width, _ = strip_size(inputs[0], frames, height) if len(ids) else (0, 0)
+    row_height, top = height + 26, 30
+    page = Canvas(WIDTH, top + row_height * len(ids))
+    middle, text_width = width + 22, WIDTH - 2 * width - 44
+    for x, word in (
+        (0, "input video"),
+        (middle, "question, reasoning, caption"),
+        (WIDTH - width, "target video"),
+    ):
+        page.text(x, 2, word, 11, MUTED)
+    for number, name in enumerate(ids):
+        row, y = triplets.row(name), top + number * row_height
+        page.rule(y - 6)
+        page.image(strip(inputs[number], frames), 0, y + 6, width, height)
+        page.image(strip(targets[number], frames), WIDTH - width, y + 6, width, height)
+        below = page.text(middle, y + 1, tag(row), 9.5, FAINT)
+        below = page.text(
+            middle, below + 1, row["question"], 12, INK, bold=True, width=text_width * 0.93, lines=2
+        )
+        below = page.text(middle, below + 2, row["reasoning"], 10, MUTED, width=text_width, lines=2)
+        page.text(middle, below + 2, row["caption"], 11.5, BLUE, width=text_width, lines=2)
+    return page.figure
+
+
+def tag(row: Mapping[str, Any]) -> str:
+    """``procedural · harbor · plain wording``."""
+    topic = row.get("recipe_type") or row.get("condition") or ""
+    style = row.get("style") or ""
+    words = [row["kind"], str(topic), f"{style} wording" if style in ("plain", "flowery") else ""]
+    return " · ".join(word for word in words if word and word != "nan")
+
+
+def answers_sheet(
+    triplets: Any,
+    ids: Sequence[str],
+    answers: Mapping[str, tuple[Sequence[str], np.ndarray]],
+    right: Mapping[str, Sequence[bool]] | None = None,
+    frames: int = 9,
+    height: int = 48,
+) -> Figure:
+    """The same samples in several arms: one block a sample, one line each for input, truth and every arm.
+
+    ``answers``: arm's title -> (captions, clips uint8 [N, T, H, W, 3]) in the order of ``ids``. ``right``:
+    title -> does the video show the true event? Shown as a green or red mark.
+    """
+    inputs, targets = triplets.clips(ids, "input"), triplets.clips(ids, "target")
+    width, _ = strip_size(inputs[0], frames, height) if len(ids) else (0, 0)
+    line, head = height + 8, 44
+    block = head + line * (2 + len(answers)) + 10
+    page = Canvas(WIDTH, max(1, block * len(ids)))
+    label, start = 0, 118
+    words, room = start + width + 18, WIDTH - start - width - 18
+    for number, name in enumerate(ids):
+        row, y = triplets.row(name), number * block
+        page.rule(y + 4)
+        page.text(WIDTH - 2, y + 15, tag(row), 9.5, FAINT, align="right")
+        page.text(start, y + 12, row["question"], 13, INK, bold=True)
+        lines = [("input", "", inputs[number], None), ("ground truth", row["caption"], targets[number], None)]
+        for title, (captions, clips) in answers.items():
+            mark = None if right is None or title not in right else bool(right[title][number])
+            lines.append((title, captions[number], clips[number], mark))
+        for count, (title, caption, clip, mark) in enumerate(lines):
+            at = y + head + count * line
+            page.text(
+                label, at + height / 2 - 8, title, 11, MUTED if count < 2 else INK, width=start - 10, lines=2
+            )
+            page.image(strip(clip, frames), start, at, width, height)
+            colour = {None: MUTED, True: GREEN, False: RED}[mark]
+            if mark is not None:
+                page.text(words, at + height / 2 - 9, "✓" if mark else "✗", 14, colour, bold=True)
+            shift = 22 if mark is not None else 0
+            two = caption and len(caption) * 0.57 * 12 > room - shift
+            middle = at + height / 2 - (16 if two else 8)
+            page.text(
+                words + shift, middle, caption, 12, BLUE if count == 1 else INK, width=room - shift, lines=2
+            )
+    return page.figure

@@ -1,0 +1,147 @@
+"""Tables as figures: one panel a metric, one bar a row with its interval, the paper's figures as grey
+numbers."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vans.evaluate.markdown import number
+from vans.evaluate.metrics import METRICS, PAPER_METRICS
+from vans.evaluate.tables import Table
+from vans.show.style import ARM_COLOURS, BLUE, FAINT, INK, LINE, MUTED, RED, THEME, new_figure
+
+WIDTH, ROW, HEAD = 1000, 23, 72
+SHOWN = (*PAPER_METRICS, "video_event", "static")
+PLAIN = "#c3d3e2"  # bars of arms without a colour of their own
+NUMBER = 0.56  # width of a column of numbers, in widths of the bars
+FOOT = (
+    "Bars: measured here, with 95 % bootstrap intervals. In grey italics: the paper's figures "
+    "(arXiv 2511.16669), other data and other models, not the same quantity."
+)
+
+
+def figure(table: Table, kinds: Sequence[str] | None = None, metrics: Sequence[str] = SHOWN) -> Figure:
+    """The table as bars: one block a kind of sample, one panel a metric that was measured.
+
+    ``kinds``: which blocks, from the top (default: procedural and predictive).
+    """
+    kinds = list(kinds or [kind for kind in table.kinds if kind != "all"] or table.kinds)
+    names = [name for name in metrics if name in table.frame and table.frame[name].notna().any()]
+    blocks = [_rows(table, kind, names) for kind in kinds]
+    heights = [HEAD + ROW * len(block) for block in blocks]
+    foot = 34
+    total = sum(heights) + foot
+    left, label = 0.012, 0.205
+    with matplotlib.rc_context(THEME):
+        page = new_figure(WIDTH, total)
+        top = total
+        for kind, block, height in zip(kinds, blocks, heights, strict=True):
+            title = f"{table.layout.title}, {kind} samples"
+            page.text(left, (top - 22) / total, title, fontsize=10.5, fontweight="bold", color=INK)
+            panel = (1 - label - 0.012) / len(names)
+            for place, name in enumerate(names):
+                box = (
+                    label + place * panel,
+                    (top - height + 4) / total,
+                    panel * 0.93,
+                    ROW * len(block) / total,
+                )
+                axes = page.add_axes(box)
+                _panel(axes, block, name, with_titles=place == 0)
+            top -= height
+        page.text(left, 9 / total, FOOT, fontsize=7.5, color=MUTED)
+    return page
+
+
+def _rows(table: Table, kind: str, names: list[str]) -> pd.DataFrame:
+    """The rows of one kind that hold a number of ours or of the paper's."""
+    rows = table.frame[table.frame["kind"] == kind]
+    columns = [*names, *(f"paper_{name}" for name in PAPER_METRICS)]
+    return rows[rows[columns].notna().any(axis=1)].reset_index(drop=True)
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, name: str, with_titles: bool) -> None:
+    """Bars with intervals on the left, our numbers and the paper's as two columns on the right."""
+    metric, places = METRICS[name], np.arange(len(rows))[::-1]
+    values, low, high = (rows[column].to_numpy(float) for column in (name, f"{name}_lo", f"{name}_hi"))
+    start, end = _limits(values, low, high)
+    colours = [ARM_COLOURS.get(row, PLAIN) for row in rows["row"]]
+    axes.barh(places, np.nan_to_num(values, nan=start) - start, left=start, height=0.62, color=colours)
+    known = np.isfinite(values) & np.isfinite(low)
+    spread = np.stack([values - low, high - values])[:, known].clip(0)
+    axes.errorbar(
+        values[known], places[known], xerr=spread, fmt="none", ecolor=INK, elinewidth=0.9, capsize=1.6
+    )
+    columns = [("", values, INK, "normal")]
+    if f"paper_{name}" in rows and rows[f"paper_{name}"].notna().any():
+        columns.append(("paper", rows[f"paper_{name}"].to_numpy(float), FAINT, "italic"))
+    right = end
+    for title, column, colour, style in columns:
+        right += (end - start) * NUMBER
+        axes.text(
+            right, len(rows) - 0.45, title, ha="right", va="bottom", fontsize=7, color=FAINT, style=style
+        )
+        for place, value in zip(places, column, strict=True):
+            words = number(value, metric) if np.isfinite(value) or not title else ""
+            ink = colour if np.isfinite(value) else FAINT
+            axes.text(right, place, words, ha="right", va="center", fontsize=7.5, color=ink, style=style)
+    if start > 0:
+        axes.text(start, -0.62, f"bars start at {number(start, metric)}", fontsize=6.5, color=FAINT, va="top")
+    axes.set_xlim(start, right)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    unit = f" {metric.unit}" if metric.unit else ""
+    axes.set_title(f"{metric.title}{unit} {metric.arrow}", fontsize=9, pad=13)
+    axes.set_xticks([])
+    axes.set_yticks(places, list(rows["title"]) if with_titles else [""] * len(rows))
+    axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=8.5)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _limits(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
+    """Bars start at 0, unless all values lie so far from it that their differences could not be seen."""
+    every = np.concatenate([values, low, high])
+    every = every[np.isfinite(every)]
+    if not len(every):
+        return 0.0, 1.0
+    smallest, largest = float(every.min()), float(every.max())
+    if smallest < 0.75 * largest or smallest <= 0:
+        return min(0.0, smallest), max(largest, 1e-6)
+    return smallest - 0.5 * max(largest - smallest, 0.01 * largest), largest
+
+
+def differences(table: Table, metrics: Sequence[str] = SHOWN, kind: str = "all") -> Figure:
+    """Every claimed order as a difference with its interval: right of 0 is better, whatever the metric's
+    direction."""
+    orders = [order for order in table.orders if order.kind == kind and order.metric in metrics]
+    claims = list(dict.fromkeys(order.claim for order in orders))
+    names = [name for name in metrics if any(order.metric == name for order in orders)]
+    with matplotlib.rc_context(THEME):
+        page = new_figure(WIDTH, 66 + 26 * max(1, len(claims)))
+        grid = page.subplots(1, max(1, len(names)), sharey=True, squeeze=False)[0]
+        places = {claim: len(claims) - 1 - number for number, claim in enumerate(claims)}
+        for axes, name in zip(grid, names, strict=False):
+            sign = -1 if METRICS[name].better == "down" else 1
+            axes.axvline(0, color=FAINT, linewidth=1)
+            for order in orders:
+                if order.metric == name:
+                    ends = sorted((sign * order.ours.lo, sign * order.ours.hi))
+                    clear = ends[0] > 0 or ends[1] < 0
+                    colour = BLUE if ends[0] > 0 else RED if clear else FAINT
+                    axes.plot(
+                        ends, [places[order.claim]] * 2, color=colour, linewidth=2, solid_capstyle="round"
+                    )
+                    axes.plot(sign * order.ours.value, places[order.claim], "o", color=colour, markersize=5)
+            axes.set_title(f"{METRICS[name].title} {METRICS[name].arrow}", fontsize=9)
+            axes.tick_params(axis="y", length=0, labelcolor=INK)
+            axes.spines["left"].set_visible(False)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=2, min_n_ticks=2))
+            axes.grid(axis="y")
+        grid[0].set_yticks(list(places.values()), list(places))
+        grid[0].set_ylim(-0.6, len(claims) - 0.4)
+        page.tight_layout(pad=0.7, w_pad=1.0)
+    return page
