@@ -76,7 +76,7 @@ def test_a_grid_holds_only_whole_slots():
 def test_cover_and_crop_keeps_the_aspect_ratio_and_the_middle():
     picture = np.zeros((100, 200, 3), np.uint8)
     yy, xx = np.mgrid[:100, :200]
-    picture[(yy - 50) ** 2 + (xx - 100) ** 2 < 30**2] = 255  # a disc in the middle
+    picture[(yy - 50) ** 2 + (xx - 100) ** 2 < 20**2] = 255  # a disc in the middle
     for height, width in ((32, 32), (352, 640), (64, 32)):
         small = video.fit(picture, height, width)
         assert small.shape == (height, width, 3)

@@ -23,7 +23,9 @@ class Corpus:
         self._sentences = {
             which: triplets.frame[f"{which}_sentence"].to_dict() for which in ("input", "target")
         }
-        self.classes = sorted({s for table in self._sentences.values() for i, s in table.items() if i in set(self.ids)})
+        self.classes = sorted(
+            {s for table in self._sentences.values() for i, s in table.items() if i in set(self.ids)}
+        )
         self._class = {s: i for i, s in enumerate(self.classes)}
 
     def vocabulary(self) -> list[str]:
@@ -62,7 +64,9 @@ class Corpus:
         plain = world.caption(*known, "plain", int(draw.integers(2)))
         return plain.replace("the ", f"a {self.colour(id, which)} ", 1) if u < 0.4 else plain
 
-    def exercise(self, id: str, which: str, draw: np.random.Generator, tags: tuple[str, ...]) -> tuple[str, str]:
+    def exercise(
+        self, id: str, which: str, draw: np.random.Generator, tags: tuple[str, ...]
+    ) -> tuple[str, str]:
         """(instruction, answer) for the VLM: describe this clip; or speak the language about something made up."""
         known = world.read_label(self.sentence(id, which))
         u = draw.random()

@@ -9,18 +9,28 @@ class Ledger:
     """The books of one curation.
 
     root: the data folder. kept: count per level (video, segment, pair). drops: (level, name, reason), one per
-    drop. refused: questions that gave the answer away and were asked again. details: messages of bad files.
+    drop. segments: (video, id, start s, end s, kept or the reason). refused: questions that gave the answer away
+    and were asked again. details: messages of bad files.
     """
 
     root: str = ""
     kept: Counter[str] = field(default_factory=Counter)
     drops: list[tuple[str, str, str]] = field(default_factory=list)
-    refused: int = 0
+    segments: list[tuple[str, str, float, float, str]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
 
     def drop(self, level: str, name: str, reason: str) -> None:
         """Count one video, segment or pair as thrown away."""
         self.drops.append((level, name, reason))
+
+    def segment(self, video: str, id: str, start: float, end: float, reason: str = "") -> None:
+        """Enter one segment: kept, or thrown away for a reason."""
+        self.segments.append((video, id, start, end, reason or "kept"))
+        if reason:
+            self.drop("segment", f"{video}:{id}", reason)
+        else:
+            self.kept["segment"] += 1
 
     def note(self, error: Exception) -> None:
         """Keep a message; paths begin at the data folder (the report must not depend on its place)."""
