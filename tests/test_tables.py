@@ -14,7 +14,7 @@ from vans import video
 from vans.data import world
 from vans.data.render import COLOURS, EVENTS, SHAPES, Scene, render_event
 from vans.errors import UserError
-from vans.evaluate import compare, markdown, orders, predictions, score, tables
+from vans.evaluate import compare, markdown, metrics, orders, predictions, score, tables
 from vans.evaluate.bootstrap import Interval
 from vans.evaluate.fvd import frechet_distance
 from vans.evaluate.score import Resampling
@@ -371,7 +371,7 @@ def test_metrics_for_experiments_are_plain_numbers(scored: Path) -> None:
     ],
 )
 def test_numbers_as_text(value: float, metric: str, expected: str) -> None:
-    assert markdown.number(value, markdown.METRICS[metric]) == expected
+    assert metrics.number(value, metrics.METRICS[metric]) == expected
 
 
 # ---------------------------------------------------------------- comparison with published tables

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from vans.evaluate.metrics import METRICS, ORACLE, PAPER_METRICS, Metric
+from vans.evaluate.metrics import METRICS, NONE, ORACLE, PAPER_METRICS, cell, number
 from vans.evaluate.orders import Order
 from vans.evaluate.score import KINDS, Scores
 from vans.evaluate.tables import ABLATION, MAIN, Table, metrics_json
 from vans.files import atomic_write_text
 
-NONE = "—"
 GROUPS = {
     "What the oracle reads in captions and videos": tuple(metric.name for metric in ORACLE),
     "Further measures": ("clip_t_own", "psnr", "motion_ratio", "format", "think_words"),
@@ -40,22 +39,6 @@ def write(table: Table, folder: str | Path) -> None:
     atomic_write_text(folder / f"{table.layout.name}.md", markdown(table))
     if table.layout is MAIN:
         atomic_write_text(folder / "metrics.json", metrics_json(table))
-
-
-def cell(value: float, lo: float, hi: float, metric: Metric) -> str:
-    """``0.563 [0.541, 0.586]``; shares in percent; a dash where there is no number."""
-    if pd.isna(value):
-        return NONE
-    text, low, high = (number(x, metric) for x in (value, lo, hi))
-    return text if pd.isna(lo) else f"{text} [{low}, {high}]"
-
-
-def number(value: float, metric: Metric, sign: bool = False) -> str:
-    """One number with the metric's digits; shares in percent."""
-    if pd.isna(value):
-        return NONE
-    text = f"{100 * value if metric.unit == '%' else value:{'+' if sign else ''}.{metric.digits}f}"
-    return text.replace("-", "−")
 
 
 def markdown(table: Table) -> str:

@@ -24,6 +24,7 @@ from sacrebleu.metrics import BLEU
 
 ORDERS = 4
 PSNR_MAX = 100.0  # dB, given to identical clips
+NONE = "—"  # stands where there is no number
 VISIBLE = 10  # of 255: a smaller change between frames is not motion
 
 BLEU_COLUMNS = [f"bleu_{part}{k}" for part in ("correct", "total") for k in range(1, ORDERS + 1)]
@@ -195,3 +196,22 @@ def available(frame: pd.DataFrame, has_features: bool = True) -> list[Metric]:
         "fvd": lambda m: set() if has_features else {"no features"},
     }
     return [metric for metric in METRICS.values() if needs[metric.how](metric) <= columns]
+
+
+# ---------------------------------------------------------------- as text
+
+
+def cell(value: float, lo: float, hi: float, metric: Metric) -> str:
+    """``0.563 [0.541, 0.586]``; shares in percent; a dash where there is no number."""
+    if pd.isna(value):
+        return NONE
+    text, low, high = (number(x, metric) for x in (value, lo, hi))
+    return text if pd.isna(lo) else f"{text} [{low}, {high}]"
+
+
+def number(value: float, metric: Metric, sign: bool = False) -> str:
+    """One number with the metric's digits; shares in percent."""
+    if pd.isna(value):
+        return NONE
+    text = f"{100 * value if metric.unit == '%' else value:{'+' if sign else ''}.{metric.digits}f}"
+    return text.replace("-", "−")

@@ -1,0 +1,69 @@
+"""Scoring with the models of the current scale: one arm of the grid, or anyone's predictions."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vans.data.triplets import Triplets
+from vans.evaluate.metrics import METRICS, NONE, cell
+from vans.evaluate.score import Resampling, Scores, score
+from vans.models.load import load_clip, load_detector
+from vans.parallel import device_of
+from vans.params import Params, find_root, load
+
+
+def judges(params: Params, root: Path) -> tuple[Any, Any]:
+    """CLIP and FVD's detector of the current scale, on its device."""
+    base, device = root / "models/base", device_of(params.machine.device, 0)
+    return load_clip(params, base, device=device), load_detector(params, base, device=device)
+
+
+def resampling(params: Params) -> Resampling:
+    """How intervals are made, from params.yaml."""
+    settings = params.evaluate
+    return Resampling(params.seed, settings.resamples, settings.fvd_resamples)
+
+
+def score_arm(folder: str | Path, root: Path, name: str | None = None) -> Scores:
+    """Score a predictions folder on the test split of root's triplets; ``name``: of the arm (the
+    folder's)."""
+    params = load(root)
+    clip, detector = judges(params, root)
+    return score(
+        folder, Triplets(root / "triplets"), clip, detector, resampling(params), arm=name, progress=_say
+    )
+
+
+def score_folder(folder: str | Path, name: str | None = None, out: str | Path | None = None) -> Scores:
+    """What ``vans score`` does: score, print, and write the scores to ``out`` where one is named."""
+    scores = score_arm(folder, find_root(), name)
+    print(text(scores))
+    if out is not None:
+        scores.save(out)
+        print(f"written: {Path(out) / scores.arm}.csv and .json")
+    return scores
+
+
+def overview(scores: Scores) -> pd.DataFrame:
+    """Every metric with its interval as text, one column a kind of sample."""
+    lines: dict[str, dict[str, str]] = {}
+    for metric in METRICS.values():
+        found = {kind: scores.interval(kind, metric.name) for kind in scores.kinds}
+        if any(interval is not None for interval in found.values()):
+            words = {k: NONE if i is None else cell(i.value, i.lo, i.hi, metric) for k, i in found.items()}
+            lines[" ".join(part for part in (metric.title, metric.unit, metric.arrow) if part)] = words
+    return pd.DataFrame(lines).T
+
+
+def text(scores: Scores) -> str:
+    """The overview, the protocol and the warnings for a terminal."""
+    parts = [f"{scores.arm}: {scores.summary['n']} samples", overview(scores).to_string()]
+    parts += [f"{name}: {words}" for name, words in scores.summary["protocol"].items()]
+    parts += [f"warning: {warning}" for warning in scores.summary["warnings"]]
+    return "\n".join(parts)
+
+
+def _say(done: int, of: int) -> None:
+    if done == of or done % 128 == 0:
+        print(f"scored {done} of {of}", flush=True)
