@@ -37,6 +37,7 @@ def test_coin_is_read_and_unknown_videos_are_named(tmp_path):
         "make tea",
         "3",
     )
+    assert record.segments is not None and record.path is not None
     assert record.segments[0].label == "boil water" and record.path.name == "a.mp4"
     assert found.dropped == [("video", "coin/b", "not in the annotations")]
 
@@ -48,6 +49,7 @@ def test_youcook2_in_its_own_folders_with_recipe_names(tmp_path):
     entry = {"recipe_type": "113", "subset": "validation", "annotations": [step], "duration": 9.0}
     (folder / "youcookii_annotations_trainval.json").write_text(json.dumps({"database": {"xyz": entry}}))
     (record,) = discover(tmp_path).records
+    assert record.segments is not None
     assert (record.topic, record.split, record.segments[0].id) == ("this recipe", "test", "0")
     (folder / "label_foodtype.csv").write_text("113,pad thai\n")
     assert discover(tmp_path).records[0].topic == "pad thai"

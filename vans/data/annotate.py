@@ -41,13 +41,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Annotation:
-    """style: plain | flowery | given. refused: how many questions were thrown away before this one."""
+    """style: plain | flowery | given. refused: questions that were thrown away before this one."""
 
     question: str
     reasoning: str
     caption: str
     style: str
-    refused: int = 0
+    refused: tuple[str, ...] = ()
 
 
 def content_words(text: str) -> set[str]:
@@ -77,9 +77,9 @@ def rules(request: Request, seed: int, flowery: float) -> Annotation:
         raise Refused("no label says what happens (the rule annotator needs one)")
     toy = _toy(request, seed, flowery) or _plain(request)
     candidates, reasoning, caption, style = toy
-    for refused, question in enumerate(candidates):
+    for i, question in enumerate(candidates):
         if not leaks(question, request):
-            return Annotation(question, reasoning, caption, style, refused)
+            return Annotation(question, reasoning, caption, style, tuple(candidates[:i]))
     raise Refused("every question gives the answer away")
 
 

@@ -2,7 +2,7 @@
 
 Written into the triplets folder: manifest.parquet (columns: shards.COLUMNS), shards/00000.tar, ... (clips
 <id>.input.avi and <id>.target.avi), report.json (what came in = kept + dropped by reason), dropped.csv (every
-single drop).
+single drop), segments.csv (every segment with its times and what became of it).
 
 Deviations from the paper (1: see annotate.py):
 2. The best clip of a segment is the window with most motion, as long as the model's clip (frames / fps =
@@ -117,14 +117,14 @@ def triplets_of(record: Record, params: Any, ledger: Ledger) -> list[Made]:
         except Refused as reason:
             ledger.drop("pair", name, str(reason))
             continue
-        ledger.refused += written.refused
+        ledger.refused += [f"{name}: {question}" for question in written.refused]
         row = {
             **{"id": name, "source": record.source, "kind": record.kind, "split": record.split, "rl": False},
             **{"video": record.title, "scene": record.scene, "subset": record.subset},
             **{"input_start": first.start, "input_end": first.end},
             **{"target_start": second.start, "target_end": second.end},
             **{"input_sentence": first.segment.label, "target_sentence": second.segment.label},
-            **{"recipe_type": record.recipe_type, "condition": record.condition},
+            **{"recipe_type": record.recipe_type, "condition": record.condition, "topic": record.topic},
             **{"question": written.question, "reasoning": written.reasoning},
             **{"caption": written.caption, "style": written.style},
         }
@@ -174,7 +174,7 @@ def report(rows: list[dict], ledger: Ledger) -> dict:
         "videos": ledger.level("video"),
         "segments": ledger.level("segment"),
         "pairs": ledger.level("pair"),
-        "questions_refused": ledger.refused,
+        "questions_refused": {"count": len(ledger.refused), "examples": ledger.refused[:5]},
         "triplets": {**dict(sorted(made.items())), "rl": sum(r["rl"] for r in rows), "all": len(rows)},
         "sources": dict(sorted(Counter(r["source"] for r in rows).items())),
         "styles": dict(sorted(Counter(r["style"] for r in rows).items())),
@@ -186,6 +186,8 @@ def _write(folder: Path, rows: list[dict], result: dict, ledger: Ledger) -> None
     pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(folder / "manifest.parquet", index=False)
     drops = pd.DataFrame(ledger.drops, columns=["level", "name", "reason"])
     drops.to_csv(folder / "dropped.csv", index=False, lineterminator="\n")
+    segments = pd.DataFrame(ledger.segments, columns=["video", "id", "start", "end", "outcome"])
+    segments.to_csv(folder / "segments.csv", index=False, lineterminator="\n")
     (folder / "report.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

@@ -9,8 +9,8 @@ class Ledger:
     """The books of one curation.
 
     root: the data folder. kept: count per level (video, segment, pair). drops: (level, name, reason), one per
-    drop. segments: (video, id, start s, end s, kept or the reason). refused: questions that gave the answer away
-    and were asked again. details: messages of bad files.
+    drop. segments: (video, id, start s, end s, kept or the reason). refused: questions that gave the answer
+    away and were asked again. details: messages of bad files.
     """
 
     root: str = ""

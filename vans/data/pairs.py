@@ -46,7 +46,7 @@ def _neighbours(record: Record, params: Any, ledger: Ledger) -> Iterator[Pair]:
     cuts: list[tuple[Segment, Cut | None]] = []
     for segment in sorted(found, key=lambda s: s.start):
         if segment.black:
-            ledger.drop("segment", f"{record.title}:{segment.id}", "black between shots")
+            ledger.segment(record.title, segment.id, segment.start, segment.end, "black between shots")
         else:
             cuts.append((segment, cut(record, opened, segment, params, ledger)))
     if record.segments is None and record.labels is not None:
@@ -81,9 +81,7 @@ def _given(record: Record, params: Any, ledger: Ledger) -> Iterator[Pair]:
                 label = sentence or segments[key].label
                 cuts[key] = cut(record, whole, replace(segments[key], label=label), params, ledger)
             else:
-                ledger.drop(
-                    "segment", f"{record.title}:{key}", "the table's segment has no times and no file"
-                )
+                ledger.segment(record.title, key, 0.0, 0.0, "the table's segment has no times and no file")
                 cuts[key] = None
         a, b = cuts[given.input_id], cuts[given.target_id]
         if a is None or b is None:
@@ -94,25 +92,24 @@ def _given(record: Record, params: Any, ledger: Ledger) -> Iterator[Pair]:
 
 def cut(record: Record, opened: video.Video, segment: Segment, params: Any, ledger: Ledger) -> Cut | None:
     """The best clip of a segment at the scale's size and rate, or None with the reason in the ledger."""
-    clip, name = params.clip, f"{record.title}:{segment.id}"
-    length = clip.frames / clip.fps
-    if segment.start >= opened.info.duration:
-        ledger.drop("segment", name, "begins after the video's end")
-        return None
+    clip, shortest = params.clip, params.curate.min_segment
     end = min(segment.end, opened.info.duration)
     times = video.grid(segment.start, end, clip.fps)
-    shortest = params.curate.min_segment
-    if end - segment.start < shortest - video.TOLERANCE or len(times) < clip.frames:
-        ledger.drop("segment", name, f"shorter than {max(shortest, length):g} s")
-        return None
-    try:
-        frames = opened.sample(times, clip.height, clip.width)
-    except UserError as error:
-        ledger.drop("segment", name, "pictures unreadable")
-        ledger.note(error)
+    frames, reason = None, ""
+    if segment.start >= opened.info.duration:
+        reason = "begins after the video's end"
+    elif end - segment.start < shortest - video.TOLERANCE or len(times) < clip.frames:
+        reason = f"shorter than {max(shortest, clip.frames / clip.fps):g} s"
+    else:
+        try:
+            frames = opened.sample(times, clip.height, clip.width)
+        except UserError as error:
+            reason = "pictures unreadable"
+            ledger.note(error)
+    ledger.segment(record.title, segment.id, segment.start, segment.end, reason)
+    if frames is None:
         return None
     at = shots.best_window(frames, clip.frames)
     data, _ = video.encode(frames[at : at + clip.frames], clip.fps, params.curate.codec)
-    ledger.kept["segment"] += 1
     start = float(times[at])
-    return Cut(segment, round(start, 3), round(start + length, 3), data)
+    return Cut(segment, round(start, 3), round(start + clip.frames / clip.fps, 3), data)

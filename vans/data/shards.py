@@ -9,7 +9,7 @@ SUFFIX = {"raw": "avi", "h264": "mp4"}
 COLUMNS = (
     *("id", "source", "kind", "split", "rl", "video", "scene", "subset"),
     *("input_start", "input_end", "target_start", "target_end"),  # s, in the source video
-    *("input_sentence", "target_sentence", "recipe_type", "condition"),
+    *("input_sentence", "target_sentence", "recipe_type", "condition", "topic"),
     *("question", "reasoning", "caption", "style"),
     *("shard", "input_offset", "input_size", "target_offset", "target_size"),  # bytes
 )
