@@ -1,4 +1,4 @@
-"""Which modules of vans a notebook uses, directly or through others: read from the sources, nothing is run."""
+"""Which modules of vans a notebook uses, directly or through others: read from the sources, nothing runs."""
 
 import ast
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 
-# Cannot change what a stage writes: parameters are declared value by value, the rest writes, prints and starts.
+# Cannot change what a stage writes: parameters are declared one by one, the rest writes, prints and starts.
 PLUMBING = {
     "vans/__init__.py",
     "vans/cli.py",
