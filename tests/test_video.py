@@ -28,7 +28,9 @@ def test_the_avi_is_lossless_and_other_readers_read_it(tmp_path, height, width):
     frames = np.random.default_rng(0).integers(0, 256, (3, height, width, 3)).astype(np.uint8)
     data = avi.encode(frames, 3.0)
     (tmp_path / "a.avi").write_bytes(data)
-    again, fps = avi.decode(data)
+    decoded = avi.decode(data)
+    assert decoded is not None
+    again, fps = decoded
     assert np.array_equal(again, frames) and fps == 3.0
     with av.open(str(tmp_path / "a.avi")) as container:
         theirs = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
@@ -76,7 +78,7 @@ def test_a_grid_holds_only_whole_slots():
 def test_cover_and_crop_keeps_the_aspect_ratio_and_the_middle():
     picture = np.zeros((100, 200, 3), np.uint8)
     yy, xx = np.mgrid[:100, :200]
-    picture[(yy - 50) ** 2 + (xx - 100) ** 2 < 20**2] = 255  # a disc in the middle
+    picture[(yy - 49.5) ** 2 + (xx - 99.5) ** 2 < 20**2] = 255  # a disc in the middle
     for height, width in ((32, 32), (352, 640), (64, 32)):
         small = video.fit(picture, height, width)
         assert small.shape == (height, width, 3)
