@@ -11,7 +11,19 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 WORLD = {"procedural_train": 14, "procedural_test": 4, "predictive_train": 14, "predictive_test": 4}
 # Any key of a scale section with one of these names is cut down to the value here (or its own, if smaller).
-SMALL: dict[str, int] = {}
+SMALL = {
+    "steps": 2,
+    "batch": 8,
+    "micro_batch": 4,
+    "prompts": 2,
+    "group": 4,
+    "render_steps": 3,
+    "max_new_tokens": 24,
+    "keep_groups": 1,
+    "checkpoint_every": 1,
+    "samples": 4,
+    "bootstrap": 50,
+}
 
 
 def clone(folder: Path) -> Path:

@@ -20,7 +20,7 @@ NOTEBOOKS = [path.stem for path in sorted((smoke.ROOT / "notebooks").glob("*.ipy
 
 
 @pytest.fixture(scope="module")
-def clones(tmp_path_factory) -> tuple[Path, Path]:
+def clones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two clean clones with the main chain run in each, the first with the whole grid besides."""
     folder = tmp_path_factory.mktemp("clones")
     first = smoke.clone(folder / "first")
@@ -31,7 +31,7 @@ def clones(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def whole(clones) -> Path:
+def whole(clones: tuple[Path, Path]) -> Path:
     """The first clone after `dvc repro`, committed."""
     smoke.dvc(clones[0], "repro")
     smoke.commit(clones[0], "everything run")

@@ -12,6 +12,7 @@ from vans.params import find_root
 
 TABLES = ("main", "ablation")
 SUFFIXES = (".csv", ".md", ".png")
+PICTURES = ("teaser.png",)  # README's, of a question answered by a video
 BEGIN, END = "<!-- results: begin (written by `vans publish`) -->", "<!-- results: end -->"
 
 
@@ -51,11 +52,9 @@ def publish() -> None:
     tables = _tables(root / "results")
     target = root / "docs/results"
     target.mkdir(parents=True, exist_ok=True)
-    for name in TABLES:
-        for suffix in SUFFIXES:
-            path = root / "results" / f"{name}{suffix}"
-            if path.exists():
-                shutil.copyfile(path, target / path.name)
+    for name in [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES] + [*PICTURES]:
+        if (root / "results" / name).exists():
+            shutil.copyfile(root / "results" / name, target / name)
     text = "\n\n".join(path.read_text(encoding="utf-8").strip() for path in tables)
     readme = root / "README.md"
     atomic_write_text(readme, fill(readme.read_text(encoding="utf-8"), text))
