@@ -14,6 +14,13 @@ from vans.evaluate.bootstrap import Interval
 from vans.evaluate.metrics import METRICS, PAPER_METRICS
 from vans.evaluate.score import KINDS, Scores
 
+VERBS = {
+    "holds": "holds for",
+    "does not hold": "does not hold for",
+    "not resolved": "not resolved for",
+    "differs": "equal in the paper but not here:",
+    "equal within the interval": "equal as in the paper:",
+}
 SAME = 1e-9  # a smaller difference in the paper's figures is none
 ORDER_METRICS = (*PAPER_METRICS, "clip_t_own", "caption_event", "video_event", "static")
 
@@ -121,6 +128,25 @@ def orders(
                 direction = _direction(first, second, metric, gap)
                 found.append(Order(claim, first, second, metric, kind, gap, direction, ours))
     return found
+
+
+def sentences(found: list[Order], kind: str = "all") -> list[str]:
+    """What became of each claim, in a sentence: the metrics for which it holds, does not hold, is not
+    resolved."""
+    out = []
+    for claim in dict.fromkeys(order.claim for order in found):
+        parts = []
+        for verdict in ("holds", "does not hold", "not resolved", "differs", "equal within the interval"):
+            names = [
+                METRICS[o.metric].title
+                for o in found
+                if (o.claim, o.kind, o.verdict) == (claim, kind, verdict)
+            ]
+            if names:
+                parts.append(f"{VERBS.get(verdict, verdict)} {', '.join(names)}")
+        if parts:
+            out.append(f"{claim}: {'; '.join(parts)}.")
+    return out
 
 
 def _paper_gap(first: str, second: str, metric: str, kind: str) -> float | None:

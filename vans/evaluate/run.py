@@ -12,6 +12,8 @@ from vans.models.load import load_clip, load_detector
 from vans.parallel import device_of
 from vans.params import Params, find_root, load
 
+FVD_RESAMPLES = 300  # each costs a matrix decomposition
+
 
 def judges(params: Params, root: Path) -> tuple[Any, Any]:
     """CLIP and FVD's detector of the current scale, on its device."""
@@ -20,19 +22,24 @@ def judges(params: Params, root: Path) -> tuple[Any, Any]:
 
 
 def resampling(params: Params) -> Resampling:
-    """How intervals are made, from params.yaml."""
-    settings = params.evaluate
-    return Resampling(params.seed, settings.resamples, settings.fvd_resamples)
+    """How intervals are made: ``evaluate.bootstrap`` resamples, at most FVD_RESAMPLES of them for FVD."""
+    count = params.evaluate.bootstrap
+    return Resampling(params.seed, count, min(count, FVD_RESAMPLES))
+
+
+def heldout(params: Params, triplets: Triplets) -> list[str]:
+    """The samples that every arm answers: ``evaluate.samples`` of each kind, spread over the test split."""
+    kinds = ("procedural", "predictive")
+    chosen = [triplets.select(split="test", kind=kind, limit=params.evaluate.samples) for kind in kinds]
+    return [name for ids in chosen for name in ids]
 
 
 def score_arm(folder: str | Path, root: Path, name: str | None = None) -> Scores:
-    """Score a predictions folder on the test split of root's triplets; ``name``: of the arm (the
-    folder's)."""
-    params = load(root)
+    """Score a predictions folder on root's held-out samples; ``name``: of the arm (the folder's)."""
+    params, triplets = load(root), Triplets(root / "triplets")
     clip, detector = judges(params, root)
-    return score(
-        folder, Triplets(root / "triplets"), clip, detector, resampling(params), arm=name, progress=_say
-    )
+    ids = heldout(params, triplets)
+    return score(folder, triplets, clip, detector, resampling(params), arm=name, ids=ids, progress=_say)
 
 
 def score_folder(folder: str | Path, name: str | None = None, out: str | Path | None = None) -> Scores:

@@ -50,7 +50,9 @@ def rollout_group(group: Any, title: str = "") -> Figure:
 
     A term's bar runs from the group's lowest value (short) to its highest (full); the ends are written above
     it. The advantage is that of the objective: positive answers are made more likely, negative ones less.
+    ``group``: a Group, or anything with the same names as keys or attributes.
     """
+    group = of(group)
     order = np.argsort(-np.asarray(group.advantage, float), kind="stable")
     with_clips = group.clips is not None
     same = with_clips and len({_caption(text) for text in group.answers}) == 1 and len(order) > 1

@@ -26,8 +26,8 @@ def blame(frame: pd.DataFrame) -> pd.Series:
     A caption is right if it names the true event and no other; vague if it names the true event and others.
     """
     named = [set(str(text).split("|")) for text in frame["event_named"].fillna("")]
-    exact = np.array([events == {event} for events, event in zip(named, frame["event"], strict=True)])
-    holds = np.array([event in events for events, event in zip(named, frame["event"], strict=True)])
+    exact = np.array([events == {event} for events, event in zip(named, frame["event"], strict=True)], bool)
+    holds = np.array([event in events for events, event in zip(named, frame["event"], strict=True)], bool)
     seen = (frame["event"] == frame["event_seen"]).to_numpy()
     parts = {
         "right": exact & seen,

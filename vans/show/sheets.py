@@ -44,10 +44,10 @@ def triplets_sheet(triplets: Any, ids: Sequence[str], frames: int = 4, height: i
 
 def tag(row: Mapping[str, Any]) -> str:
     """``procedural · harbor · plain wording``."""
-    topic = row.get("recipe_type") or row.get("condition") or ""
-    style = row.get("style") or ""
-    words = [row["kind"], str(topic), f"{style} wording" if style in ("plain", "flowery") else ""]
-    return " · ".join(word for word in words if word and word != "nan")
+    topics = [row.get(name) for name in ("recipe_type", "condition")]
+    known = [topic for topic in topics if isinstance(topic, str) and topic]
+    style = [f"{row['style']} wording"] if row.get("style") in ("plain", "flowery") else []
+    return " · ".join([row["kind"], *known[:1], *style])
 
 
 def answers_sheet(

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from vans.evaluate.score import Scores
+from vans.show.arms import answers as answers_of
 from vans.show.frames import strip, strip_size
 from vans.show.style import BLUE, INK, LINE, MUTED, WASH, Canvas
 
@@ -43,6 +47,24 @@ def teaser(source: np.ndarray, answers: Sequence[Answer], frames: int = 5, heigh
         page.text(words + width + 20, y + 40 + height / 2 - 24, "answer", 10.5, MUTED)
         page.text(words + width + 20, y + 40 + height / 2 - 8, answer.caption, 13, BLUE, width=room, lines=3)
     return page.figure
+
+
+def from_predictions(folder: str | Path, triplets: Any, scores: Scores) -> Figure:
+    """The teaser of one arm: the first held-out input with two questions whose answers are both right.
+
+    Without such a pair (or without the oracle): the first input with two questions, else the first question.
+    """
+    rows = triplets.frame.loc[scores.frame["id"]].assign(right=1.0)
+    if "video_event" in scores.frame:
+        good = scores.frame["video_event"] * scores.frame["caption_renderable"] * scores.frame["identity"]
+        rows["right"] = good.to_numpy()
+    groups = [list(part.index) for _, part in rows.groupby("scene", sort=False) if len(part) > 1]
+    groups.sort(key=lambda ids: -rows.loc[ids[:2], "right"].sum())  # stable: the first of the best
+    ids = groups[0][:2] if groups else [rows.index[0]]
+    ((captions, clips),) = answers_of(folder, triplets, ids, [scores.arm]).values()
+    questions = [triplets.row(name)["question"] for name in ids]
+    shown = [Answer(q, caption, clip) for q, caption, clip in zip(questions, captions, clips, strict=True)]
+    return teaser(triplets.clips(ids[:1], "input")[0], shown)
 
 
 def _branch(page: Canvas, x0: float, y0: float, x1: float, y1: float) -> None:

@@ -1,0 +1,328 @@
+"""Pictures: what they show is computed right, they can be drawn from odd inputs, and their bytes are
+stable."""
+
+import io
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from vans.data import world
+from vans.data.render import Scene, render_event
+from vans.evaluate import markdown, predictions, score, tables
+from vans.show import arms, curves, frames, groups, oracle, sheets, style, teaser, videos
+from vans.show import tables as drawn
+
+SCENE = Scene(shape="cone", colour="purple", x=15.0)
+CLIP = render_event(SCENE, "jump")
+
+
+class FakeTriplets:
+    """Three samples, two of one scene."""
+
+    def __init__(self) -> None:
+        events = ("jump", "left", "grow")
+        self.frame = pd.DataFrame(
+            {
+                "id": ["a", "b", "c"],
+                "kind": ["procedural", "predictive", "predictive"],
+                "scene": [None, "s", "s"],
+                "question": ["what is next ?", "what happens if the wind blows ?", "and if a magnet pulls ?"],
+                "reasoning": ["because " * 30, "so", ""],
+                "caption": [world.caption("cone", event) for event in events],
+                "style": ["plain", "flowery", "given"],
+                "recipe_type": ["harbor", None, None],
+                "condition": [None, "the wind blows", "a magnet pulls"],
+            }
+        ).set_index("id", drop=False)
+        self._clips = {"input": [CLIP] * 3, "target": [render_event(SCENE, event) for event in events]}
+
+    def row(self, name: str) -> pd.Series:
+        return self.frame.loc[name]
+
+    def clips(self, ids: list[str], which: str) -> np.ndarray:
+        return np.stack([self._clips[which]["abc".index(name)] for name in ids])
+
+
+def _pixels(figure: style.Figure, scale: float = 1.0) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(style.png(figure, scale))).convert("RGB"))
+
+
+def _words(figure: style.Figure) -> str:
+    return " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+# ---------------------------------------------------------------- frames
+
+
+def test_strip_picks_first_and_last_and_separates_with_white() -> None:
+    clip = np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 5, 3), np.uint8)
+    shown = frames.strip(clip, 3, gap=2)
+    assert shown.shape == (4, 5 * 3 + 2 * 2, 3)
+    assert [shown[0, x, 0] for x in (0, 7, 14)] == [0, 4, 8] and (shown[:, 5:7] == 255).all()
+    assert frames.strip_size(clip, 3, 8, gap=2) == (8 * 19 / 4, 8)
+    assert len(frames.pick(clip[:2], 5)) == 2
+
+
+def test_enlarging_keeps_every_pixel_a_square() -> None:
+    large = frames.enlarge(CLIP, 3)
+    assert (
+        large.shape == (9, 96, 96, 3)
+        and (large[:, ::3, ::3] == CLIP).all()
+        and (large[:, 2::3, 1::3] == CLIP).all()
+    )
+
+
+def test_shrinking_averages_blocks() -> None:
+    clip = np.zeros((1, 4, 6, 3), np.uint8)
+    clip[:, ::2] = 100
+    assert (frames.shrink(clip, 3) == 50).all() and frames.shrink(clip, 3).shape == (1, 2, 3, 3)
+    assert frames.shrink(clip, 6) is clip
+
+
+def test_only_clips_are_clips() -> None:
+    assert frames.as_clip(torch.from_numpy(CLIP)).shape == CLIP.shape
+    for bad in (CLIP.astype(float), CLIP[0], CLIP[..., :1]):
+        with pytest.raises(ValueError, match="uint8"):
+            frames.as_clip(bad)
+
+
+# ---------------------------------------------------------------- style
+
+
+def test_pictures_show_themselves_and_their_bytes_are_stable() -> None:
+    one, two = (sheets.triplets_sheet(FakeTriplets(), ["a", "b"]) for _ in range(2))
+    assert style.png(one) == style.png(two)
+    assert b"matplotlib" not in style.png(one).lower()
+    data, about = one._repr_mimebundle_()
+    assert set(data) == {"image/png", "text/plain"} and about["image/png"]["width"] == 1000 + 2 * style.MARGIN
+
+
+def test_wrap_ends_in_an_ellipsis_and_never_exceeds_the_lines() -> None:
+    assert style.wrap("one two", 10, 1000, 1) == ["one two"]
+    wrapped = style.wrap("word " * 50, 10, 100, 2)
+    assert len(wrapped) == 2 and wrapped[-1].endswith("…")
+    assert style.wrap("", 10, 100, 2) == [""]
+
+
+def test_saving_is_atomic_and_in_pixels(tmp_path) -> None:
+    figure = curves.bars({"kept": 3, "too short": 1}, "segments")
+    style.save(figure, tmp_path / "deep" / "x.png", scale=1)
+    size = Image.open(tmp_path / "deep" / "x.png").size
+    assert size == tuple(round(side * style.DPI) for side in figure.get_size_inches())
+
+
+# ---------------------------------------------------------------- sheets, groups, curves
+
+
+def test_contact_sheet_shows_frames_and_words() -> None:
+    figure = sheets.triplets_sheet(FakeTriplets(), ["a", "b", "c"])
+    words = _words(figure)
+    for part in ("what is next ?", "procedural · harbor · plain wording", "predictive · a magnet pulls", "…"):
+        assert part in words
+    assert "nan" not in words and "None" not in words
+    purple = np.abs(_pixels(figure).astype(int) - (156, 44, 196)).sum(-1) < 30
+    assert purple[:, :300].any() and purple[:, 720:].any()  # the object is seen on both sides
+
+
+def test_answers_of_arms_with_marks() -> None:
+    given = {"SFT": (["the cone moves to the left .", ""], np.stack([CLIP, CLIP]))}
+    figure = sheets.answers_sheet(FakeTriplets(), ["a", "b"], given, {"SFT": [True, False]})
+    assert _words(figure).count("✓") == 1 and _words(figure).count("✗") == 1
+    assert "✗" not in _words(sheets.answers_sheet(FakeTriplets(), ["a", "b"], given))
+
+
+def _group(**changes: object) -> dict[str, object]:
+    answers = [
+        "[Think]a b[/Think][Ans]the cone jumps[/Ans]",
+        "[Think]no end",
+        "[Think]c[/Think][Ans]it grows[/Ans]",
+    ]
+    whole = {
+        "step": 7,
+        "question": "what is next ?",
+        "truth": "the cone jumps up",
+        "answers": answers,
+        "terms": {"format": [1, 0, 1], "t1": [0.9, 0.2, 0.4]},
+        "total": [1.9, 0.2, 1.4],
+        "advantage": [1.0, -1.3, 0.3],
+    }
+    return whole | changes
+
+
+def test_rollout_group_is_sorted_by_advantage_and_writes_every_term() -> None:
+    figure = groups.rollout_group(_group(clips=np.stack([CLIP] * 3), source=CLIP, target=CLIP), "stage 1")
+    words = _words(figure)
+    assert words.index("the cone jumps ") < words.index("it grows") < words.index("[Think]no end")
+    for part in ("step 7", "ROUGE-L (t1)", "0.200 – 0.900", "+1.00", "−1.30", "1.900"):
+        assert part in words
+
+
+def test_rollout_group_of_equal_rewards_and_without_videos() -> None:
+    same = _group(terms={"v2": [0.5] * 3}, total=[0.5] * 3, advantage=[0.0] * 3, answers=["one caption"] * 3)
+    words = _words(groups.rollout_group(SimpleNamespace(**same)))
+    assert "all 0.5" in words and words.count("+0.00") == 3
+
+
+def test_stage_2_group_says_its_caption_once() -> None:
+    same = _group(answers=["the anchor ."] * 3, clips=torch.from_numpy(np.stack([CLIP] * 3)))
+    assert _words(groups.rollout_group(groups.Group(**same))).count("the anchor .") == 1
+
+
+def test_running_mean_by_hand() -> None:
+    assert curves.smooth([0, 3, 6, 9], 3) == pytest.approx([1.5, 3, 6, 7.5])
+    assert curves.smooth([1, np.nan, 3], 3) == pytest.approx([1, 2, 3])
+
+
+def test_curves_leave_out_what_the_history_does_not_have() -> None:
+    history = pd.DataFrame({"step": range(40), "t1": np.linspace(0, 1, 40), "empty": np.nan})
+    figure = curves.curves(history, {"t1": "ROUGE-L", "v1": "CLIP-V", "empty": "nothing"}, title="stage 1")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["ROUGE-L"]
+    both = curves.overlay({"full": history, "without": history.assign(t1=0.5)}, ["t1", "v1"])
+    assert [line.get_label() for line in both.axes[0].get_lines()] == ["full", "without"]
+    assert _pixels(both).std() > 0
+
+
+# ---------------------------------------------------------------- videos
+
+
+def test_small_clips_play_without_loss_at_a_whole_factor() -> None:
+    picture = Image.open(io.BytesIO(videos.webp(CLIP, 3.0, size=100)))
+    assert picture.size == (96, 96) and picture.info["loop"] == 0
+    played, durations = [], []
+    for number in range(picture.n_frames):  # equal neighbours are stored once, for longer
+        picture.seek(number)
+        played.append(np.asarray(picture.convert("RGB"))[::3, ::3])
+        durations.append(picture.info["duration"])
+    assert sum(durations) == 9 * 333 + 500 and all(
+        (picture == CLIP).all((1, 2, 3)).any() for picture in played
+    )
+    assert (played[0] == CLIP[0]).all() and (played[-1] == CLIP[-1]).all()
+
+
+def test_large_clips_are_made_small() -> None:
+    clip = np.random.default_rng(0).integers(0, 255, (4, 352, 640, 3), dtype=np.uint8)
+    picture = Image.open(io.BytesIO(videos.webp(clip, 11.0)))
+    assert max(picture.size) <= videos.LONGEST and picture.n_frames == 4
+
+
+def test_gallery_escapes_words_and_embeds_videos() -> None:
+    page = videos.gallery(
+        [{"video": torch.from_numpy(CLIP), "caption": "<b>&"}, {"caption": "only words"}], 3.0
+    )
+    assert page._repr_html_().count("data:image/webp;base64,") == 1
+    assert "&lt;b&gt;&amp;" in page.text and "<b>" not in page.text
+    answered = videos.answers(FakeTriplets(), ["a"], {"SFT": (["x"], CLIP[None])}, 3.0)
+    assert len(re.findall("<img", answered.text)) == 3
+
+
+# ---------------------------------------------------------------- oracle and tables
+
+
+def _oracle_frame() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "id": list("abcde"),
+            "event": ["left", "left", "jump", "jump", "grow"],
+            "event_named": ["left", "left|right", "jump", "dive|jump", None],
+            "event_seen": ["left", "left", "none", "dive", "fade"],
+        }
+    )
+
+
+def test_who_is_to_blame() -> None:
+    found = oracle.blame(_oracle_frame())
+    assert list(found) == pytest.approx([0.2] * 5) and list(found.index) == [
+        "right",
+        "lucky",
+        "vdm",
+        "vague",
+        "vlm",
+    ]
+    assert oracle.blame(_oracle_frame().iloc[:0]).sum() == 0
+
+
+def test_oracle_pictures() -> None:
+    frame = {"SFT": _oracle_frame(), "stage 1": _oracle_frame()}
+    assert _pixels(oracle.blame_bars(frame)).std() > 0
+    counts = [text.get_text() for text in oracle.confusion(frame).axes[0].texts]
+    assert sorted(counts) == ["1", "1", "1", "2"]
+
+
+@pytest.fixture
+def scored(tmp_path) -> str:
+    """Scores of two arms made up from seeded numbers, in the files that scoring writes."""
+    for number, arm in enumerate(("sft", "main")):
+        rng = np.random.default_rng(number)
+        frame = pd.DataFrame(
+            {
+                "id": ["a", "b", "c"],
+                "kind": ["procedural", "predictive", "predictive"],
+                "group": ["a", "s", "s"],
+                "rouge_l": rng.random(3),
+                "clip_v": 0.9 + 0.1 * rng.random(3),
+                "video_event": [0.0, 1.0, float(number)],
+                "caption_renderable": 1.0,
+                "identity": 1.0,
+            }
+        )
+        values, draws = score.summarise(frame, rng.normal(size=(2, 3, 4)), score.Resampling(0, 50, 5))
+        about = {
+            "protocol": {"fvd": "detector: fake, x"},
+            "warnings": [],
+            "resampling": vars(score.Resampling(0, 50, 5)),
+        }
+        summary = {"arm": arm, "n": 3, "metrics": values, **about, "fvd_draws": draws}
+        score.Scores(arm, frame, summary).save(tmp_path / "scores")
+        predictions.save(
+            tmp_path / "pred" / arm, list("abc"), ["x", "y", "z"], [""] * 3, np.stack([CLIP] * 3), 3.0
+        )
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("layout", [tables.MAIN, tables.ABLATION])
+def test_table_figure_keeps_the_paper_s_figures_apart(scored: str, layout: tables.Layout) -> None:
+    table = tables.build(f"{scored}/scores", layout)
+    figure = drawn.figure(table)
+    panel = next(axes for axes in figure.axes if axes.get_title(loc="left").startswith("ROUGE-L"))
+    grey = {text.get_text() for text in panel.texts if text.get_style() == "italic"}
+    ours = {text.get_text() for text in panel.texts if text.get_style() == "normal"}
+    assert {"paper", "0.281", "0.363"} <= grey and "0.281" not in ours
+    assert f"{table.scores['main'].interval('procedural', 'rouge_l').value:.3f}" in ours  # type: ignore[union-attr]
+    assert "not the same quantity" in " ".join(text.get_text() for text in figure.texts)
+    assert _pixels(figure).std() > 0 and _pixels(drawn.differences(table)).std() > 0
+    assert style.png(drawn.figure(table)) == style.png(figure)
+
+
+def test_bars_start_at_zero_unless_values_are_far_from_it() -> None:
+    assert drawn._limits(np.array([0.2, 0.9]), np.array([0.1, 0.8]), np.array([0.3, 1.0])) == (0.0, 1.0)
+    start, end = drawn._limits(np.array([0.92, 0.95]), np.array([0.91, 0.94]), np.array([0.93, 0.96]))
+    assert 0.85 < start < 0.91 and end == 0.96
+    assert drawn._limits(np.array([np.nan]), np.array([np.nan]), np.array([np.nan])) == (0.0, 1.0)
+
+
+def test_samples_to_look_at_go_both_ways(scored: str) -> None:
+    sft, main = (score.load(f"{scored}/scores", arm) for arm in ("sft", "main"))
+    assert arms.changed(sft, main) == (["c"], []) and arms.changed(main, sft) == ([], ["c"])
+    assert arms.both_ways(sft, main, 2) == ["c"]
+    assert arms.right({"sft": sft}, ["c", "b"]) == {"SFT": [False, True]}
+    assert arms.spread(list("abcdef"), 3) == ["a", "c", "e"] and arms.spread(["a"], 3) == ["a"]
+
+
+def test_teaser_takes_a_scene_with_two_right_answers(scored: str) -> None:
+    main = score.load(f"{scored}/scores", "main")
+    words = _words(teaser.from_predictions(f"{scored}/pred", FakeTriplets(), main))
+    assert "wind" in words and "magnet" in words and "what is next" not in words
+
+
+def test_markdown_of_the_same_scores(scored: str, tmp_path) -> None:
+    markdown.write(tables.build(f"{scored}/scores", tables.MAIN), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "main.csv",
+        "main.md",
+        "metrics.json",
+    ]
