@@ -84,24 +84,159 @@ class Model:
 
 
 @dataclass(frozen=True)
+class VLMModel(Model):
+    system: str  # system prompt: says how to answer
+
+
+@dataclass(frozen=True)
+class VDMModel(Model):
+    references: int = between(1)  # n reference latents of the input video
+    shift: float = above(0)  # flow shift
+    max_text: int = between(2)  # tokens of a caption
+    negative_prompt: str = section()
+
+
+@dataclass(frozen=True)
+class Detector:
+    """FVD's network: the toy world's own (``path`` null), or the I3D TorchScript in a file."""
+
+    path: str | None
+    sha256: str | None
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Models:
-    vlm: Model
-    vdm: Model
+    vlm: VLMModel
+    vdm: VDMModel
     clip: Model
+    detector: Detector
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A supervised training."""
+
+    steps: int = between(1)
+    batch: int = between(1)  # samples of a step, over all processes
+    optimizer: str = choice("adamw", "muon")
+    lr: float = above(0)
+    adam_lr: float = above(0)  # muon only: of what is not a matrix
+    warmup: int = between(0)  # steps
+    decay: float = between(0, 1)  # share of the steps over which lr falls to 0
+    grad_clip: float = above(0)
+
+
+@dataclass(frozen=True)
+class Base:
+    vae: Fit
+    clip: Fit
+    detector: Fit
+    vdm: Fit
+    vlm: Fit
+    drop_caption: float = between(0, 1)  # share of captions left out, for guidance
+    checkpoint_every: int = between(1)
+
+
+@dataclass(frozen=True)
+class SftVLM(Fit):
+    micro_batch: int = between(1)  # samples of one forward pass
+    lora_rank: int = between(1)
+    lora_alpha: int = between(1)
+    checkpoint_every: int = between(1)
+
+
+@dataclass(frozen=True)
+class SftVDM(Fit):
+    micro_batch: int = between(1)
+    drop_caption: float = between(0, 1)
+    checkpoint_every: int = between(1)
+
+
+@dataclass(frozen=True)
+class Sft:
+    vlm: SftVLM
+    vdm: SftVDM
 
 
 @dataclass(frozen=True)
 class Stage1:
     """Stage 1: GRPO on the VLM, VDM frozen."""
 
+    weights: dict[str, Any]  # lambda of each reward term: format, t1, v1
     reward: str = choice("full", "no_t1", "no_v1")
+    steps: int = between(1)
+    prompts: int = between(1)  # of a step, over all processes
+    group: int = between(2)  # G answers of each prompt
+    micro_batch: int = between(1)  # answers of one differentiated forward pass
+    lr: float = above(0)
+    beta: float = between(0)  # weight of the KL to the policy at the start
+    clip: float = above(0)
+    inner_updates: int = between(1)  # optimiser steps on one rollout
+    grad_clip: float = above(0)
+    temperature: float = above(0)  # of the rollout
+    top_p: float = above(0, 1)
+    max_new_tokens: int = between(4)
+    render_steps: int = between(2)
+    guidance: float = between(1)
+    share_noise: bool = choice(True, False)  # one initial noise for all videos of a group
+    render_distinct: bool = choice(True, False)  # equal captions of a group are rendered once
+    keep_groups: int = between(1)  # every so many steps one group is kept for the pictures
+    checkpoint_every: int = between(1)
 
 
 @dataclass(frozen=True)
 class Stage2:
     """Stage 2: GRPO on the VDM, tuned VLM frozen as the anchor."""
 
+    weights: dict[str, Any]  # lambda of each reward term: v2, c2
     reward: str = choice("full", "no_c2", "no_v2")
+    steps: int = between(1)
+    prompts: int = between(1)
+    group: int = between(2)
+    micro_batch: int = between(1)  # videos of one differentiated forward pass (and of a rollout's)
+    lr: float = above(0)
+    beta: float = between(0)
+    clip: float = above(0)
+    inner_updates: int = between(1)
+    grad_clip: float = above(0)
+    noise_level: float = above(0)  # eta of the SDE
+    render_steps: int = between(2)
+    train_steps: int = between(0)  # SDE steps trained on, a window from the noisy end; 0: all but the last
+    guidance: float = between(1)
+    guidance_grad: str = choice("both", "conditional")
+    share_noise: bool = choice(True, False)
+    lora_rank: int = between(0)  # 0: the whole DiT trains
+    anchor_threshold: float = between(0, 1)  # ROUGE-L that an anchor caption must reach
+    anchor_attempts: int = between(1)  # samples before the best one is taken
+    keep_groups: int = between(1)
+    checkpoint_every: int = between(1)
+
+
+@dataclass(frozen=True)
+class AllInOne:
+    """Both models in one stage, on one shared reward; everything else is stage 1's and stage 2's."""
+
+    steps: int = between(1)
+    prompts: int = between(1)
+
+
+@dataclass(frozen=True)
+class Generate:
+    """How answers are made at evaluation."""
+
+    temperature: float = between(0)
+    top_p: float = above(0, 1)
+    max_new_tokens: int = between(4)
+    steps: int = between(1)  # denoising steps
+    guidance: float = between(1)
+    batch: int = between(1)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    samples: int = between(2)  # of each kind
+    bootstrap: int = between(10)  # resamples
 
 
 @dataclass(frozen=True)
@@ -115,8 +250,13 @@ class Params:
     clip: Clip = section()
     curate: Curate = section()
     models: Models = section()
+    base: Base = section()
+    sft: Sft = section()
     stage1: Stage1 = section()
     stage2: Stage2 = section()
+    all_in_one: AllInOne = section()
+    generate: Generate = section()
+    evaluate: Evaluate = section()
 
     def resolved(self) -> dict[str, Any]:
         """A plain nested dict (JSON and YAML can hold it), equal for equal parameters."""

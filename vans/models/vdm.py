@@ -13,6 +13,7 @@ Deviations from the paper: none in the mechanism. Toy scale: the same classes, b
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class VDM:
     shift: float  # flow shift of the noise schedule
     max_text: int  # tokens a caption may have
     negative_prompt: str
+    autocast_dtype: torch.dtype | None = None  # arithmetic of the DiT; its weights may be float32 all the same
 
     # ------------------------------------------------------------------ build, load, save
     @classmethod
@@ -111,6 +113,12 @@ class VDM:
             part.to(device)
         return self
 
+    def autocast(self):
+        """bf16 arithmetic where the scale asks for it; samples, means and log-probs stay float32 outside of it."""
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
     @property
     def device(self) -> torch.device:
         return self.dit.device
@@ -164,15 +172,15 @@ class VDM:
     ) -> Tensor:
         """v(x, sigma | caption, references): x [N, C, T', H', W'], sigma [N] in (0, 1] -> float32 like x."""
         dit = dit or self.dit
-        dtype = next(dit.parameters()).dtype
         start = 0 if reference is None else reference.shape[2]
         hidden = x if reference is None else torch.cat([reference.to(x), x], dim=2)
-        out = dit(
-            hidden_states=hidden.to(dtype),
-            timestep=sigma.to(x.device) * 1000.0,
-            encoder_hidden_states=text.to(dtype),
-            return_dict=False,
-        )[0]
+        with self.autocast():
+            out = dit(
+                hidden_states=hidden.to(self.dit.dtype),
+                timestep=sigma.to(x.device) * 1000.0,
+                encoder_hidden_states=text.to(self.dit.dtype),
+                return_dict=False,
+            )[0]
         return out[:, :, start:].float()
 
     def guided_velocity(

@@ -38,6 +38,11 @@ def code_digest() -> str:
     return files.digest({str(p.relative_to(package)): files.sha256_file(p) for p in sources})
 
 
+def run_fingerprint(settings: dict, ranks: int) -> str:
+    """Runs of equal fingerprints end in the same bytes."""
+    return files.digest({"settings": settings, "code": code_digest(), "ranks": ranks})
+
+
 class Run:
     """One training named `name`; its checkpoints stand in runs/<name>/ below `root` until `finish` removes them."""
 
@@ -53,7 +58,7 @@ class Run:
     ):
         self.name, self.group, self.modules, self.optimizers = name, group, modules, optimizers
         self.folder, self.every = root / "runs" / name, every
-        self.fingerprint = files.digest({"settings": settings, "code": code_digest(), "ranks": group.size})
+        self.fingerprint = run_fingerprint(settings, group.size)
         self.history: list[dict] = []
         self.position = 0
         self.bar: tqdm | None = None

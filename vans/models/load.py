@@ -1,0 +1,74 @@
+"""Models by parameters: the same call gives the toy models of models/base or the real ones of the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import WanTransformer3DModel
+
+from vans.errors import UserError
+from vans.models.clip import CLIP
+from vans.models.detector import I3D, ToyDetector
+from vans.models.vdm import VDM
+from vans.models.vlm import VLM
+
+
+def frozen_dtype(params) -> torch.dtype:
+    """The precision of frozen weights and of autocast arithmetic; what trains is float32 in every case."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[params.machine.dtype]
+
+
+def vdm_options(params) -> dict:
+    model = params.models.vdm
+    return {
+        "references": model.references,
+        "shift": model.shift,
+        "max_text": model.max_text,
+        "negative_prompt": model.negative_prompt,
+        "autocast_dtype": None if params.machine.dtype == "float32" else frozen_dtype(params),
+    }
+
+
+def load_vdm(params, base: Path, tuned: Path | None = None, device="cpu") -> VDM:
+    """The VDM of `base` (or of the hub), its DiT replaced by that of `tuned`/transformer where given."""
+    model = params.models.vdm
+    vdm = VDM.load(
+        model.repo or Path(base) / "vdm", model.revision, frozen_dtype(params), **vdm_options(params)
+    )
+    if tuned is not None:
+        vdm.dit = load_dit(tuned)
+        if vdm.autocast_dtype is not None:
+            vdm.dit.to(vdm.autocast_dtype)
+    return vdm.frozen().to(device)
+
+
+def load_dit(folder: Path) -> WanTransformer3DModel:
+    """A trained DiT (float32) from a stage's vdm folder."""
+    folder = Path(folder)
+    if not (folder / "transformer" / "config.json").exists():
+        raise UserError(f"{folder}/transformer: no DiT here; run the stage that trains it")
+    return WanTransformer3DModel.from_pretrained(str(folder), subfolder="transformer", use_safetensors=True)
+
+
+def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> VLM:
+    """The VLM of `base` (or of the hub), under the LoRA adapter of `adapter` where given (frozen)."""
+    model = params.models.vlm
+    dtype = None if params.machine.dtype == "float32" else frozen_dtype(params)
+    vlm = VLM.load(model.repo or Path(base) / "vlm", model.revision, dtype, model.system)
+    if adapter is not None:
+        vlm.load_lora(adapter)
+    return vlm.frozen().to(device)
+
+
+def load_clip(params, base: Path, device="cpu") -> CLIP:
+    model = params.models.clip
+    return CLIP.load(model.repo or Path(base) / "clip", model.revision).to(device)
+
+
+def load_detector(params, base: Path, device="cpu"):
+    """FVD's network: the toy world's, or I3D from a file whose hash params.yaml pins."""
+    model = params.models.detector
+    if model.path is not None:
+        return I3D(model.path, model.sha256, device)
+    return ToyDetector.load(Path(base) / "detector").to(device)

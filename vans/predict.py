@@ -1,0 +1,108 @@
+"""Answers: caption and video for the held-out samples of an arm.
+
+The noise of a video depends on (seed, sample) alone, so all arms render a sample from the same noise; an answer's
+text is drawn from (seed, sample) too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vans import files
+from vans import video as media
+from vans.data.triplets import Triplets
+from vans.evaluate import predictions
+from vans.grpo.rewards import parse_answer
+from vans.models.load import load_vdm, load_vlm
+from vans.parallel import Group, launch
+from vans.params import load
+from vans.rng import noise
+from vans.train.feed import clips_of
+
+
+def held_out(triplets: Triplets, samples: int) -> list[str]:
+    """The evaluation's ids: at most `samples` of each kind, procedural first."""
+    return [
+        id for kind in ("procedural", "predictive") for id in triplets.select(split="test", kind=kind, limit=samples)
+    ]
+
+
+def predict(root: Path, out: Path, captions: str, vlm: Path | None, vdm: Path | None) -> None:
+    """Write one arm's predictions to `out`: captions.csv and videos/<id>.*
+
+    captions: "vlm" (written by the model of folder `vlm`), "ground_truth", or "none" (the input clip is the answer).
+    """
+    params = load(root)
+    with files.atomic_dir(out) as partial:
+        launch(
+            "vans.predict:predict_share",
+            params.machine,
+            root=str(root),
+            out=str(partial),
+            captions=captions,
+            vlm=str(vlm) if vlm else None,
+            vdm=str(vdm) if vdm else None,
+        )
+
+
+def predict_share(group: Group, root: str, out: str, captions: str, vlm: str | None, vdm: str | None) -> None:
+    params = load(root)
+    g, base = params.generate, Path(root) / "models/base"
+    triplets = Triplets(Path(root) / "triplets")
+    ids = group.share(held_out(triplets, params.evaluate.samples))
+    writer = load_vlm(params, base, Path(root) / vlm / "vlm", group.device) if captions == "vlm" else None
+    painter = load_vdm(params, base, Path(root) / vdm / "vdm", group.device) if captions != "none" else None
+    texts: list[str] = []
+    words: list[str] = []
+    videos: list[Tensor] = []
+    chunks = [ids[i : i + g.batch] for i in range(0, len(ids), g.batch)]
+    for chunk in tqdm(chunks, desc="answers", disable=not group.main, mininterval=2, ncols=100):
+        clips = clips_of(triplets, chunk, "input")
+        rows = [triplets.row(i) for i in chunk]
+        if writer is not None:
+            answers = write_answers(params, writer, clips, [r["question"] for r in rows], chunk)
+            found = [parse_answer(t)[1] or "" for t in answers]
+        elif captions == "ground_truth":
+            found = answers = [r["caption"] for r in rows]
+        else:
+            found = answers = [""] * len(chunk)
+        texts += answers
+        words += found
+        videos.append(clips if painter is None else render(params, painter, clips, found, chunk))
+    suffix = ".avi" if params.curate.codec == "raw" else ".mp4"
+    for id, clip in zip(ids, torch.cat(videos) if videos else [], strict=True):
+        media.write(Path(out) / "videos" / f"{id}{suffix}", clip.numpy(), params.clip.fps)
+    rows_out = group.collect(list(zip(ids, words, texts, strict=True)))
+    if group.main:
+        table = predictions.captions_csv(*zip(*rows_out, strict=True))
+        (Path(out) / predictions.CAPTIONS).write_text(table, encoding="utf-8", newline="")
+
+
+def write_answers(params, vlm, clips: Tensor, questions: list[str], names: list[str]) -> list[str]:
+    """The VLM's whole answers, one of each question; drawn from (seed, name)."""
+    g = params.generate
+    answers = vlm.sample(
+        vlm.inputs(clips, questions, params.clip.fps),
+        seeds=[(params.seed, "answer", n) for n in names],
+        max_new_tokens=g.max_new_tokens,
+        temperature=g.temperature,
+        top_p=g.top_p,
+    )
+    return answers.texts
+
+
+def render(params, vdm, clips: Tensor, captions: list[str], names: list[str], progress=None) -> Tensor:
+    """Videos uint8 [N, T, H, W, 3] of captions, given input clips [N, T, H, W, 3]."""
+    g, c = params.generate, params.clip
+    shape = vdm.latent_shape(c.frames, c.height, c.width)
+    with torch.no_grad():
+        text = vdm.embed(captions)
+        negative = vdm.embed([vdm.negative_prompt])
+    reference = vdm.pick_references(vdm.encode(clips))
+    start = noise(shape, names, params.seed, "answer")
+    final = vdm.render_latents(text, reference, start, g.steps, g.guidance, negative, g.batch, progress)
+    return vdm.decode(final)

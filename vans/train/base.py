@@ -1,0 +1,269 @@
+"""The models that everything starts from. Scale paper: loaded from the hub, nothing to train. Scale tiny: the same
+architectures trained from scratch on the curated training clips, which stand in for the web that the real ones saw.
+
+1. VAE: reconstruction of the clips.  2. CLIP: frames and descriptions, contrastive.  3. Detector for FVD: a classifier.
+4. VDM (text encoder and DiT): text-to-video by flow matching, without reference latents.  5. VLM: describes videos, and
+knows the language and the answer's template, but none of the world's rules: those are left to SFT.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from vans import files
+from vans.data.corpus import Corpus
+from vans.data.triplets import Triplets
+from vans.grpo.rewards import TAGS
+from vans.models.clip import CLIP
+from vans.models.detector import ToyDetector
+from vans.models.load import vdm_options
+from vans.models.tokenizer import chat_tokenizer, text_tokenizer
+from vans.models.vdm import VDM, to_model
+from vans.models.vlm import VLM
+from vans.parallel import Group, launch
+from vans.params import load
+from vans.rng import generator, noise, numpy_generator, seed_of
+from vans.train.feed import batch_ids, clips_of, latents
+from vans.train.flow import flow_matching_loss
+from vans.train.loop import Run, write_curves
+from vans.train.optim import optimizer, schedule, set_lr
+from vans.train.save import drop_kept, finish_part, fingerprint, kept_part
+
+PARTS = ("vae", "clip", "detector", "vdm", "vlm")
+
+
+def train(root: Path, out: Path, curves: Path) -> list[dict]:
+    """Train (or refer to) all base models below `out`; returns the history of all parts."""
+    params = load(root)
+    history: list[dict] = []
+    with files.atomic_dir(out) as partial:
+        for part in PARTS:
+            model = getattr(params.models, "vdm" if part == "vae" else part)
+            if getattr(model, "repo", None) or getattr(model, "path", None):
+                record = {"repo": getattr(model, "repo", None), "revision": getattr(model, "revision", None)}
+                (partial / f"{part}.json").write_text(json.dumps(record) + "\n")
+                continue
+            rows = launch(f"vans.train.base:train_{part}", params.machine, root=str(root), out=str(partial))
+            history += [{**row, "part": part} for row in rows]
+        shutil.rmtree(partial / "vae", ignore_errors=True)  # it stands in vdm/ now
+    drop_kept(root, *(f"base/{part}" for part in PARTS))
+    write_curves(curves, _merged(history))
+    return history
+
+
+def _merged(history: list[dict]) -> list[dict]:
+    """One row per step with a column per part: part.metric."""
+    rows: dict[int, dict] = {}
+    for row in history:
+        target = rows.setdefault(row["step"], {"step": row["step"]})
+        target |= {f"{row['part']}/{k}": v for k, v in row.items() if k not in ("step", "part")}
+    return [rows[s] for s in sorted(rows)]
+
+
+class Part:
+    """One part's training: its model, the optimiser, the run, and the batches of each rank."""
+
+    def __init__(self, group: Group, root: str, out: str, part: str, build):
+        self.group, self.part, self.root, self.out = group, part, root, Path(out)
+        self.params = load(root)
+        self.triplets = Triplets(Path(root) / "triplets")
+        self.corpus = Corpus(self.triplets)
+        self.settings = s = getattr(self.params.base, part)
+        used = fingerprint(root, self.params, "base")
+        self.kept = kept_part(root, f"base/{part}", used, self.out / part, group)
+        if self.kept is not None:
+            return
+        self.model, modules = build(self)
+        for module in modules.values():
+            module.to(group.device).train().requires_grad_(True)
+        self.weights = [p for m in modules.values() for p in m.parameters()]
+        self.optim = optimizer(modules.values(), s.optimizer, s.lr, s.adam_lr)
+        every = self.params.base.checkpoint_every
+        self.run = Run(f"base/{part}", used, group, modules, {part: self.optim}, Path(root), every)
+
+    def steps(self):
+        """Each step with this rank's part of the batch; the learning rate is set."""
+        s = self.settings
+        for step in self.run.steps(s.steps):
+            set_lr(self.optim, schedule(step, s.steps, s.warmup, s.decay))
+            whole = batch_ids(self.corpus.ids, step, s.batch, self.params.seed, "base", self.part)
+            yield step, self.group.share(whole)
+
+    def update(self, step: int, loss: torch.Tensor, **values) -> None:
+        """One optimiser step from this rank's mean loss."""
+        self.optim.zero_grad()
+        loss.backward()
+        self.group.average_gradients(self.weights)
+        torch.nn.utils.clip_grad_norm_(self.weights, self.settings.grad_clip)
+        self.optim.step()
+        self.run.log(step, loss=loss.item(), **values)
+
+    def finish(self, save) -> list[dict]:
+        """Keep the finished part until the stage is whole."""
+        return finish_part(self.root, f"base/{self.part}", self.run, self.group, self.out / self.part, save)
+
+
+# ---------------------------------------------------------------------------------------------- 1. VAE
+def _fresh_vdm(part: Part) -> VDM:
+    params = part.params
+    tokenizer = text_tokenizer(part.corpus.vocabulary())
+    seed = seed_of(params.seed, "base", "vdm") % 2**31
+    return VDM.scratch(params.models.vdm.config, tokenizer, seed, **vdm_options(params))
+
+
+def train_vae(group: Group, root: str, out: str) -> list[dict]:
+    """L1 + 2 MSE, saturated (object) pixels weighted; every fourth step on whole clips, else on five frames (the
+    causal VAE's first chunk and one more), which costs less than half."""
+
+    def build(part):
+        vdm = _fresh_vdm(part)
+        return vdm, {"vae": vdm.vae}
+
+    part = Part(group, root, out, "vae", build)
+    if part.kept is not None:
+        return part.kept
+    vdm = part.model
+    for step, ids in part.steps():
+        x = to_model(clips_of(part.triplets, ids, "target" if step % 2 else "input").to(group.device))
+        if step % 4 != 3 and x.shape[2] > 5:
+            start = int(numpy_generator(part.params.seed, "vae", step).integers(0, x.shape[2] - 4))
+            x = x[:, :, start : start + 5]
+        z = vdm.vae.encode(x).latent_dist.mode()
+        error = vdm.vae.decode(z).sample - x
+        weight = 1.0 + 3.0 * (x.amax(1, keepdim=True) - x.amin(1, keepdim=True) > 0.5).float()
+        loss = ((error.abs() + 2 * error.square()) * weight).mean() + 1e-4 * z.square().mean()
+        part.update(step, loss, psnr=-10 * torch.log10(error.detach().square().mean() / 4).item())
+
+    def save(folder):
+        vdm.frozen()
+        sample = clips_of(part.triplets, part.corpus.ids[:256], "target")
+        z = torch.cat([vdm.vae.encode(to_model(c.to(group.device))).latent_dist.mode() for c in sample.split(32)])
+        mean, std = z.mean((0, 2, 3, 4)), z.std((0, 2, 3, 4))
+        vdm.vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+        vdm.save(folder)
+
+    with torch.no_grad():
+        return part.finish(save)
+
+
+# ---------------------------------------------------------------------------------------------- 2. CLIP
+def train_clip(group: Group, root: str, out: str) -> list[dict]:
+    """Symmetric contrastive loss over the whole batch (features of other ranks included, without gradient); texts
+    that are the same are all positives; an image is the mean feature of three frames, as CLIPScore averages frames."""
+
+    def build(part):
+        params = part.params
+        tokenizer = text_tokenizer(part.corpus.vocabulary())
+        clip = CLIP.scratch(params.models.clip.config, tokenizer, seed_of(params.seed, "base", "clip") % 2**31)
+        return clip, {"clip": clip.model}
+
+    part = Part(group, root, out, "clip", build)
+    if part.kept is not None:
+        return part.kept
+    clip = part.model
+    for step, ids in part.steps():
+        draw = numpy_generator(part.params.seed, "clip", step, group.rank)
+        which = "target" if step % 2 else "input"
+        clips = clips_of(part.triplets, ids, which)
+        frames = np.sort(draw.choice(clips.shape[1], min(3, clips.shape[1]), replace=False))
+        texts = [part.corpus.describe(id, which, draw) for id in ids]
+        image = clip.image_features(clips[:, frames]).mean(1)
+        text = clip.text_features(texts)
+        others = group.gather((image.detach().cpu(), text.detach().cpu(), texts))
+        images = torch.cat([image if r == group.rank else o[0].to(image) for r, o in enumerate(others)])
+        words = torch.cat([text if r == group.rank else o[1].to(text) for r, o in enumerate(others)])
+        every = [t for o in others for t in o[2]]
+        same = torch.tensor([[a == b for b in every] for a in texts], device=image.device).float()
+        target = same / same.sum(1, keepdim=True)
+        scale = clip.model.logit_scale.exp()
+        loss = cross_entropy(scale * image @ words.T, target) + cross_entropy(scale * text @ images.T, target)
+        part.update(step, loss)
+        with torch.no_grad():
+            clip.model.logit_scale.clamp_(max=float(np.log(100)))
+    clip.frozen()
+    return part.finish(clip.save)
+
+
+# ---------------------------------------------------------------------------------------------- 3. detector
+def train_detector(group: Group, root: str, out: str) -> list[dict]:
+    """Cross-entropy on what a clip's annotated sentence and its colour are: features that know event and identity."""
+
+    def build(part):
+        torch.manual_seed(seed_of(part.params.seed, "base", "detector") % 2**31)
+        detector = ToyDetector(len(part.corpus.classes), **part.params.models.detector.config)
+        return detector, {"detector": detector}
+
+    part = Part(group, root, out, "detector", build)
+    if part.kept is not None:
+        return part.kept
+    for step, ids in part.steps():
+        which = "target" if step % 2 else "input"
+        labels = torch.tensor([part.corpus.class_of(id, which) for id in ids], device=group.device)
+        logits = part.model(clips_of(part.triplets, ids, which))
+        loss = cross_entropy(logits, labels)
+        part.update(step, loss, accuracy=(logits.argmax(1) == labels).float().mean().item())
+    part.model.eval().requires_grad_(False)
+    return part.finish(part.model.save)
+
+
+# ---------------------------------------------------------------------------------------------- 4. VDM
+def train_vdm(group: Group, root: str, out: str) -> list[dict]:
+    """Text-to-video flow matching; the text encoder learns with the DiT (there is no pretrained one at this size)."""
+
+    def build(part):
+        vdm = VDM.load(part.out / "vae", **vdm_options(part.params)).to(group.device)
+        return vdm, {"dit": vdm.dit, "text_encoder": vdm.text_encoder}
+
+    part = Part(group, root, out, "vdm", build)
+    if part.kept is not None:
+        return part.kept
+    vdm, params = part.model, part.params
+    store = {
+        which: latents(Path(root), vdm, part.triplets, part.corpus.ids, which, group) for which in ("input", "target")
+    }
+    for step, ids in part.steps():
+        which = "target" if step % 2 else "input"
+        draw = numpy_generator(params.seed, "t2v", step, group.rank)
+        x = store[which][ids].to(group.device)
+        texts = [part.corpus.describe(id, which, draw) for id in ids]
+        texts = ["" if draw.random() < params.base.drop_caption else t for t in texts]
+        eps = noise(tuple(x.shape[1:]), ids, params.seed, "t2v", step)
+        loss = flow_matching_loss(vdm, x, eps, vdm.embed(texts), None, generator(params.seed, "t2v", step, group.rank))
+        part.update(step, loss)
+    vdm.frozen()
+    return part.finish(vdm.save)
+
+
+# ---------------------------------------------------------------------------------------------- 5. VLM
+def train_vlm(group: Group, root: str, out: str) -> list[dict]:
+    """Cross-entropy on answers to `describe the video .` and on sentences of the language with made-up content."""
+
+    def build(part):
+        params = part.params
+        tokenizer = chat_tokenizer(part.corpus.vocabulary())
+        vlm = VLM.scratch(
+            params.models.vlm.config, tokenizer, seed_of(params.seed, "base", "vlm") % 2**31, params.models.vlm.system
+        )
+        return vlm, {"vlm": vlm.model}
+
+    part = Part(group, root, out, "vlm", build)
+    if part.kept is not None:
+        return part.kept
+    vlm = part.model
+    for step, ids in part.steps():
+        which = "target" if step % 2 else "input"
+        draw = numpy_generator(part.params.seed, "vlm", step, group.rank)
+        pairs = [part.corpus.exercise(id, which, draw, TAGS) for id in ids]
+        inputs = vlm.inputs(clips_of(part.triplets, ids, which), [q for q, _ in pairs], part.params.clip.fps)
+        answers = vlm.encode_answers([a for _, a in pairs])
+        loss = -vlm.log_probs(inputs, answers, suppress=False).sum() / answers.mask.sum()
+        part.update(step, loss)
+    vlm.frozen()
+    return part.finish(vlm.save)
+

@@ -1,0 +1,72 @@
+"""What a finished training leaves: its result, kept until the whole stage is written; and what it depended on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from vans import files
+from vans.parallel import Group
+from vans.train.loop import Run
+
+
+def fingerprint(root: str | Path, params, *uses: str) -> dict:
+    """Everything that decides a training's numbers: parameters, data, and the models that it starts from.
+
+    uses: a section of the parameters ("stage1"), or a folder below root ("models/sft"), whose files are hashed.
+    """
+    root = Path(root)
+    config = params.resolved()
+    used: dict = {k: config[k] for k in ("seed", "scale", "machine", "clip", "models")}
+    used["triplets"] = files.sha256_file(root / "triplets" / "manifest.parquet")
+    for name in uses:
+        if name in config:
+            used[name] = config[name]
+        else:
+            weights = sorted(p for p in (root / name).rglob("*") if p.suffix in (".safetensors", ".json"))
+            used[name] = {str(p.relative_to(root)): files.sha256_file(p) for p in weights}
+    return used
+
+
+def finish_part(
+    root: str | Path, name: str, run: Run, group: Group, out: str | Path, save: Callable[[Path], None]
+) -> list[dict]:
+    """Save a finished part to runs/<name>.done (whole or not at all) and copy it to `out`; drop its checkpoints."""
+    kept = Path(root) / "runs" / f"{name}.done"
+    if group.main:
+        with files.atomic_dir(kept) as partial:
+            save(partial / "model")
+            groups = run.folder / "groups"
+            if groups.exists():
+                shutil.copytree(groups, partial / "model" / "groups")
+            record = {"fingerprint": run.fingerprint, "history": run.history}
+            (partial / "run.json").write_text(json.dumps(record))
+        shutil.copytree(kept / "model", out, dirs_exist_ok=True)
+    group.barrier()
+    run.finish()
+    return run.history
+
+
+def kept_part(root: str | Path, name: str, settings: dict, out: str | Path, group: Group) -> list[dict] | None:
+    """The history of a part that an interrupted stage had finished already (its result is copied to `out`)."""
+    from vans.train.loop import run_fingerprint
+
+    kept = Path(root) / "runs" / f"{name}.done"
+    record = kept / "run.json"
+    if not record.exists():
+        return None
+    saved = json.loads(record.read_text())
+    if saved["fingerprint"] != run_fingerprint(settings, group.size):
+        return None
+    if group.main:
+        shutil.copytree(kept / "model", out, dirs_exist_ok=True)
+    group.barrier()
+    return saved["history"]
+
+
+def drop_kept(root: str | Path, *names: str) -> None:
+    """The stage's output is whole: forget the kept parts, so that the stage trains when it is run again."""
+    for name in names:
+        shutil.rmtree(Path(root) / "runs" / f"{name}.done", ignore_errors=True)
