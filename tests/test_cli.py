@@ -105,6 +105,13 @@ def test_other_bytes_than_pinned_are_refused_and_data_dvc_is_kept(repository):
     assert (repository / "data.dvc").read_bytes() == pinned and not (repository / "data").exists()
 
 
+@pytest.mark.skipif(not (smoke.ROOT / "data.dvc").exists(), reason="no data.dvc")
+def test_the_generator_makes_the_bytes_that_the_committed_data_dvc_pins(repository):
+    for name in ("params.yaml", "data.dvc"):
+        shutil.copyfile(smoke.ROOT / name, repository / name)
+    assert "byte for byte" in smoke.vans(repository, "world")
+
+
 def test_a_failing_dvc_is_one_line(tmp_path):
     with pytest.raises(UserError, match="`dvc add data` failed: "):
         setup._dvc(tmp_path, "add", "data")
