@@ -2,6 +2,7 @@
 stable."""
 
 import io
+import json
 import re
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 
 from vans.data import world
 from vans.data.render import Scene, render_event
@@ -171,6 +173,31 @@ def test_rollout_group_of_equal_rewards_and_without_videos() -> None:
 def test_stage_2_group_says_its_caption_once() -> None:
     same = _group(answers=["the anchor ."] * 3, clips=torch.from_numpy(np.stack([CLIP] * 3)))
     assert _words(groups.rollout_group(groups.Group(**same))).count("the anchor .") == 1
+
+
+def test_groups_that_a_training_kept(tmp_path) -> None:
+    record = {
+        "step": 5,
+        "id": "a",
+        "question": "q",
+        "truth": "t",
+        "total": [1.0, 3.0],
+        "advantages": [-1.0, 1.0],
+    }
+    record |= {"terms": {"v2": [1.0, 3.0]}, "anchor": "the cone jumps up ."}
+    (tmp_path / "step-00005.json").write_text(json.dumps(record))
+    save_file({"clips": np.stack([CLIP, CLIP])}, tmp_path / "step-00005.safetensors")
+    del record["anchor"]
+    (tmp_path / "step-00000.json").write_text(
+        json.dumps(record | {"step": 0, "texts": ["x", "y"], "total": [1, 1]})
+    )
+    found = groups.load(tmp_path, FakeTriplets())
+    assert [group.step for group in found] == [0, 5]
+    assert found[0].clips is None and list(found[0].answers) == ["x", "y"]
+    assert list(found[1].answers) == ["the cone jumps up ."] * 2 and (found[1].clips[1] == CLIP).all()
+    assert (found[1].source == CLIP).all()
+    assert groups.most_telling(found).step == 5
+    assert groups.load(tmp_path / "none") == []
 
 
 def test_running_mean_by_hand() -> None:

@@ -17,10 +17,11 @@ import numpy as np
 
 from vans import video
 from vans.errors import UserError
-from vans.files import atomic_dir
+from vans.files import atomic_dir, atomic_write_text
 
 CAPTIONS = "captions.csv"
 COLUMNS = ("id", "caption", "text")
+Row = tuple[str, str, str]  # id, caption, whole answer
 SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")
 
 
@@ -57,20 +58,38 @@ def save(
     texts: Sequence[str],
     clips: np.ndarray,
     fps: float,
-    suffix: str = ".avi",
+    codec: str = "raw",
 ) -> None:
     """Write a predictions folder as a whole: clips uint8 [N, T, H, W, 3] at ``fps``; ``texts`` may hold "".
 
-    What stood there before is replaced once everything is written.
+    ``codec``: raw (AVI without loss) or h264 (mp4). What stood there before is replaced at the end.
     """
-    if not len(ids) == len(captions) == len(texts) == len(clips):
-        raise ValueError("ids, captions, texts and clips must be of one length")
+    rows = list(zip(ids, captions, texts, strict=True))
     with atomic_dir(folder) as partial:
-        (partial / "videos").mkdir()
-        for name, clip in zip(ids, clips, strict=True):
-            video.write(partial / "videos" / f"{name}{suffix}", clip, fps)
-        text = captions_csv(ids, captions, texts)
-        (partial / CAPTIONS).write_text(text, encoding="utf-8", newline="")
+        write_predictions(partial, rows, clips, fps, codec)
+        write_captions(partial, rows)
+
+
+def write_predictions(
+    folder: str | Path, rows: Sequence[Row], clips: np.ndarray, fps: float, codec: str
+) -> None:
+    """The videos of some rows (id, caption, text); several processes may each write theirs to one folder.
+
+    Not atomic by itself: call it inside ``atomic_dir``, as ``save`` does.
+    """
+    if len(rows) != len(clips):
+        raise ValueError(f"{len(rows)} rows and {len(clips)} clips")
+    videos = Path(folder) / "videos"
+    videos.mkdir(parents=True, exist_ok=True)
+    for (name, _, _), clip in zip(rows, clips, strict=True):
+        data, suffix = video.encode(clip, fps, codec)
+        (videos / f"{name}{suffix}").write_bytes(data)
+
+
+def write_captions(folder: str | Path, rows: Sequence[Row]) -> None:
+    """captions.csv of all rows, sorted by id, so that its bytes do not depend on who wrote which."""
+    ids, captions, texts = zip(*sorted(rows), strict=True) if rows else ((), (), ())
+    atomic_write_text(Path(folder) / CAPTIONS, captions_csv(ids, captions, texts))
 
 
 def captions_csv(ids: Sequence[str], captions: Sequence[str], texts: Sequence[str]) -> str:

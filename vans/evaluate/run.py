@@ -11,6 +11,7 @@ from vans.evaluate.score import Resampling, Scores, score
 from vans.models.load import load_clip, load_detector
 from vans.parallel import device_of
 from vans.params import Params, find_root, load
+from vans.predict import held_out
 
 FVD_RESAMPLES = 300  # each costs a matrix decomposition
 
@@ -27,18 +28,11 @@ def resampling(params: Params) -> Resampling:
     return Resampling(params.seed, count, min(count, FVD_RESAMPLES))
 
 
-def heldout(params: Params, triplets: Triplets) -> list[str]:
-    """The samples that every arm answers: ``evaluate.samples`` of each kind, spread over the test split."""
-    kinds = ("procedural", "predictive")
-    chosen = [triplets.select(split="test", kind=kind, limit=params.evaluate.samples) for kind in kinds]
-    return [name for ids in chosen for name in ids]
-
-
 def score_arm(folder: str | Path, root: Path, name: str | None = None) -> Scores:
     """Score a predictions folder on root's held-out samples; ``name``: of the arm (the folder's)."""
     params, triplets = load(root), Triplets(root / "triplets")
     clip, detector = judges(params, root)
-    ids = heldout(params, triplets)
+    ids = held_out(triplets, params.evaluate.samples)
     return score(folder, triplets, clip, detector, resampling(params), arm=name, ids=ids, progress=_say)
 
 

@@ -1,7 +1,9 @@
 """A rollout group laid open: the G answers to one prompt, each reward term, the total and the advantage."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,6 +165,47 @@ def _advantage(
         INK,
         align="left" if value >= 0 else "right",
     )
+
+
+def load(folder: str | Path, triplets: Any = None) -> list[Group]:
+    """The groups that a training kept, by step: step-<n>.json and, where videos were rendered,
+    step-<n>.safetensors.
+
+    With ``triplets`` each group gets its prompt's input and target clip. An empty list if none were kept.
+    """
+    from safetensors.numpy import load_file
+
+    found = []
+    for path in sorted(Path(folder).rglob("step-*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        videos = path.with_suffix(".safetensors")
+        clips = load_file(videos)["clips"] if videos.is_file() else None
+        answers = record.get("texts") or [record["anchor"]] * len(record["total"])
+        source, target = (
+            None if triplets is None else np.asarray(triplets.clips([record["id"]], which)[0])
+            for which in ("input", "target")
+        )
+        group = Group(
+            step=record["step"],
+            question=record["question"],
+            truth=record["truth"],
+            answers=answers,
+            terms=record["terms"],
+            total=record["total"],
+            advantage=record["advantages"],
+            source=source,
+            target=target,
+            clips=clips,
+            name=record["id"],
+        )
+        found.append(group)
+    return sorted(found, key=lambda group: group.step)
+
+
+def most_telling(groups: Sequence[Group]) -> Group:
+    """The group whose answers differ most in their reward: where a reader sees what GRPO does. Ties: the
+    first."""
+    return max(groups, key=lambda group: float(np.std(np.asarray(group.total, float))))
 
 
 def of(group: Any) -> Group:
