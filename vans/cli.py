@@ -46,10 +46,24 @@ def world(given: argparse.Namespace) -> None:
 def answer(given: argparse.Namespace) -> None:
     """Answer a question about a video with a caption and a video of what happens next."""
     from vans.answer import answer as respond
+    from vans.params import find_root
 
-    caption = respond(given.video, given.question, given.output, arm=given.arm)
-    print(caption)
+    caption = respond(given.video, given.question, given.output, given.arm or furthest_arm(find_root()))
+    print(f"caption: {caption}")
     print(f"written: {given.output}")
+
+
+def furthest_arm(root: Path) -> str:
+    """The last arm of the chain whose models are there: main, else stage1, else sft (also if nothing is)."""
+    from vans import grid
+    from vans.params import load
+
+    params = load(root)
+    for name in ("main", "stage1"):
+        arm = grid.arm(params, name)
+        if (root / str(arm.vlm) / "vlm").exists() and (root / str(arm.vdm) / "vdm").exists():
+            return name
+    return "sft"
 
 
 def score(given: argparse.Namespace) -> None:
@@ -116,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("video", help="any video file")
     sub.add_argument("question", help='such as "what happens next ?"')
     sub.add_argument("-o", "--output", default="answer.mp4", help="where to write the video (%(default)s)")
-    sub.add_argument("--arm", default="main", help="whose models: an arm of vans/grid.py (%(default)s)")
+    sub.add_argument("--arm", help="whose models: an arm of vans/grid.py (the furthest trained)")
     sub = add(score)
     sub.add_argument(
         "folder", help="predictions: captions.csv (id, caption, text) and videos/<id>.avi or .mp4"

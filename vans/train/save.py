@@ -38,6 +38,7 @@ def finish_part(
     if group.main:
         with files.atomic_dir(kept) as partial:
             save(partial / "model")
+            drop_paths(partial / "model")
             groups = run.folder / "groups"
             if groups.exists():
                 shutil.copytree(groups, partial / "model" / "groups")
@@ -47,6 +48,18 @@ def finish_part(
     group.barrier()
     run.finish()
     return run.history
+
+
+def drop_paths(folder: Path) -> None:
+    """Take out of saved configurations where the models were loaded from: the same model is the same bytes
+    wherever its repository lies."""
+    for path in sorted(folder.rglob("*config.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in config.items() if key != "_name_or_path"}
+        if kept.get("base_model_name_or_path") is not None:
+            kept["base_model_name_or_path"] = None
+        if kept != config:
+            path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def kept_part(root: str | Path, name: str, settings: dict, out: str | Path, group: Group) -> list[dict] | None:
