@@ -26,7 +26,8 @@ class FakeTriplets:
     """Eight procedural and eight predictive samples (two to a scene), rendered by the toy world."""
 
     def __init__(self) -> None:
-        rows, self._clips = [], {"input": {}, "target": {}}
+        rows = []
+        self._clips: dict[str, dict[str, np.ndarray]] = {"input": {}, "target": {}}
         colours = list(COLOURS)
         for i in range(16):
             scene = Scene(shape=SHAPES[i % 3], colour=colours[i % 6], x=14.0 + i % 4)
@@ -144,13 +145,9 @@ def test_scores_against_values_computed_here(scored: Path, triplets: FakeTriplet
     assert fitted == 0
     target = triplets.clips(triplets.select(), "target")
     wanted = {
-        "fvd": frechet_distance(
-            *(FakeDetector().features(torch.from_numpy(x)).numpy() for x in (clips, target))
-        ),
-        "bleu2": BLEU(max_ngram_order=2).corpus_score(answers.captions, [list(found.frame["truth"])]).score
-        / 100,
-        "caption_event": 4 / 16
-        + (found.frame["caption_event"].iloc[[*range(2, 8), *range(10, 16)]].sum()) / 16,
+        "fvd": frechet_distance(*(FakeDetector().features(torch.from_numpy(x)).numpy() for x in (clips, target))),
+        "bleu2": BLEU(max_ngram_order=2).corpus_score(answers.captions, [list(found.frame["truth"])]).score / 100,
+        "caption_event": 4 / 16 + (found.frame["caption_event"].iloc[[*range(2, 8), *range(10, 16)]].sum()) / 16,
         "caption_renderable": 4 / 16,
         "video_event": 4 / 16,
         "static": 12 / 16,
@@ -173,9 +170,7 @@ def test_scoring_again_gives_the_same_bytes(scored: Path, triplets: FakeTriplets
     assert len((tmp_path / "main.json").read_text().splitlines()) < 500  # lists stand on one line
 
 
-def test_batches_do_not_change_scores(
-    scored: Path, triplets: FakeTriplets, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_do_not_change_scores(scored: Path, triplets: FakeTriplets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score, "BATCH", 5)
     done: list[int] = []
     found = score.score(
@@ -211,9 +206,7 @@ def test_other_sizes_are_fitted_and_counted(triplets: FakeTriplets, tmp_path: Pa
     assert found.frame.set_index("id").at[name, "video_event"] == 1
 
 
-def test_byte_order_mark_missing_text_and_further_rows_are_fine(
-    triplets: FakeTriplets, tmp_path: Path
-) -> None:
+def test_byte_order_mark_missing_text_and_further_rows_are_fine(triplets: FakeTriplets, tmp_path: Path) -> None:
     folder = _save(tmp_path / "bom", triplets, 8, 0)
     lines = ["id,caption", *(f"{name},the ball swells" for name in triplets.select()), "extra,more"]
     (folder / "captions.csv").write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
@@ -240,9 +233,7 @@ def test_byte_order_mark_missing_text_and_further_rows_are_fine(
         ),
     ],
 )
-def test_broken_predictions_are_one_clear_line(
-    triplets: FakeTriplets, tmp_path: Path, break_it, match: str
-) -> None:
+def test_broken_predictions_are_one_clear_line(triplets: FakeTriplets, tmp_path: Path, break_it, match: str) -> None:
     folder = _save(tmp_path / "broken", triplets, 8, 0)
     break_it(folder)
     with pytest.raises(UserError, match=match) as error:
@@ -277,14 +268,10 @@ def test_arms_scored_on_other_samples_are_not_compared(scored: Path, triplets: F
 
 def test_directions_follow_the_paper() -> None:
     assert (
-        orders._direction(
-            "sft", "vdm_only", "clip_t", orders._paper_gap("sft", "vdm_only", "clip_t", "procedural")
-        )
+        orders._direction("sft", "vdm_only", "clip_t", orders._paper_gap("sft", "vdm_only", "clip_t", "procedural"))
         == -1
     )
-    assert (
-        orders._direction("sft", "main", "fvd", orders._paper_gap("sft", "main", "fvd", "predictive")) == -1
-    )
+    assert orders._direction("sft", "main", "fvd", orders._paper_gap("sft", "main", "fvd", "predictive")) == -1
     assert orders._direction("sft", "stage1", "rouge_l", None) == 1  # given for procedural samples only
     assert orders._direction("stage1", "main", "rouge_l", None) == 0  # equal in the paper
     assert orders._direction("stage1", "main", "video_event", None) == 1  # not in the paper: the better side
@@ -293,9 +280,7 @@ def test_directions_follow_the_paper() -> None:
 
 def test_verdict_where_the_paper_sees_no_difference() -> None:
     def order(lo: float, hi: float) -> orders.Order:
-        return orders.Order(
-            "c", "stage1", "main", "rouge_l", "all", 0.0, 0, Interval((lo + hi) / 2, lo, hi, 9)
-        )
+        return orders.Order("c", "stage1", "main", "rouge_l", "all", 0.0, 0, Interval((lo + hi) / 2, lo, hi, 9))
 
     assert order(-1, 1).verdict == "equal within the interval"
     assert order(1, 2).verdict == "differs"
@@ -328,9 +313,7 @@ def test_every_number_in_markdown_is_one_of_the_csv(scored: Path) -> None:
     table = tables.build(scored / "scores", tables.MAIN)
     row = table.frame.set_index(["kind", "row"]).loc[("procedural", "stage1")]
     wanted = f"{row['rouge_l']:.3f} [{row['rouge_l_lo']:.3f}, {row['rouge_l_hi']:.3f}]"
-    lines = [
-        line for line in markdown.markdown(table).splitlines() if line.startswith("| VANS (stage 1 only)")
-    ]
+    lines = [line for line in markdown.markdown(table).splitlines() if line.startswith("| VANS (stage 1 only)")]
     assert wanted in lines[0]
 
 

@@ -44,9 +44,7 @@ def draws(groups: Sequence[str], resamples: int, seed: int) -> np.ndarray:
     return weights[:, codes]
 
 
-def percentile(
-    value: float, resampled: np.ndarray, n: int, level: float = LEVEL, centre: bool = False
-) -> Interval:
+def percentile(value: float, resampled: np.ndarray, n: int, level: float = LEVEL, centre: bool = False) -> Interval:
     """The percentile interval of resampled values [B] around ``value``.
 
     ``centre`` moves the interval by value - mean(resampled): for a statistic such as FVD that drawing with

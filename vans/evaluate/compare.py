@@ -37,11 +37,7 @@ class Comparison:
             return f"{self.name}: {self.note}"
         if self.same_bytes:
             return f"{self.name}: same bytes as the published table ({len(self.cells)} numbers)"
-        counts = [
-            f"{self.count(status)} {status}"
-            for status in (SAME, WITHIN, DIFFERS, MISSING)
-            if self.count(status)
-        ]
+        counts = [f"{self.count(status)} {status}" for status in (SAME, WITHIN, DIFFERS, MISSING) if self.count(status)]
         lines = [f"{self.name}: {len(self.cells)} numbers against the published table: {', '.join(counts)}"]
         for _, cell in self.cells[self.cells["status"] == DIFFERS].iterrows():
             metric = METRICS[cell["metric"]]

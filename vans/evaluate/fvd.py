@@ -49,7 +49,8 @@ def _root(centred: np.ndarray) -> np.ndarray:
     scaled = centred.T / np.sqrt(len(centred) - 1)
     if scaled.shape[1] <= scaled.shape[0]:
         return scaled
-    return np.linalg.qr(scaled.T, mode="r").T
+    _, upper = np.linalg.qr(scaled.T)
+    return upper.T
 
 
 def resampled_distances(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -62,9 +62,7 @@ def markdown(table: Table) -> str:
 def _ours(table: Table) -> str:
     some = next(iter(table.scores.values()))
     level = f"{some.resampling.level:.0%}"
-    return (
-        f"Measured by this repository; in brackets the {level} bootstrap interval, n the number of samples."
-    )
+    return f"Measured by this repository; in brackets the {level} bootstrap interval, n the number of samples."
 
 
 def _header(name: str, scores: dict[str, Scores]) -> str:

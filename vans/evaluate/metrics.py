@@ -61,18 +61,14 @@ def _bleu(k: int) -> Metric:
 
 
 TEXT = [_bleu(k) for k in range(1, ORDERS + 1)] + [
-    Metric(
-        "rouge_l", "ROUGE-L", "up", "F-measure of the longest common subsequence, only a-z and 0-9 are read"
-    ),
+    Metric("rouge_l", "ROUGE-L", "up", "F-measure of the longest common subsequence, only a-z and 0-9 are read"),
 ]
 VIDEO = [
     Metric("fvd", "FVD", "down", "Fréchet distance of video features", how="fvd", digits=2),
     Metric("clip_v", "CLIP-V", "up", "cosine of frame i with ground-truth frame i, mean over frames"),
     Metric("clip_t", "CLIP-T", "up", "cosine of the frames with the ground-truth caption, mean over frames"),
     Metric("clip_t_own", "CLIP-T own", "up", "cosine of the frames with the arm's own caption"),
-    Metric(
-        "psnr", "PSNR", "up", "peak signal-to-noise ratio against the ground-truth clip", digits=1, unit="dB"
-    ),
+    Metric("psnr", "PSNR", "up", "peak signal-to-noise ratio against the ground-truth clip", digits=1, unit="dB"),
     Metric(
         "motion_ratio",
         "motion",
@@ -85,9 +81,7 @@ VIDEO = [
 ]
 ORACLE = [
     Metric("caption_event", "caption event", "up", "captions that name the true event", digits=1, unit="%"),
-    Metric(
-        "caption_renderable", "renderable", "up", "captions that name exactly one event", digits=1, unit="%"
-    ),
+    Metric("caption_renderable", "renderable", "up", "captions that name exactly one event", digits=1, unit="%"),
     Metric(
         "video_event",
         "video event",

@@ -95,9 +95,7 @@ def difference(first: Scores, second: Scores, metric: str, kind: str) -> Interva
     if a is None or b is None:
         return None
     if list(first.frame["id"]) != list(second.frame["id"]) or first.resampling != second.resampling:
-        raise UserError(
-            f"results/scores: {first.arm} and {second.arm} were scored on other samples; score both again"
-        )
+        raise UserError(f"results/scores: {first.arm} and {second.arm} were scored on other samples; score both again")
     resampled = second.resampled(kind, metric) - first.resampled(kind, metric)
     centre = METRICS[metric].how == "fvd"
     n = min(a.n, b.n)
@@ -137,11 +135,7 @@ def sentences(found: list[Order], kind: str = "all") -> list[str]:
     for claim in dict.fromkeys(order.claim for order in found):
         parts = []
         for verdict in ("holds", "does not hold", "not resolved", "differs", "equal within the interval"):
-            names = [
-                METRICS[o.metric].title
-                for o in found
-                if (o.claim, o.kind, o.verdict) == (claim, kind, verdict)
-            ]
+            names = [METRICS[o.metric].title for o in found if (o.claim, o.kind, o.verdict) == (claim, kind, verdict)]
             if names:
                 parts.append(f"{VERBS.get(verdict, verdict)} {', '.join(names)}")
         if parts:

@@ -70,9 +70,7 @@ def save(
         write_captions(partial, rows)
 
 
-def write_predictions(
-    folder: str | Path, rows: Sequence[Row], clips: np.ndarray, fps: float, codec: str
-) -> None:
+def write_predictions(folder: str | Path, rows: Sequence[Row], clips: np.ndarray, fps: float, codec: str) -> None:
     """The videos of some rows (id, caption, text); several processes may each write theirs to one folder.
 
     Not atomic by itself: call it inside ``atomic_dir``, as ``save`` does.
@@ -125,14 +123,10 @@ def _read_captions(path: Path) -> dict[str, tuple[str, str]]:
             table = list(reader)
             names = reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); it must be a CSV with the columns id,caption"
-        ) from error
+        raise UserError(f"{path}: cannot be read ({error}); it must be a CSV with the columns id,caption") from error
     for column in COLUMNS[:2]:
         if column not in names:
-            raise UserError(
-                f"{path}: column {column!r} is missing; it has {', '.join(map(str, names)) or 'none'}"
-            )
+            raise UserError(f"{path}: column {column!r} is missing; it has {', '.join(map(str, names)) or 'none'}")
     rows: dict[str, tuple[str, str]] = {}
     for row in table:
         if row["id"] in rows:

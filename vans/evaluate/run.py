@@ -17,9 +17,12 @@ FVD_RESAMPLES = 300  # each costs a matrix decomposition
 
 
 def judges(params: Params, root: Path) -> tuple[Any, Any]:
-    """CLIP and FVD's detector of the current scale, on its device."""
+    """CLIP (with a ``name`` for the protocol) and FVD's detector of the current scale, on its device."""
     base, device = root / "models/base", device_of(params.machine.device, 0)
-    return load_clip(params, base, device=device), load_detector(params, base, device=device)
+    clip: Any = load_clip(params, base, device=device)
+    model = params.models.clip
+    clip.name = f"{model.repo} at {model.revision}" if model.repo else "CLIP trained on this world's own clips"
+    return clip, load_detector(params, base, device=device)
 
 
 def resampling(params: Params) -> Resampling:

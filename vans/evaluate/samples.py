@@ -54,9 +54,7 @@ def of_videos(clips: np.ndarray, target: np.ndarray, rows: pd.DataFrame, clip: A
     }
 
 
-def of_oracle(
-    clips: np.ndarray, target: np.ndarray, source: np.ndarray, captions: list[str]
-) -> dict[str, Any]:
+def of_oracle(clips: np.ndarray, target: np.ndarray, source: np.ndarray, captions: list[str]) -> dict[str, Any]:
     """Per sample: what the oracle sees in answer, target and input, and whether the caption names it."""
     seen, true, given = oracle.read(clips), oracle.read(target), oracle.read(source)
     named = [world.caption_events(text) for text in captions]

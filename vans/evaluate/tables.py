@@ -99,9 +99,7 @@ def build(folder: str | Path, layout: Layout) -> Table:
     arms = list(dict.fromkeys(layout.arms.values()))
     scores = load_all(folder, arms)
     if not scores:
-        raise UserError(
-            f"{folder}: holds the scores of none of {', '.join(arms)}; run `dvc repro benchmarks`"
-        )
+        raise UserError(f"{folder}: holds the scores of none of {', '.join(arms)}; run `dvc repro benchmarks`")
     measured = [name for name in METRICS if any(s.interval(k, name) for s in scores.values() for k in KINDS)]
     kinds = [kind for kind in KINDS if any(kind in s.kinds for s in scores.values())]
     lines = [_line(layout, row, kind, scores, measured) for kind in kinds for row in layout.rows]
@@ -119,15 +117,11 @@ def metrics_json(table: Table) -> str:
     return json.dumps(out, indent=2) + "\n"
 
 
-def _line(
-    layout: Layout, row: Row, kind: str, scores: dict[str, Scores], measured: list[str]
-) -> dict[str, object]:
+def _line(layout: Layout, row: Row, kind: str, scores: dict[str, Scores], measured: list[str]) -> dict[str, object]:
     """One line of the CSV: names, n, each metric with its ends, the paper's figures, FVD's detector."""
     arm = scores.get(row.arm or "")
     line: dict[str, object] = {"kind": kind, "row": row.name, "title": row.title, "arm": row.arm}
-    line["n"] = (
-        None if arm is None else len(arm.frame) if kind == "all" else int((arm.frame["kind"] == kind).sum())
-    )
+    line["n"] = None if arm is None else len(arm.frame) if kind == "all" else int((arm.frame["kind"] == kind).sum())
     for name in measured:
         found = None if arm is None else arm.interval(kind, name)
         ends = (None, None, None) if found is None else (found.value, found.lo, found.hi)

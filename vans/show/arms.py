@@ -39,9 +39,7 @@ def answers(
     return found
 
 
-def right(
-    scores: Mapping[str, Scores], ids: Sequence[str], metric: str = "video_event"
-) -> dict[str, list[bool]]:
+def right(scores: Mapping[str, Scores], ids: Sequence[str], metric: str = "video_event") -> dict[str, list[bool]]:
     """arm's title -> is the metric 1 for each of these samples? Arms without the metric are left out."""
     found = {}
     for arm, some in scores.items():

@@ -96,8 +96,8 @@ def overlay(
             axes.grid(axis="y")
             if place >= len(names) - columns:
                 axes.set_xlabel("step")
-        handles = {h.get_label(): h for axes in figure.axes for h in axes.get_lines()}
-        figure.legend(handles.values(), handles.keys(), loc="upper right", ncols=len(handles), fontsize=9)
+        handles = {str(h.get_label()): h for axes in figure.axes for h in axes.get_lines()}
+        figure.legend(list(handles.values()), list(handles), loc="upper right", ncols=len(handles), fontsize=9)
         if title:
             figure.suptitle(
                 title, x=0.01, ha="left", fontsize=11, fontweight="bold", fontfamily="DejaVu Sans", color=INK
@@ -106,9 +106,7 @@ def overlay(
     return figure
 
 
-def line(
-    axes: matplotlib.axes.Axes, steps: Sequence[float], values: Sequence[float], window: int, colour: str
-) -> None:
+def line(axes: matplotlib.axes.Axes, steps: Sequence[float], values: Sequence[float], window: int, colour: str) -> None:
     """Values faint, running mean strong."""
     if window > 1:
         axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
@@ -135,17 +133,16 @@ def bars(counts: Mapping[str, float], title: str = "", unit: str = "", width: in
     return figure
 
 
-def histogram(
-    values: Mapping[str, Sequence[float]], title: str = "", unit: str = "", width: int = 480
-) -> Figure:
+def histogram(values: Mapping[str, Sequence[float]], title: str = "", unit: str = "", width: int = 480) -> Figure:
     """Distributions of one quantity in a few groups, drawn as steps over common bins."""
     with matplotlib.rc_context(THEME):
         figure = new_figure(width, 210)
         axes = figure.add_subplot()
         every = np.concatenate([np.asarray(v, float) for v in values.values()])
-        bins = np.linspace(every.min(), max(every.max(), every.min() + 1e-6), 31)
+        low, high = float(every.min()), float(every.max())
+        bins = np.linspace(low, high, 31) if high > low else np.linspace(low - 0.5, high + 0.5, 31)
         for colour, (label, some) in zip(CYCLE, values.items(), strict=False):
-            axes.hist(np.asarray(some, float), bins=bins, color=colour, alpha=0.55, label=label)
+            axes.hist(np.asarray(some, float), bins=list(bins), color=colour, alpha=0.55, label=label)
         axes.set_xlabel(unit)
         axes.set_title(title, color=MUTED)
         if len(values) > 1:

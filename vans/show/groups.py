@@ -137,9 +137,7 @@ def _answer(page: Canvas, text: str, x: float, y: float, width: float, height: f
     page.text(x, below, caption, size, INK, width=width, lines=2)
 
 
-def _bar(
-    page: Canvas, x: float, middle: float, width: float, values: np.ndarray, index: int, colour: str
-) -> None:
+def _bar(page: Canvas, x: float, middle: float, width: float, values: np.ndarray, index: int, colour: str) -> None:
     low, high = values.min(), values.max()
     flat = high - low < EQUAL
     share = 1.0 if flat else 0.06 + 0.94 * (values[index] - low) / (high - low)
@@ -148,9 +146,7 @@ def _bar(
     page.text(x, middle - 15, f"{values[index]:.3f}", 9.5, MUTED if flat else INK)
 
 
-def _advantage(
-    page: Canvas, x: float, middle: float, width: float, values: Sequence[float], index: int
-) -> None:
+def _advantage(page: Canvas, x: float, middle: float, width: float, values: Sequence[float], index: int) -> None:
     largest = max(1e-9, float(np.abs(np.asarray(values, float)).max()))
     value, half = float(values[index]), width / 2 - 6
     centre, length = x + width / 2, half * abs(value) / largest

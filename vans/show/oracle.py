@@ -48,14 +48,10 @@ def blame_bars(frames: Mapping[str, pd.DataFrame]) -> Figure:
             left = 0.0
             for name, share in blame(frame).items():
                 words, colour = BLAME[str(name)]
-                axes.barh(
-                    -place, share, left=left, height=0.64, color=colour, label=words if place == 0 else None
-                )
+                axes.barh(-place, share, left=left, height=0.64, color=colour, label=words if place == 0 else None)
                 if share >= 0.04:
                     text = f"{100 * share:.0f} %"
-                    axes.text(
-                        left + share / 2, -place, text, ha="center", va="center", color="white", fontsize=8
-                    )
+                    axes.text(left + share / 2, -place, text, ha="center", va="center", color="white", fontsize=8)
                 left += share
         axes.set_yticks([-place for place in range(len(frames))], list(frames))
         axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -63,7 +59,7 @@ def blame_bars(frames: Mapping[str, pd.DataFrame]) -> Figure:
         axes.set_xticks([])
         for side in ("bottom", "left"):
             axes.spines[side].set_visible(False)
-        figure.legend(loc="lower center", ncols=len(BLAME), fontsize=8, handlelength=1, columnspacing=1.4)
+        figure.legend(loc="lower center", ncols=len(BLAME), fontsize=7.5, handlelength=0.9, columnspacing=1.2)
         figure.tight_layout(pad=0.6, rect=(0, 26 / (76 + 28 * len(frames)), 1, 1))
     return figure
 

@@ -34,9 +34,7 @@ def triplets_sheet(triplets: Any, ids: Sequence[str], frames: int = 4, height: i
         page.image(strip(inputs[number], frames), 0, y + 6, width, height)
         page.image(strip(targets[number], frames), WIDTH - width, y + 6, width, height)
         below = page.text(middle, y + 1, tag(row), 9.5, FAINT)
-        below = page.text(
-            middle, below + 1, row["question"], 12, INK, bold=True, width=text_width * 0.93, lines=2
-        )
+        below = page.text(middle, below + 1, row["question"], 12, INK, bold=True, width=text_width * 0.93, lines=2)
         below = page.text(middle, below + 2, row["reasoning"], 10, MUTED, width=text_width, lines=2)
         page.text(middle, below + 2, row["caption"], 11.5, BLUE, width=text_width, lines=2)
     return page.figure
@@ -44,8 +42,8 @@ def triplets_sheet(triplets: Any, ids: Sequence[str], frames: int = 4, height: i
 
 def tag(row: Mapping[str, Any]) -> str:
     """``procedural · harbor · plain wording``."""
-    topics = [row.get(name) for name in ("recipe_type", "condition")]
-    known = [topic for topic in topics if isinstance(topic, str) and topic]
+    topics = [row.get(name) for name in ("topic", "condition", "recipe_type")]
+    known = [topic for topic in topics if isinstance(topic, str) and topic and not topic.isdigit()]
     style = [f"{row['style']} wording"] if row.get("style") in ("plain", "flowery") else []
     return " · ".join([row["kind"], *known[:1], *style])
 
@@ -75,15 +73,14 @@ def answers_sheet(
         page.rule(y + 4)
         page.text(WIDTH - 2, y + 15, tag(row), 9.5, FAINT, align="right")
         page.text(start, y + 12, row["question"], 13, INK, bold=True)
+        lines: list[tuple[str, str, np.ndarray, bool | None]]
         lines = [("input", "", inputs[number], None), ("ground truth", row["caption"], targets[number], None)]
         for title, (captions, clips) in answers.items():
             mark = None if right is None or title not in right else bool(right[title][number])
             lines.append((title, captions[number], clips[number], mark))
         for count, (title, caption, clip, mark) in enumerate(lines):
             at = y + head + count * line
-            page.text(
-                label, at + height / 2 - 8, title, 11, MUTED if count < 2 else INK, width=start - 10, lines=2
-            )
+            page.text(label, at + height / 2 - 8, title, 11, MUTED if count < 2 else INK, width=start - 10, lines=2)
             page.image(strip(clip, frames), start, at, width, height)
             colour = {None: MUTED, True: GREEN, False: RED}[mark]
             if mark is not None:
@@ -91,7 +88,5 @@ def answers_sheet(
             shift = 22 if mark is not None else 0
             two = caption and len(caption) * 0.57 * 12 > room - shift
             middle = at + height / 2 - (16 if two else 8)
-            page.text(
-                words + shift, middle, caption, 12, BLUE if count == 1 else INK, width=room - shift, lines=2
-            )
+            page.text(words + shift, middle, caption, 12, BLUE if count == 1 else INK, width=room - shift, lines=2)
     return page.figure

@@ -4,6 +4,7 @@ import base64
 import io
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from PIL import Image
 
 from vans.files import atomic_write_bytes
 
@@ -54,7 +56,7 @@ AXES = {
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
-THEME = FONT | AXES
+THEME: Any = FONT | AXES
 GLYPH = 0.54  # mean width of a letter, in font sizes
 
 
@@ -64,9 +66,7 @@ class Picture(Figure):
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
         width, height = (round(side * DPI) for side in self.get_size_inches())
         data = base64.b64encode(png(self, scale=1.5)).decode()
-        return {"image/png": data, "text/plain": repr(self)}, {
-            "image/png": {"width": width, "height": height}
-        }
+        return {"image/png": data, "text/plain": repr(self)}, {"image/png": {"width": width, "height": height}}
 
 
 def new_figure(width: float, height: float) -> Picture:
@@ -85,9 +85,13 @@ def png(figure: Figure, scale: float = 2.0) -> bytes:
     return file.getvalue()
 
 
-def save(figure: Figure, path: str | Path, scale: float = 2.0) -> None:
-    """Write the figure as PNG, whole or not at all."""
-    atomic_write_bytes(path, png(figure, scale))
+def save(figure: Figure, path: str | Path, scale: float = 2.0, colours: int = 256) -> None:
+    """Write the figure as a PNG of at most ``colours`` colours (a third of the bytes), whole or not at all."""
+    picture = Image.open(io.BytesIO(png(figure, scale))).convert("RGB")
+    few = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    file = io.BytesIO()
+    few.save(file, format="PNG", optimize=True)
+    atomic_write_bytes(path, file.getvalue())
 
 
 class Canvas:

@@ -17,7 +17,7 @@ from vans.show.style import ARM_COLOURS, BLUE, FAINT, INK, MUTED, RED, THEME, ne
 WIDTH, ROW, HEAD = 1000, 23, 72
 SHOWN = (*PAPER_METRICS, "video_event", "static")
 PLAIN = "#c3d3e2"  # bars of arms without a colour of their own
-NUMBER = 0.56  # width of a column of numbers, in widths of the bars
+NUMBER = 0.62  # width of a column of numbers, in widths of the bars
 FOOT = (
     "Bars: measured here, with 95 % bootstrap intervals. In grey italics: the paper's figures "
     "(arXiv 2511.16669), other data and other models, not the same quantity."
@@ -73,18 +73,14 @@ def _panel(axes: Axes, rows: pd.DataFrame, name: str, with_titles: bool) -> None
     axes.barh(places, np.nan_to_num(values, nan=start) - start, left=start, height=0.62, color=colours)
     known = np.isfinite(values) & np.isfinite(low)
     spread = np.stack([values - low, high - values])[:, known].clip(0)
-    axes.errorbar(
-        values[known], places[known], xerr=spread, fmt="none", ecolor=INK, elinewidth=0.9, capsize=1.6
-    )
+    axes.errorbar(values[known], places[known], xerr=spread, fmt="none", ecolor=INK, elinewidth=0.9, capsize=1.6)
     columns = [("", values, INK, "normal")]
     if f"paper_{name}" in rows and rows[f"paper_{name}"].notna().any():
         columns.append(("paper", rows[f"paper_{name}"].to_numpy(float), FAINT, "italic"))
     right = end
     for title, column, colour, style in columns:
         right += (end - start) * NUMBER
-        axes.text(
-            right, len(rows) - 0.45, title, ha="right", va="bottom", fontsize=7, color=FAINT, style=style
-        )
+        axes.text(right, len(rows) - 0.45, title, ha="right", va="bottom", fontsize=7, color=FAINT, style=style)
         for place, value in zip(places, column, strict=True):
             words = number(value, metric) if np.isfinite(value) or not title else ""
             ink = colour if np.isfinite(value) else FAINT
@@ -131,9 +127,7 @@ def differences(table: Table, metrics: Sequence[str] = SHOWN, kind: str = "all")
                     ends = sorted((sign * order.ours.lo, sign * order.ours.hi))
                     clear = ends[0] > 0 or ends[1] < 0
                     colour = BLUE if ends[0] > 0 else RED if clear else FAINT
-                    axes.plot(
-                        ends, [places[order.claim]] * 2, color=colour, linewidth=2, solid_capstyle="round"
-                    )
+                    axes.plot(ends, [places[order.claim]] * 2, color=colour, linewidth=2, solid_capstyle="round")
                     axes.plot(sign * order.ours.value, places[order.claim], "o", color=colour, markersize=5)
             axes.set_title(f"{METRICS[name].title} {METRICS[name].arrow}", fontsize=9)
             axes.tick_params(axis="y", length=0, labelcolor=INK)

@@ -71,6 +71,4 @@ def _branch(page: Canvas, x0: float, y0: float, x1: float, y1: float) -> None:
     """A smooth line from the input to an answer."""
     along = np.linspace(0, 1, 60)
     ease = along * along * (3 - 2 * along)
-    page.axes.plot(
-        x0 + (x1 - x0) * along, y0 + (y1 - y0) * ease, color=LINE, linewidth=2, solid_capstyle="round"
-    )
+    page.axes.plot(x0 + (x1 - x0) * along, y0 + (y1 - y0) * ease, color=LINE, linewidth=2, solid_capstyle="round")
