@@ -190,7 +190,8 @@ def test_groups_that_a_training_kept(tmp_path) -> None:
     found = groups.load(tmp_path, FakeTriplets())
     assert [group.step for group in found] == [0, 5]
     assert found[0].clips is None and list(found[0].answers) == ["x", "y"]
-    assert list(found[1].answers) == ["the cone jumps up ."] * 2 and np.array_equal(np.asarray(found[1].clips), [CLIP, CLIP])
+    assert list(found[1].answers) == ["the cone jumps up ."] * 2
+    assert np.array_equal(np.asarray(found[1].clips), [CLIP, CLIP])
     assert np.array_equal(np.asarray(found[1].source), CLIP)
     assert groups.most_telling(found).step == 5
     assert groups.load(tmp_path / "none") == []
