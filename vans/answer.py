@@ -9,23 +9,28 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from vans import grid
 from vans import video as media
 from vans.errors import UserError
 from vans.grpo.rewards import parse_answer
 from vans.models.load import load_vdm, load_vlm
-from vans.params import load
+from vans.params import find_root, load
 from vans.predict import render, write_answers
 
 
-def answer(video: Path, question: str, out: Path, root: Path, vlm: str, vdm: str, caption: str | None = None) -> dict:
-    """Watch `video`, write the caption of what comes next, render it to `out`; shows progress.
+def answer(video: str | Path, question: str, output: str | Path, arm: str = "main", root: Path | None = None) -> str:
+    """Watch `video`, write the caption of what comes next, render it to `output`; shows progress.
 
-    vlm, vdm: model folders relative to root ("models/stage1/full", "models/stage2/main"). caption: render this one
-    instead of asking the VLM. The whole video is watched: as many pictures as the scale's clip has, evenly spaced.
-    Returns {"caption", "thinking", "seconds_caption", "seconds_video"}.
+    arm: whose models answer (a row of the tables: sft, stage1, main, ...). The whole video is watched: as many
+    pictures as the scale's clip has, evenly spaced. Returns the caption.
     Raises UserError for a video that cannot be read, models that are not there, and an answer without a caption.
     """
+    root = root or find_root()
+    out = Path(output)
     params = load(root)
+    models = grid.arm(params, arm)
+    if models.vlm is None or models.vdm is None:
+        raise UserError(f"arm {arm!r} has no VLM that could answer a question; use main, stage1 or sft")
     clip = watch(video, params.clip)
     if out.suffix.lower() not in media.VIDEO_SUFFIXES:
         raise UserError(f"{out}: the answer is a video; name it .mp4 or .avi")
@@ -33,29 +38,23 @@ def answer(video: Path, question: str, out: Path, root: Path, vlm: str, vdm: str
     device = "cuda" if params.machine.device != "cpu" and torch.cuda.is_available() else "cpu"
     torch.set_num_threads(max(params.machine.threads, params.machine.processes))
     began = time.perf_counter()
-    thinking = ""
+    print("watching and thinking ...", flush=True)
+    writer = load_vlm(params, base, Path(root) / models.vlm / "vlm", device)
+    text = write_answers(params, writer, clip, [question], ["answer"])[0]
+    thinking, caption = parse_answer(text)
     if caption is None:
-        print("watching and thinking ...", flush=True)
-        writer = load_vlm(params, base, Path(root) / vlm / "vlm", device)
-        text = write_answers(params, writer, clip, [question], ["answer"])[0]
-        thinking, caption = parse_answer(text)
-        if caption is None:
-            raise UserError(f"the VLM's answer breaks the template, so there is nothing to render: {text!r}")
-        print(f"thinking: {thinking}\ncaption:  {caption}", flush=True)
+        raise UserError(f"the VLM's answer breaks the template, so there is nothing to render: {text!r}")
     middle = time.perf_counter()
-    painter = load_vdm(params, base, Path(root) / vdm / "vdm", device)
+    print(f"thinking ({middle - began:.1f} s): {thinking}", flush=True)
+    painter = load_vdm(params, base, Path(root) / models.vdm / "vdm", device)
     with tqdm(total=params.generate.steps, desc="rendering", ncols=100) as bar:
         frames = render(params, painter, clip, [caption], ["answer"], lambda: bar.update(1))
     media.write(out, frames[0].numpy(), params.clip.fps)
-    return {
-        "caption": caption,
-        "thinking": thinking,
-        "seconds_caption": middle - began,
-        "seconds_video": time.perf_counter() - middle,
-    }
+    print(f"rendered in {time.perf_counter() - middle:.1f} s", flush=True)
+    return caption
 
 
-def watch(video: Path, clip) -> torch.Tensor:
+def watch(video: str | Path, clip) -> torch.Tensor:
     """A whole video as one input clip uint8 [1, T, H, W, 3], its pictures evenly spaced over the video."""
     source = media.Video(video)
     times = (np.arange(clip.frames) + 0.5) * source.info.duration / clip.frames

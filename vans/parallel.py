@@ -53,15 +53,13 @@ class Group:
         if self.size == 1:
             return
         params = [p for p in params if p.requires_grad]
-        for p in params:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.float().flatten() for p in params])
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+        flat = torch.cat([g.float().flatten() for g in grads])
         dist.all_reduce(flat)
         flat /= self.size
         start = 0
-        for p in params:
-            p.grad.copy_(flat[start : start + p.numel()].view_as(p))
+        for p, grad in zip(params, grads, strict=True):
+            p.grad = grad.copy_(flat[start : start + p.numel()].view_as(p))
             start += p.numel()
 
     def gather(self, value: Any) -> list:

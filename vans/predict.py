@@ -54,8 +54,8 @@ def predict_share(group: Group, root: str, out: str, captions: str, vlm: str | N
     g, base = params.generate, Path(root) / "models/base"
     triplets = Triplets(Path(root) / "triplets")
     ids = group.share(held_out(triplets, params.evaluate.samples))
-    writer = load_vlm(params, base, Path(root) / vlm / "vlm", group.device) if captions == "vlm" else None
-    painter = load_vdm(params, base, Path(root) / vdm / "vdm", group.device) if captions != "none" else None
+    writer = load_vlm(params, base, Path(root) / vlm / "vlm", group.device) if vlm else None
+    painter = load_vdm(params, base, Path(root) / vdm / "vdm", group.device) if vdm else None
     texts: list[str] = []
     words: list[str] = []
     videos: list[Tensor] = []

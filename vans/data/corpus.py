@@ -19,7 +19,7 @@ class Corpus:
     def __init__(self, triplets: Triplets, flowery: float = 0.03):
         self.triplets, self.flowery = triplets, flowery
         self.ids = triplets.select(split="train")
-        self._colours: dict[tuple[str, str], str] = {}
+        self._colours: dict[str, dict[str, str]] = {}
         self._sentences = {
             which: triplets.frame[f"{which}_sentence"].to_dict() for which in ("input", "target")
         }
@@ -46,11 +46,11 @@ class Corpus:
         return self._class[self.sentence(id, which)]
 
     def colour(self, id: str, which: str) -> str:
-        """The object's colour, read from the pixels."""
-        if (id, which) not in self._colours:
-            clip = self.triplets.clips([id], which)
-            self._colours[id, which] = oracle.read(clip)[0].colour
-        return self._colours[id, which]
+        """The object's colour, read from the pixels (of all training clips at the first call)."""
+        if which not in self._colours:
+            readings = [r for part in _blocks(self.ids) for r in oracle.read(self.triplets.clips(part, which))]
+            self._colours[which] = {i: r.colour for i, r in zip(self.ids, readings, strict=True)}
+        return self._colours[which][id]
 
     def describe(self, id: str, which: str, draw: np.random.Generator) -> str:
         """A description of a clip: with colour, in a plain wording, or (rarely) in a flowery one."""
@@ -83,3 +83,7 @@ class Corpus:
         style = "flowery" if draw.random() < 0.35 else "plain"
         caption = world.caption(shape, following, style, int(draw.integers(2)))
         return EXERCISES[2], f"{tags[0]} {thinking} {tags[1]} {tags[2]} {caption} {tags[3]}"
+
+
+def _blocks(ids: list[str], size: int = 256) -> list[list[str]]:
+    return [ids[i : i + size] for i in range(0, len(ids), size)]

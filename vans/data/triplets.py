@@ -9,6 +9,8 @@ import pandas as pd
 from vans import video
 from vans.errors import UserError
 
+KEEP_BYTES = 256 * 2**20
+
 
 class Triplets:
     """Curated triplets. `Triplets(dir)` raises UserError if the manifest or a shard is missing.
@@ -18,6 +20,7 @@ class Triplets:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._kept: dict[tuple[str, str], np.ndarray] = {}
         manifest = self.folder / "manifest.parquet"
         if not manifest.is_file():
             raise UserError(f"{manifest}: missing; make it with `dvc repro curate`")
@@ -59,14 +62,23 @@ class Triplets:
             shard.seek(int(row[f"{which}_offset"]))
             return shard.read(int(row[f"{which}_size"]))
 
+    def _keep(self, id: str, which: str, clip: np.ndarray) -> None:
+        """Small data sets are decoded once: clips stay in memory up to KEEP_BYTES in all."""
+        if (len(self._kept) + 1) * clip.nbytes <= KEEP_BYTES:
+            self._kept[id, which] = clip
+
     def clips(self, ids: Sequence[str], which: str) -> np.ndarray:
         """Clips uint8 [N, T, H, W, 3] of ids; which: input | target. Raises UserError if one is damaged."""
         if which not in ("input", "target"):
             raise ValueError(f"which must be input or target, got {which!r}")
         pictures = []
         for id in ids:
+            if (id, which) in self._kept:
+                pictures.append(self._kept[id, which])
+                continue
             try:
                 pictures.append(video.decode(self.file(id, which))[0])
+                self._keep(id, which, pictures[-1])
             except ValueError as error:
                 raise UserError(
                     f"{self.folder}: {which} clip of {id} is damaged; `dvc repro -f curate`"

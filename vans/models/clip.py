@@ -47,7 +47,7 @@ class CLIP:
                 texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
             ).input_ids
 
-        tokenize.tokenizer = tokenizer
+        setattr(tokenize, "tokenizer", tokenizer)  # noqa: B010 (open_clip's own tokenizers have this attribute)
         return cls(model, tokenize, config, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).frozen()
 
     @classmethod
@@ -61,12 +61,13 @@ class CLIP:
         if revision and not path.is_dir():
             from huggingface_hub import snapshot_download
 
-            path = Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+            wanted = ["*.json", "*.safetensors", "*.txt"]
+            path = Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
             name = f"local-dir:{path}"
         if path.is_dir() and not (path / "open_clip_model.safetensors").exists():
             raise UserError(f"{path}: open_clip_model.safetensors is missing; check models.clip.repo in params.yaml")
         try:
-            model, preprocess = open_clip.create_model_from_pretrained(name)
+            model, _ = open_clip.create_model_from_pretrained(name)
             tokenizer = open_clip.get_tokenizer(name)
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"{source}: no CLIP weights ({error}); check models.clip.repo in params.yaml") from error
@@ -80,7 +81,8 @@ class CLIP:
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
         save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
-        preprocess = {"mean": list(self.mean), "std": list(self.std), "interpolation": "bicubic", "resize_mode": "squash"}
+        statistics = {"mean": list(self.mean), "std": list(self.std)}
+        preprocess = {**statistics, "interpolation": "bicubic", "resize_mode": "squash"}
         settings = {"model_cfg": self.config, "preprocess_cfg": preprocess}
         (folder / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n")
         self.tokenizer.tokenizer.save_pretrained(folder)

@@ -57,7 +57,8 @@ class ToyDetector(nn.Module):
     def save(self, folder: str | Path) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(self.settings) + "\n")
 
     @classmethod
@@ -91,7 +92,7 @@ class I3D:
         out = []
         for part in clips.split(batch):
             x = part.to(self.device).permute(0, 4, 1, 2, 3).float()
-            n, c, t = x.shape[:3]
+            n, t = x.shape[0], x.shape[2]
             x = interpolate(x.transpose(1, 2).flatten(0, 1), size=(224, 224), mode="bilinear", align_corners=False)
             x = x.unflatten(0, (n, t)).transpose(1, 2)
             out.append(self.model(x, rescale=True, resize=False, return_features=True).float().cpu())

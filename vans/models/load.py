@@ -33,9 +33,7 @@ def vdm_options(params) -> dict:
 def load_vdm(params, base: Path, tuned: Path | None = None, device="cpu") -> VDM:
     """The VDM of `base` (or of the hub), its DiT replaced by that of `tuned`/transformer where given."""
     model = params.models.vdm
-    vdm = VDM.load(
-        model.repo or Path(base) / "vdm", model.revision, frozen_dtype(params), **vdm_options(params)
-    )
+    vdm = VDM.load(model.repo or Path(base) / "vdm", model.revision, frozen_dtype(params), **vdm_options(params))
     if tuned is not None:
         vdm.dit = load_dit(tuned)
         if vdm.autocast_dtype is not None:

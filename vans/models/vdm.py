@@ -15,7 +15,9 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -33,7 +35,7 @@ class VDM:
     dit: WanTransformer3DModel
     vae: AutoencoderKLWan
     text_encoder: UMT5EncoderModel
-    tokenizer: object
+    tokenizer: Any
     references: int  # n reference latents
     shift: float  # flow shift of the noise schedule
     max_text: int  # tokens a caption may have
@@ -231,7 +233,7 @@ class VDM:
             part = slice(start, start + batch)
             x = noise[part].to(self.device, torch.float32)
             ref, cond = reference[part].to(self.device), text[part].to(self.device)
-            for now, then in zip(grid[:-1], grid[1:], strict=True):
+            for now, then in pairwise(grid.tolist()):
                 sigma = torch.full((x.shape[0],), float(now), device=self.device)
                 v = self.guided_velocity(x, sigma, cond, ref, guidance, negative)
                 x = ode_step(x, v, float(now), float(then))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -51,7 +52,7 @@ class Completions:
 class VLM:
     """Qwen2.5-VL with its processor, optionally under a LoRA adapter."""
 
-    def __init__(self, model: nn.Module, processor, system: str = "", autocast: torch.dtype | None = None):
+    def __init__(self, model: Any, processor: Any, system: str = "", autocast: torch.dtype | None = None):
         self.model, self.processor, self.system, self.autocast_dtype = model, processor, system, autocast
         self.tokenizer = processor.tokenizer
 
@@ -169,9 +170,7 @@ class VLM:
         """uint8 clips [N, T, H, W, 3] and N questions -> the processor's batch, padded on the left."""
         videos = [clip.permute(0, 3, 1, 2) for clip in clips]
         frames = clips.shape[1]
-        metadata = [
-            VideoMetadata(total_num_frames=frames, fps=fps, frames_indices=list(range(frames))) for _ in videos
-        ]
+        metadata = [VideoMetadata(total_num_frames=frames, fps=fps, frames_indices=list(range(frames))) for _ in videos]
         return self.processor(
             text=[self.prompt(q) for q in questions],
             videos=videos,

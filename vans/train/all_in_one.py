@@ -119,7 +119,16 @@ def train_both(group: Group, root: str, out: str, vlm: str, vdm: str) -> list[di
             writer, frozen["vlm"], prompt, answers, advantages.flatten(), s1, optims["vlm"], tensors["vlm"], group
         )
         second = stage2.grpo_updates(
-            painter, trajectories, text, context, negative, advantages.flatten(), s2, optims["dit"], tensors["dit"], group
+            painter,
+            trajectories,
+            text,
+            context,
+            negative,
+            advantages.flatten(),
+            s2,
+            optims["dit"],
+            tensors["dit"],
+            group,
         )
 
         if step % s1.keep_groups == 0 or step == params.all_in_one.steps - 1:

@@ -33,7 +33,7 @@ from vans.train.feed import batch_ids, clips_of, latents
 from vans.train.flow import flow_matching_loss
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
-from vans.train.save import drop_kept, finish_part, fingerprint, kept_part
+from vans.train.save import drop_kept, fingerprint, finish_part, kept_part
 
 PARTS = ("vae", "clip", "detector", "vdm", "vlm")
 
@@ -266,4 +266,3 @@ def train_vlm(group: Group, root: str, out: str) -> list[dict]:
         part.update(step, loss)
     vlm.frozen()
     return part.finish(vlm.save)
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -27,7 +28,8 @@ CHUNK = 256
 
 def batch_ids(ids: list[str], step: int, batch: int, *keys: object) -> list[str]:
     """The batch of a step: every id once per epoch, each epoch in an order of its own (seeded by keys and epoch)."""
-    out, position = [], step * batch
+    out: list[str] = []
+    position = step * batch
     while len(out) < batch:
         epoch, offset = divmod(position, len(ids))
         order = torch.randperm(len(ids), generator=generator(*keys, "epoch", epoch)).tolist()
@@ -48,7 +50,7 @@ class Latents:
     def __init__(self, folder: Path, ids: list[str]):
         self.folder = folder
         self.place = {id: divmod(i, CHUNK) for i, id in enumerate(ids)}
-        self.open: dict[int, object] = {}
+        self.open: dict[int, Any] = {}
 
     def __getitem__(self, ids: list[str]) -> Tensor:
         return torch.stack([self._one(*self.place[id]) for id in ids]).float()
@@ -92,9 +94,7 @@ def _weights_digest(vdm: VDM) -> str:
     return files.digest({"config": json.loads(vdm.vae.to_json_string()), "sums": total})
 
 
-def write_group(
-    folder: Path, step: int, record: dict, clips: Tensor | None, main: bool
-) -> None:
+def write_group(folder: Path, step: int, record: dict, clips: Tensor | None, main: bool) -> None:
     """Keep one rollout group for the pictures: step-XXXX.json, and its videos uint8 [G, T, H, W, 3] beside it."""
     if not main:
         return

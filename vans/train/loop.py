@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -52,7 +52,7 @@ class Run:
         settings: dict,
         group: Group,
         modules: dict[str, nn.Module],
-        optimizers: dict[str, Optimizer],
+        optimizers: Mapping[str, Optimizer],
         root: Path,
         every: int,
     ):
@@ -70,13 +70,13 @@ class Run:
         self.total = total
         if self.group.main:
             self.bar = tqdm(
-                total=total, initial=self.position, desc=self.name, file=sys.stdout, mininterval=2, leave=True, ncols=100
+                total=total, initial=self.position, desc=self.name, file=sys.stdout, mininterval=2, ncols=100
             )
         yield from range(self.position, total)
         if self.bar:
             self.bar.close()
 
-    def log(self, step: int, **values: float) -> None:
+    def log(self, step: int, **values: float | Tensor) -> None:
         """End of a step: note its values (means over ranks), and save if it is time to."""
         gathered = self.group.gather({k: float(v) for k, v in values.items()})
         row = {"step": step, **{k: sum(g[k] for g in gathered) / len(gathered) for k in values}}

@@ -47,10 +47,12 @@ class MuonAdamW(Optimizer):
             state = self.state[p]
             if not state:
                 state["momentum"] = torch.zeros_like(p)
+            assert p.grad is not None
             state["momentum"].lerp_(p.grad, 1 - group["momentum"])
             by_shape[(p.shape[0], p[0].numel())].append(p)
         for shape, members in by_shape.items():
-            updates = [p.grad.lerp(self.state[p]["momentum"], group["momentum"]).reshape(shape) for p in members]
+            grads = [(p.grad, self.state[p]["momentum"]) for p in members if p.grad is not None]
+            updates = [g.lerp(m, group["momentum"]).reshape(shape) for g, m in grads]
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             for p, update in zip(members, newton_schulz(torch.stack(updates)), strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
@@ -63,6 +65,7 @@ class MuonAdamW(Optimizer):
             if not state:
                 state["step"] = torch.zeros(())
                 state["m"], state["v"] = torch.zeros_like(p), torch.zeros_like(p)
+            assert p.grad is not None
             state["step"] += 1
             state["m"].lerp_(p.grad, 1 - b1)
             state["v"].lerp_(p.grad.square(), 1 - b2)
@@ -76,7 +79,8 @@ def optimizer(modules: Iterable[nn.Module], kind: str, lr: float, adam_lr: float
     """Over every trainable parameter. kind "adamw": `lr` for all; "muon": `lr` for matrices and convolutions of the
     bodies, `adam_lr` for embeddings, norms, biases, and first and last layers.
     """
-    matrices, rest = [], []
+    matrices: list[Tensor] = []
+    rest: list[Tensor] = []
     for module in modules:
         for name, p in module.named_parameters():
             if not p.requires_grad:

@@ -138,7 +138,8 @@ def render_captions(
     group = len(captions[0])
     start = initial_noise(shape, prompts, group, settings.share_noise, *keys)
     place: dict[tuple, int] = {}
-    use, rows = [], []
+    use: list[int] = []
+    rows: list[tuple[int, int, str]] = []
     for p, texts in enumerate(captions):
         for g, caption in enumerate(texts):
             key = (p, caption) if settings.render_distinct else (p, g)

@@ -63,8 +63,10 @@ def check_batch(settings, processes: int, where: str) -> None:
             f"params.yaml: {where}.prompts is {settings.prompts}, which {processes} processes cannot share evenly; "
             "make it a multiple of machine.processes"
         )
-    print(f"{where}: {settings.prompts} prompts x {getattr(settings, 'group', 1)} = {total} answers a step, "
-          f"{settings.prompts // processes} prompts on each of {processes} processes")
+    print(
+        f"{where}: {settings.prompts} prompts x {getattr(settings, 'group', 1)} = {total} answers a step, "
+        f"{settings.prompts // processes} prompts on each of {processes} processes"
+    )
 
 
 def train_vlm(group: Group, root: str, out: str, name: str, reward: str, vlm: str, vdm: str) -> list[dict]:
@@ -219,7 +221,8 @@ class Scorer:
         """The rollout with the CLIP features of its rendered and true videos; and the videos."""
         clip = self.params.clip
         size = (clip.frames, clip.height, clip.width)
-        captions = [[rewards.parse_answer(t)[1] for t in group] for group in rollout.texts]
+        texts = rollout.texts or []
+        captions = [[rewards.parse_answer(t)[1] for t in group] for group in texts]
         rendered = render_captions(
             self.vdm,
             captions,
@@ -231,7 +234,7 @@ class Scorer:
             size,
             self.negative,
         )
-        count = len(rollout.texts[0])
+        count = len(texts[0])
         return (
             rewards.Rollout(
                 texts=rollout.texts,

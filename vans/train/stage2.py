@@ -197,9 +197,7 @@ def grpo_updates(
                 now, then = trajectories.sigmas[k], trajectories.sigmas[k + 1]
                 x = trajectories.states[k][part].to(device)
                 sigma = torch.full((x.shape[0],), now, device=device)
-                v = policy.guided_velocity(
-                    x, sigma, cond, ref, s.guidance, negative, grad_through=s.guidance_grad
-                )
+                v = policy.guided_velocity(x, sigma, cond, ref, s.guidance, negative, grad_through=s.guidance_grad)
                 mean, std = flow_sde.sde_mean_std(x, v, now, then, s.noise_level)
                 logp = flow_sde.log_prob(trajectories.states[k + 1][part].to(device), mean, std)
                 terms, ratio, fraction = core.clipped_objective(
@@ -242,7 +240,7 @@ class Anchor:
         all; then the best of them.
         """
         s, g = self.params.stage2, self.params.generate
-        best: dict[str, tuple[float, str]] = {i: (-1.0, "") for i in ids}
+        best: dict[str, tuple[float, str]] = dict.fromkeys(ids, (-1.0, ""))
         drawn = 0
         for attempt in range(s.anchor_attempts):
             todo = [i for i in ids if best[i][0] < s.anchor_threshold]
