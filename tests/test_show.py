@@ -311,7 +311,8 @@ def test_table_figure_keeps_the_paper_s_figures_apart(scored: str, layout: table
     ours = {text.get_text() for text in panel.texts if text.get_fontstyle() == "normal"}
     assert {"paper", "0.281", "0.363"} <= grey and "0.281" not in ours
     assert f"{table.scores['main'].interval('procedural', 'rouge_l').value:.3f}" in ours  # type: ignore[union-attr]
-    assert "not the same quantity" in " ".join(text.get_text() for text in figure.texts)
+    foot = " ".join(text.get_text() for text in figure.texts)
+    assert "not the same quantity" in foot and "FVD: fake, x" in foot
     assert _pixels(figure).std() > 0 and _pixels(drawn.differences(table)).std() > 0
     assert style.png(drawn.figure(table)) == style.png(figure)
 

@@ -69,14 +69,14 @@ def _header(name: str, scores: dict[str, Scores]) -> str:
     metric = METRICS[name]
     unit = f" {metric.unit}" if metric.unit else ""
     if metric.how == "fvd":
-        return f"{metric.title} {metric.arrow} ({_detector(scores)})"
+        return f"{metric.title} {metric.arrow} ({detector(scores, short=True)})"
     return f"{metric.title}{unit} {metric.arrow}"
 
 
-def _detector(scores: dict[str, Scores]) -> str:
-    """The detector's short name: what stands before the first comma of its description."""
-    some = next(iter(scores.values()))
-    return some.summary["protocol"]["fvd"].removeprefix("detector: ").split(",")[0].split(";")[0]
+def detector(scores: dict[str, Scores], short: bool = False) -> str:
+    """What FVD was measured with; ``short``: its name alone, what stands before the first comma."""
+    words = next(iter(scores.values())).summary["protocol"]["fvd"].removeprefix("detector: ")
+    return words.split(",")[0].split(";")[0] if short else words
 
 
 def _grid(table: Table, kind: str, names: tuple[str, ...], with_paper: bool) -> str:

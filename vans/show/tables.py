@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vans.evaluate.markdown import detector
 from vans.evaluate.metrics import METRICS, PAPER_METRICS, number
 from vans.evaluate.tables import Table
 from vans.show.style import ARM_COLOURS, BLUE, FAINT, INK, MUTED, RED, THEME, new_figure
@@ -33,7 +34,7 @@ def figure(table: Table, kinds: Sequence[str] | None = None, metrics: Sequence[s
     names = [name for name in metrics if name in table.frame and table.frame[name].notna().any()]
     blocks = [_rows(table, kind, names) for kind in kinds]
     heights = [HEAD + ROW * len(block) for block in blocks]
-    foot = 34
+    foot = 48
     total = sum(heights) + foot
     left, label = 0.012, 0.205
     with matplotlib.rc_context(THEME):
@@ -53,7 +54,8 @@ def figure(table: Table, kinds: Sequence[str] | None = None, metrics: Sequence[s
                 axes = page.add_axes(box)
                 _panel(axes, block, name, with_titles=place == 0)
             top -= height
-        page.text(left, 9 / total, FOOT, fontsize=7.5, color=MUTED)
+        page.text(left, 22 / total, FOOT, fontsize=7.5, color=MUTED)
+        page.text(left, 8 / total, f"FVD: {detector(table.scores)}.", fontsize=7.5, color=MUTED)
     return page
 
 
@@ -68,7 +70,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, name: str, with_titles: bool) -> None
     """Bars with intervals on the left, our numbers and the paper's as two columns on the right."""
     metric, places = METRICS[name], np.arange(len(rows))[::-1]
     values, low, high = (rows[column].to_numpy(float) for column in (name, f"{name}_lo", f"{name}_hi"))
-    start, end = _limits(values, low, high)
+    start, end = (0.0, 1.0) if metric.unit == "%" else _limits(values, low, high)
     colours = [ARM_COLOURS.get(row, PLAIN) for row in rows["row"]]
     axes.barh(places, np.nan_to_num(values, nan=start) - start, left=start, height=0.62, color=colours)
     known = np.isfinite(values) & np.isfinite(low)
