@@ -1,0 +1,273 @@
+"""Models: toy models saved in the exact file layout of the real repositories load through the paper scale's path; VAE
+statistics, reference latents, guidance; sampling that depends on its own seed only; log-probs against generation."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch.testing import assert_close
+
+from tests import smoke
+from vans.data import world
+from vans.errors import UserError
+from vans.models.clip import CLIP
+from vans.models.detector import I3D, ToyDetector
+from vans.models.load import load_clip, load_detector, load_dit, load_vdm, load_vlm, vdm_options
+from vans.models.tokenizer import TAGS, chat_tokenizer, text_tokenizer
+from vans.models.vdm import VDM
+from vans.models.vlm import VLM, repeat_prompts
+from vans.params import from_dict, load
+
+WORDS = world.vocabulary()
+
+
+@pytest.fixture(scope="module")
+def params():
+    return load(smoke.ROOT, scale="tiny")
+
+
+@pytest.fixture(scope="module")
+def vdm(params) -> VDM:
+    return VDM.scratch(params.models.vdm.config, text_tokenizer(WORDS), 0, **vdm_options(params))
+
+
+@pytest.fixture(scope="module")
+def vlm(params) -> VLM:
+    return VLM.scratch(params.models.vlm.config, chat_tokenizer(WORDS), 0)
+
+
+@pytest.fixture(scope="module")
+def clip(params) -> CLIP:
+    return CLIP.scratch(params.models.clip.config, text_tokenizer(WORDS), 0)
+
+
+@pytest.fixture(scope="module")
+def clips() -> torch.Tensor:
+    scene = world.Scene(shape="cone", colour="blue")
+    return torch.stack([torch.from_numpy(world.render_event(scene, e)) for e in ("left", "grow")])
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory, vdm, vlm, clip) -> Path:
+    """Folders laid out like the three hub repositories."""
+    folder = tmp_path_factory.mktemp("hub")
+    vdm.save(folder / "Wan2.1-T2V-1.3B-Diffusers")
+    vlm.save(folder / "Qwen2.5-VL-3B-Instruct")
+    clip.save(folder / "vit_base_patch32_clip_224.openai")
+    return folder
+
+
+# What the real repositories hold; sharded weights have an index beside numbered files instead.
+LAYOUT = {
+    "Wan2.1-T2V-1.3B-Diffusers": [
+        "model_index.json",
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+    ],
+    "Qwen2.5-VL-3B-Instruct": [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ],
+    "vit_base_patch32_clip_224.openai": ["open_clip_config.json", "open_clip_model.safetensors"],
+}
+
+
+@pytest.mark.parametrize("name", LAYOUT)
+def test_files_of_the_real_layout(hub, name):
+    found = {str(p.relative_to(hub / name)) for p in (hub / name).rglob("*") if p.is_file()}
+    assert set(LAYOUT[name]) <= found
+    assert not [f for f in found if f.endswith((".bin", ".pt", ".pth", ".pkl"))], "weights are safetensors only"
+
+
+def test_weights_of_the_real_layout_load_through_the_papers_path(hub, vdm, vlm, clip, clips):
+    tree = yaml.safe_load((smoke.ROOT / "params.yaml").read_text())
+    tiny, paper = tree["scales"]["tiny"]["models"], tree["scales"]["paper"]["models"]
+    for part, name in zip(("vdm", "vlm", "clip"), LAYOUT, strict=True):
+        tiny[part] = {**tiny[part], **paper[part], "repo": str(hub / name), "revision": "local"}
+    tiny["vdm"] |= {"references": 3, "max_text": 24}
+    params = from_dict(tree, "tiny")
+    assert params.models.vdm.shift == 5.0 and params.models.vlm.system.startswith("Watch the video")
+    nowhere = Path("models/none")
+    again = load_vdm(params, nowhere)
+    z = vdm.encode(clips)
+    assert_close(again.encode(clips), z, rtol=0, atol=0)
+    text = ["the cone moves to the left ."] * 2
+    sigma = torch.tensor([0.9, 0.3])
+    assert_close(again.velocity(z, sigma, again.embed(text), z[:, :, :3]), vdm.velocity(z, sigma, vdm.embed(text), z[:, :, :3]))
+    assert_close(load_clip(params, nowhere).image(clips), clip.image(clips))
+    assert_close(load_clip(params, nowhere).text(text), clip.text(text))
+    mine, other = (m.inputs(clips, ["what will happen ?"] * 2, 3.0) for m in (vlm, load_vlm(params, nowhere)))
+    assert other["input_ids"].shape[1] > mine["input_ids"].shape[1], "the paper scale has a system prompt"
+    answers = vlm.encode_answers(["[Think] a [/Think]", "[Ans] the cone [/Ans]"])
+    silent = load_vlm(params, nowhere)
+    silent.system = ""
+    assert_close(silent.log_probs(silent.inputs(clips, ["what will happen ?"] * 2, 3.0), answers), vlm.log_probs(mine, answers))
+
+
+def test_missing_weights_are_one_clear_line(tmp_path, params):
+    with pytest.raises(UserError, match=r"no VDM weights|no tokenizer"):
+        load_vdm(params, tmp_path)
+    with pytest.raises(UserError, match="no VLM weights"):
+        load_vlm(params, tmp_path)
+    with pytest.raises(UserError, match=r"open_clip_model\.safetensors is missing|no CLIP weights"):
+        (tmp_path / "clip").mkdir()
+        load_clip(params, tmp_path)
+    with pytest.raises(UserError, match="dvc repro base"):
+        load_detector(params, tmp_path)
+    with pytest.raises(UserError, match="no DiT here"):
+        load_dit(tmp_path)
+
+
+def test_a_torchscript_of_another_hash_is_not_loaded(tmp_path):
+    path = tmp_path / "i3d.pt"
+    path.write_bytes(b"not a network")
+    with pytest.raises(UserError, match="sha256"):
+        I3D(path, "0" * 64)
+
+
+def test_latents_are_normalised_by_the_vaes_own_statistics(vdm, clips):
+    plain = vdm.encode(clips)
+    vdm.vae.register_to_config(latents_mean=[0.5] * 16, latents_std=[2.0] * 16)
+    try:
+        assert_close(vdm.encode(clips), (plain - 0.5) / 2.0)
+        assert plain.shape == (2, *vdm.latent_shape(9, 32, 32)) == (2, 16, 5, 8, 8)
+        assert vdm.decode(plain).shape == clips.shape
+    finally:
+        vdm.vae.register_to_config(latents_mean=[0.0] * 16, latents_std=[1.0] * 16)
+
+
+def test_references_are_evenly_picked_and_first_and_last_are_among_them(vdm):
+    z = torch.arange(5.0).view(1, 1, 5, 1, 1)
+    assert vdm.pick_references(z).flatten().tolist() == [0.0, 2.0, 4.0]
+    with pytest.raises(UserError, match="references"):
+        vdm.pick_references(z[:, :, :2])
+
+
+def test_references_reach_the_answer_and_their_own_output_is_dropped(vdm, clips):
+    z, text = vdm.encode(clips), vdm.embed(["the cone grows to a bigger size ."] * 2)
+    x, sigma = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0.7, 0.7])
+    with_references = vdm.velocity(x, sigma, text, vdm.pick_references(z))
+    assert with_references.shape == x.shape and with_references.dtype == torch.float32
+    assert not torch.allclose(with_references, vdm.velocity(x, sigma, text, vdm.pick_references(z.flip(0))))
+    assert not torch.allclose(with_references, vdm.velocity(x, sigma, text, None))
+
+
+def test_captions_are_zero_beyond_their_tokens(vdm):
+    short, long = vdm.embed(["ball", "the ball moves to the left ."]).detach()
+    assert short[2:].abs().sum() == 0 and long[7].abs().sum() > 0  # a word and </s>; seven tokens and </s>
+
+
+def test_guidance_is_the_linear_extrapolation(vdm, clips):
+    z, sigma = vdm.encode(clips), torch.tensor([0.5, 0.5])
+    text, negative = vdm.embed(["ball", "cone"]), vdm.embed([""])
+    ref = vdm.pick_references(z)
+    v, base = vdm.velocity(z, sigma, text, ref), vdm.velocity(z, sigma, negative.expand(2, -1, -1), ref)
+    assert_close(vdm.guided_velocity(z, sigma, text, ref, 1.0), v)
+    for grad_through in ("both", "conditional"):
+        guided = vdm.guided_velocity(z, sigma, text, ref, 5.0, negative, grad_through=grad_through)
+        assert_close(guided, base + 5.0 * (v - base))
+    with pytest.raises(ValueError, match="negative"):
+        vdm.guided_velocity(z, sigma, text, ref, 5.0)
+
+
+def test_a_video_does_not_depend_on_what_else_is_in_the_batch(vdm, clips):
+    z, text = vdm.encode(clips), vdm.embed(["ball", "cone"]).detach()
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
+    ref = vdm.pick_references(z)
+    both = vdm.render_latents(text, ref, noise, 3, 1.0)
+    alone = vdm.render_latents(text[1:], ref[1:], noise[1:], 3, 1.0)
+    assert_close(both[1:], alone, rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------- VLM
+def test_an_answer_depends_on_its_own_seed_only(vlm, clips):
+    inputs = vlm.inputs(clips, ["what will happen ?", "what happens next if the wind blows ?"], 3.0)
+    seeds = [("s", i) for i in range(6)]
+    settings = {"max_new_tokens": 8, "temperature": 1.0}
+    answers = vlm.sample(inputs, seeds=seeds, **settings)
+    assert len(set(answers.texts)) > 1, "sampling must vary"
+    again = vlm.sample(inputs, seeds=seeds, **settings)
+    assert again.texts == answers.texts
+    changed = vlm.sample(inputs, seeds=[*seeds[:5], ("s", "other")], **settings)
+    assert changed.texts[:5] == answers.texts[:5] and changed.texts[5] != answers.texts[5]
+
+
+def test_samples_follow_the_models_distribution(vlm, clips):
+    inputs = vlm.inputs(clips[:1], ["what will happen ?"], 3.0)
+    count = 1500
+    answers = vlm.sample(inputs, seeds=[("d", i) for i in range(count)], max_new_tokens=1, temperature=1.0)
+    words = answers.ids[:, 0]
+    logp = vlm.log_probs(
+        repeat_prompts(inputs, count), answers
+    )[:, 0]
+    likely = torch.bincount(words, minlength=len(vlm.tokenizer)).argmax()
+    share = (words == likely).float().mean().item()
+    p = logp[words == likely][0].exp().item()
+    assert abs(share - p) < 4 * (p * (1 - p) / count) ** 0.5
+
+
+def test_special_tokens_are_never_sampled(vlm, clips):
+    inputs = vlm.inputs(clips, ["what will happen ?"] * 2, 3.0)
+    answers = vlm.sample(inputs, seeds=[(i,) for i in range(64)], max_new_tokens=12, temperature=5.0)
+    forbidden = set(vlm.special_ids())
+    assert vlm.model.config.video_token_id in forbidden
+    assert not forbidden & set(answers.ids[answers.mask.bool()].tolist())
+
+
+def test_top_p_keeps_the_most_likely_only(vlm, clips):
+    inputs = vlm.inputs(clips[:1], ["what will happen ?"], 3.0)
+    greedy = vlm.sample(inputs, seeds=[("x",)], max_new_tokens=6, temperature=0.0)
+    narrow = vlm.sample(inputs, seeds=[("y",)], max_new_tokens=6, temperature=1.0, top_p=1e-6)
+    assert narrow.texts == greedy.texts
+
+
+def test_log_probs_of_repeated_prompts_and_padding(vlm, clips):
+    inputs = vlm.inputs(clips, ["what will happen ?", "what happens next if the wind blows ?"], 3.0)
+    answers = vlm.encode_answers(["[Think] a ball", "the", "the cone moves", "ball"])
+    logp = vlm.log_probs(inputs, answers)
+    assert logp.shape == answers.ids.shape and (logp[~answers.mask.bool()] == 0).all()
+    alone = vlm.log_probs(
+        vlm.inputs(clips[1:], ["what happens next if the wind blows ?"], 3.0), vlm.encode_answers(["the cone moves"])
+    )
+    assert_close(logp[2:3, : alone.shape[1]], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_tags_and_punctuation_are_words_of_their_own(vlm):
+    text = f"{TAGS[0]} the ball moves . {TAGS[1]} {TAGS[2]} the ball . {TAGS[3]}"
+    answers = vlm.encode_answers([text, text.replace(" ", "", 1).replace(f" {TAGS[1]} ", TAGS[1])])
+    assert vlm.decode(answers.ids, answers.mask)[0] == text
+    assert (answers.ids[0] == answers.ids[1]).all(), "tags without spaces around them are the same answer"
+
+
+def test_lora_starts_as_the_base_and_only_it_trains(params, tmp_path, clips):
+    vlm = VLM.scratch(params.models.vlm.config, chat_tokenizer(WORDS), 0)
+    inputs, answers = vlm.inputs(clips, ["what will happen ?"] * 2, 3.0), vlm.encode_answers(["the ball", "the cone"])
+    before = vlm.log_probs(inputs, answers)
+    vlm.add_lora(4, 8, 0)
+    assert_close(vlm.log_probs(inputs, answers), before)
+    trained = [n for n, p in vlm.model.named_parameters() if p.requires_grad]
+    assert trained and all("lora_" in n and "visual" not in n for n in trained)
+    assert len(trained) == 2 * 7 * params.models.vlm.config["text_config"]["num_hidden_layers"]
+    vlm.save_lora(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert settings["r"] == 4 and settings["lora_alpha"] == 8
+
+
+def test_detector_keeps_its_shape_and_weights(tmp_path, clips):
+    torch.manual_seed(0)
+    detector = ToyDetector(5, 8, 16).eval()
+    detector.save(tmp_path)
+    assert_close(ToyDetector.load(tmp_path).features(clips), detector.features(clips))
+    assert "not I3D" in detector.name
