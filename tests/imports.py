@@ -1,7 +1,9 @@
-"""Which modules of vans a notebook uses, directly or through others: read from the sources, nothing runs."""
+"""Which modules and parameters of vans stand behind a module or notebook: read from the sources, nothing runs."""
 
 import ast
+import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -19,23 +21,44 @@ PLUMBING = {
     "vans/setup.py",
     "vans/typed.py",
 }
+# The toy world's generator: its product is data/, a dependency of its own.
+PLUMBING |= {"vans/data/toy_sources.py"}
 
 
-def of_notebook(path: Path, root: Path, leave_out: tuple[str, ...] = ()) -> set[str]:
-    """All modules of vans behind a notebook, as paths relative to ``root``.
-
-    Left out, with what only they use: plumbing and modules in the folders ``leave_out``.
-    """
+def of_notebook(path: Path, root: Path) -> set[str]:
+    """The modules of vans that a notebook imports itself, as paths relative to ``root``."""
     notebook = nbformat.read(path, as_version=4)
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    todo = [module for source in sources for module in _imported(ast.parse(source), "", root)]
-    seen: set[str] = set()
+    return {module for source in sources for module in _imported(ast.parse(source), "", root)}
+
+
+def behind(modules: Iterable[str], root: Path) -> set[str]:
+    """The modules and everything of vans that they import; without plumbing and empty packages."""
+    todo, seen = list(modules), set()
     while todo:
         module = todo.pop()
-        if module not in seen and module not in PLUMBING and not covered(module, leave_out):
+        if module in seen or module in PLUMBING:
+            continue
+        names = _imports_of(module, root)
+        if names is not None:
             seen.add(module)
-            todo += _imported(ast.parse((root / module).read_text(encoding="utf-8")), module, root)
+            todo += names
     return seen
+
+
+@cache
+def _imports_of(module: str, root: Path) -> set[str] | None:
+    """What a module imports of vans; None if it is empty but for a docstring."""
+    tree = ast.parse((root / module).read_text(encoding="utf-8"))
+    if all(isinstance(node, ast.Expr) for node in tree.body):
+        return None
+    return _imported(tree, module, root)
+
+
+def sections(modules: Iterable[str], root: Path) -> set[str]:
+    """The sections of params.yaml that modules name: ``params.clip`` gives clip."""
+    texts = [(root / module).read_text(encoding="utf-8") for module in modules]
+    return {name for text in texts for name in re.findall(r"\bparams\.(\w+)", text)}
 
 
 def covered(module: str, deps: Iterable[str]) -> bool:

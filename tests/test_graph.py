@@ -1,5 +1,6 @@
 """dvc.yaml against the code: the grid's cells, the modules and the parameters that each stage uses."""
 
+import dataclasses
 import re
 from typing import Any
 
@@ -14,9 +15,18 @@ ROOT = smoke.ROOT
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = load(ROOT)
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-# Drawing and printing: an executed notebook is nobody's dependency, so only the tables' stages need them.
-PICTURES = ("vans/show",)
-DRAWS = ("benchmarks", "ablations")
+# What writes a stage's outputs. The rest of its notebook looks at them: an executed notebook is nobody's input.
+WRITERS = {
+    "curate": ["vans/data/curate.py"],
+    "base": ["vans/train/base.py"],
+    "sft": ["vans/train/sft.py"],
+    "stage1": ["vans/train/stage1.py"],
+    "stage2": ["vans/train/stage2.py"],
+    "all_in_one": ["vans/train/all_in_one.py"],
+    "evaluate": ["vans/predict.py", "vans/evaluate/run.py"],
+}
+# Sections that a module behind the stage names for another stage.
+OTHERS = {"stage2": {"stage1"}, "all_in_one": {"generate"}}
 
 
 def _body(stage: str) -> dict[str, Any]:
@@ -84,21 +94,32 @@ def test_every_notebook_has_its_stage_and_its_stripped_copy():
     assert {f"stripped/{name}.ipynb" for name in used} == set(GRAPH["strip"]["outs"])
     for stage in STAGES:
         assert _body(stage)["deps"][0] == f"stripped/{_notebook(stage)}.ipynb"
-    if NOTEBOOKS:
-        assert used == set(NOTEBOOKS)
+    assert used == set(NOTEBOOKS)
+
+
+def _modules(stage: str) -> set[str]:
+    """What can change the stage's outputs: everything behind its writers, or behind the tables' notebooks."""
+    notebook = imports.of_notebook(NOTEBOOKS[_notebook(stage)], ROOT)
+    assert notebook.issuperset(WRITERS.get(stage, []))
+    return imports.behind(WRITERS.get(stage, notebook), ROOT)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_modules_it_uses_and_on_no_others(stage):
-    if _notebook(stage) not in NOTEBOOKS:
-        pytest.skip(f"no notebook {_notebook(stage)}")
     deps = [dep for dep in _body(stage)["deps"] if dep.startswith("vans/")]
-    leave_out = () if stage in DRAWS else PICTURES
-    used = imports.of_notebook(NOTEBOOKS[_notebook(stage)], ROOT, leave_out)
+    used = _modules(stage)
     missing = sorted(module for module in used if not imports.covered(module, deps))
     idle = sorted(dep for dep in deps if not any(imports.covered(module, [dep]) for module in used))
     assert not missing, "add to its deps in dvc.yaml"
     assert not idle, "remove from its deps in dvc.yaml"
+
+
+@pytest.mark.parametrize("stage", WRITERS)
+def test_a_stage_depends_on_the_parameters_it_uses_and_on_no_others(stage):
+    sections = {field.name for field in dataclasses.fields(PARAMS)} - {"scale"}
+    used = imports.sections(_modules(stage), ROOT) & sections - OTHERS.get(stage, set())
+    listed = {key.replace("scales.${scale}.", "").split(".")[0] for key in _body(stage)["params"]}
+    assert used == listed
 
 
 @pytest.mark.parametrize("stage", STAGES)
