@@ -104,7 +104,9 @@ def test_weights_of_the_real_layout_load_through_the_papers_path(hub, vdm, vlm, 
     assert_close(again.encode(clips), z, rtol=0, atol=0)
     text = ["the cone moves to the left ."] * 2
     sigma = torch.tensor([0.9, 0.3])
-    assert_close(again.velocity(z, sigma, again.embed(text), z[:, :, :3]), vdm.velocity(z, sigma, vdm.embed(text), z[:, :, :3]))
+    assert_close(
+        again.velocity(z, sigma, again.embed(text), z[:, :, :3]), vdm.velocity(z, sigma, vdm.embed(text), z[:, :, :3])
+    )
     assert_close(load_clip(params, nowhere).image(clips), clip.image(clips))
     assert_close(load_clip(params, nowhere).text(text), clip.text(text))
     mine, other = (m.inputs(clips, ["what will happen ?"] * 2, 3.0) for m in (vlm, load_vlm(params, nowhere)))
@@ -112,7 +114,9 @@ def test_weights_of_the_real_layout_load_through_the_papers_path(hub, vdm, vlm, 
     answers = vlm.encode_answers(["[Think] a [/Think]", "[Ans] the cone [/Ans]"])
     silent = load_vlm(params, nowhere)
     silent.system = ""
-    assert_close(silent.log_probs(silent.inputs(clips, ["what will happen ?"] * 2, 3.0), answers), vlm.log_probs(mine, answers))
+    assert_close(
+        silent.log_probs(silent.inputs(clips, ["what will happen ?"] * 2, 3.0), answers), vlm.log_probs(mine, answers)
+    )
 
 
 def test_missing_weights_are_one_clear_line(tmp_path, params):
@@ -208,9 +212,7 @@ def test_samples_follow_the_models_distribution(vlm, clips):
     count = 1500
     answers = vlm.sample(inputs, seeds=[("d", i) for i in range(count)], max_new_tokens=1, temperature=1.0)
     words = answers.ids[:, 0]
-    logp = vlm.log_probs(
-        repeat_prompts(inputs, count), answers
-    )[:, 0]
+    logp = vlm.log_probs(repeat_prompts(inputs, count), answers)[:, 0]
     likely = torch.bincount(words, minlength=len(vlm.tokenizer)).argmax()
     share = (words == likely).float().mean().item()
     p = logp[words == likely][0].exp().item()

@@ -41,6 +41,7 @@ class Machine:
     processes: int = between(1)  # data-parallel workers (GPUs at the paper scale)
     threads: int = between(1)  # CPU threads per worker
     dtype: str = choice("float32", "bfloat16")
+    gradient_checkpointing: bool = choice(True, False)  # recompute activations: less memory, a third more time
     grid: bool = choice(True, False)  # may the ablation grid be trained at this scale?
 
 
@@ -170,6 +171,7 @@ class Stage1:
     group: int = between(2)  # G answers of each prompt
     micro_batch: int = between(1)  # answers of one differentiated forward pass
     lr: float = above(0)
+    warmup: int = between(0)  # steps
     beta: float = between(0)  # weight of the KL to the policy at the start
     clip: float = above(0)
     inner_updates: int = between(1)  # optimiser steps on one rollout
@@ -196,6 +198,7 @@ class Stage2:
     group: int = between(2)
     micro_batch: int = between(1)  # videos of one differentiated forward pass (and of a rollout's)
     lr: float = above(0)
+    warmup: int = between(0)  # steps
     beta: float = between(0)
     clip: float = above(0)
     inner_updates: int = between(1)

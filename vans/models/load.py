@@ -38,6 +38,8 @@ def load_vdm(params, base: Path, tuned: Path | None = None, device="cpu") -> VDM
         vdm.dit = load_dit(tuned)
         if vdm.autocast_dtype is not None:
             vdm.dit.to(vdm.autocast_dtype)
+    if params.machine.gradient_checkpointing:
+        vdm.dit.enable_gradient_checkpointing()
     return vdm.frozen().to(device)
 
 
@@ -56,6 +58,8 @@ def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> V
     vlm = VLM.load(model.repo or Path(base) / "vlm", model.revision, dtype, model.system)
     if adapter is not None:
         vlm.load_lora(adapter)
+    if params.machine.gradient_checkpointing:
+        vlm.checkpoint_activations()
     return vlm.frozen().to(device)
 
 

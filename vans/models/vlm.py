@@ -6,7 +6,7 @@ same distribution: log-probs are of softmax(logits / temperature) with special t
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,20 @@ class VLM:
         self.model.save_pretrained(str(folder), safe_serialization=True)
         for extra in ("README.md",):  # peft's model card names local paths
             (Path(folder) / extra).unlink(missing_ok=True)
+
+    def checkpoint_activations(self) -> VLM:
+        """Recompute the layers' activations in the backward pass (while `training` is set, see `recomputing`)."""
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return self
+
+    @contextmanager
+    def recomputing(self):
+        """transformers checkpoints activations only in train mode; there is no dropout here that this would wake."""
+        self.model.train(getattr(self.model, "is_gradient_checkpointing", False))
+        try:
+            yield
+        finally:
+            self.model.eval()
 
     def frozen(self) -> VLM:
         self.model.eval().requires_grad_(False)

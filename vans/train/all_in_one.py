@@ -22,7 +22,7 @@ from vans.params import load
 from vans.train import stage1, stage2
 from vans.train.feed import batch_ids, clips_of, latents, write_group
 from vans.train.loop import Run, write_curves
-from vans.train.optim import optimizer
+from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollout import WithTensors, frozen_copy, initial_noise, sde_rollout
 from vans.train.save import drop_kept, fingerprint, finish_part, kept_part
 
@@ -73,6 +73,8 @@ def train_both(group: Group, root: str, out: str, vlm: str, vdm: str) -> list[di
     count = s1.group
 
     for step in run.steps(params.all_in_one.steps):
+        for optim, s in ((optims["vlm"], s1), (optims["dit"], s2)):
+            set_lr(optim, schedule(step, params.all_in_one.steps, s.warmup, decay=0.0))
         mine = group.share(batch_ids(ids, step, params.all_in_one.prompts, params.seed, "all_in_one"))
         rows = [triplets.row(i) for i in mine]
         keys = (params.seed, "all_in_one", step)

@@ -82,7 +82,8 @@ def train_vlm(group: Group, root: str, out: str) -> list[dict]:
                 clips_of(triplets, [r["id"] for r in rows], "input"), [r["question"] for r in rows], params.clip.fps
             )
             answers = vlm.encode_answers([answer_text(r["reasoning"], r["caption"]) for r in rows])
-            logp = vlm.log_probs(inputs, answers, suppress=False)
+            with vlm.recomputing():
+                logp = vlm.log_probs(inputs, answers, suppress=False)
             loss = -(logp.sum(1) / answers.mask.sum(1)).sum() / len(mine)  # mean over answers of the mean over tokens
             loss.backward()
             total += loss.item()

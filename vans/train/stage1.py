@@ -27,7 +27,7 @@ from vans.parallel import Group, launch
 from vans.params import load
 from vans.train.feed import batch_ids, clips_of, latents, write_group
 from vans.train.loop import Run, write_curves
-from vans.train.optim import optimizer
+from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollout import WithTensors, frozen_copy, render_captions
 from vans.train.save import drop_kept, fingerprint, finish_part, kept_part
 
@@ -90,6 +90,7 @@ def train_vlm(group: Group, root: str, out: str, name: str, reward: str, vlm: st
     run = Run(name, settings, group, {"vlm": policy.model}, {"vlm": optim}, Path(root), s.checkpoint_every)
 
     for step in run.steps(s.steps):
+        set_lr(optim, schedule(step, s.steps, s.warmup, decay=0.0))
         mine = group.share(batch_ids(ids, step, s.prompts, params.seed, "stage1"))
         rows = [triplets.row(i) for i in mine]
         keys = (params.seed, "stage1", step)
@@ -155,7 +156,8 @@ def grpo_updates(policy, reference, inputs, answers, advantages, s, optim, train
         optim.zero_grad()
         clipped = kl_sum = 0.0
         for part, chunk, old_logp, ref_logp in zip(parts, chunks, old, ref, strict=True):
-            logp = policy.log_probs(*part, s.temperature)
+            with policy.recomputing():
+                logp = policy.log_probs(*part, s.temperature)
             terms, ratio, fraction = core.clipped_objective(
                 logp, old_logp, advantages[chunk].to(device), s.clip, mask[chunk]
             )

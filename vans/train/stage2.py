@@ -28,7 +28,7 @@ from vans.parallel import Group, launch
 from vans.params import load
 from vans.train.feed import batch_ids, clips_of, latents, write_group
 from vans.train.loop import Run, write_curves
-from vans.train.optim import optimizer
+from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollout import Trajectories, WithTensors, frozen_copy, initial_noise, sde_rollout
 from vans.train.save import drop_kept, fingerprint, finish_part, kept_part
 from vans.train.stage1 import check_batch
@@ -87,6 +87,7 @@ def train_vdm(
     run = Run(name, settings, group, {"dit": policy.dit}, {"dit": optim}, Path(root), s.checkpoint_every)
 
     for step in run.steps(s.steps):
+        set_lr(optim, schedule(step, s.steps, s.warmup, decay=0.0))
         mine = group.share(batch_ids(ids, step, s.prompts, params.seed, "stage2"))
         rows = [triplets.row(i) for i in mine]
         keys = (params.seed, "stage2", step)
