@@ -66,7 +66,7 @@ class Curate:
     min_segment: float = above(0)  # s
     codec: str = choice("raw", "h264")
     annotator: str = choice("rules")
-    flowery: float = between(0, 1)  # share of captions in the flowery wording
+    flowery: float = between(0, 1)  # toy world: share of flowery training captions; held-out ones are plain
     rl: int = between(0)  # triplets of the RL subset
     shot_threshold: float = above(0)
 

@@ -113,7 +113,8 @@ def triplets_of(record: Record, params: Any, ledger: Ledger) -> list[Made]:
         name = id_of(record, first.segment.id, second.segment.id)
         request = Request(name, record.kind, record.topic, first.segment.label, second.segment.label, texts)
         try:
-            written = ANNOTATORS[params.curate.annotator](request, params.seed, params.curate.flowery)
+            flowery = params.curate.flowery if record.split == "train" else 0.0
+            written = ANNOTATORS[params.curate.annotator](request, params.seed, flowery)
         except Refused as reason:
             ledger.drop("pair", name, str(reason))
             continue
