@@ -1,0 +1,388 @@
+"""The training loops on tiny models: what moves, what does not, and that the way of computing changes nothing.
+
+One small root (toy world, base models and SFT of two steps each) is made once for the module. Untrained models
+write no well-formed answers, so rewards and answers are put in where a test needs groups that differ.
+"""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tests import smoke
+from vans.data import world
+from vans.data.curate import curate
+from vans.data.triplets import Triplets
+from vans.errors import UserError
+from vans.grpo import rewards
+from vans.models.load import load_vdm, load_vlm
+from vans.parallel import Group, launch
+from vans.params import load
+from vans.rng import noise
+from vans.train import all_in_one, base, rollout, sft, stage1, stage2
+from vans.train.feed import batch_ids, clips_of
+from vans.train.rollout import WithTensors, frozen_copy, initial_noise, render_captions, sde_rollout
+
+SFT = Path("models/sft")
+ALONE = Group(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A repository's data and models at smoke size, SFT included."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("root")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copyfile(smoke.ROOT / name, folder / name)
+    smoke.shrink(folder / "params.yaml")
+    params = load(folder)
+    world.generate(folder / "data", params.world)
+    curate(folder / "data", folder / "triplets", params)
+    base.train(folder, folder / "models/base", folder / "curves/base")
+    sft.train(folder, folder / "models/sft", folder / "curves/sft")
+    return folder
+
+
+@pytest.fixture
+def seen(monkeypatch) -> dict:
+    """The models that a trainer has loaded, kept for looking at them afterwards: "vlm" and "vdm"."""
+    kept: dict = {}
+
+    def keeper(kind, function):
+        def load_and_keep(*args, **kwargs):
+            kept[kind] = function(*args, **kwargs)
+            return kept[kind]
+
+        return load_and_keep
+
+    for module in (sft, stage1, stage2, all_in_one):
+        monkeypatch.setattr(module, "load_vlm", keeper("vlm", load_vlm))
+        monkeypatch.setattr(module, "load_vdm", keeper("vdm", load_vdm))
+    return kept
+
+
+@pytest.fixture
+def graded(monkeypatch) -> None:
+    """Rewards that differ within every group (untrained models would earn 0 throughout)."""
+
+    def score(_, names):
+        return {name: torch.arange(8.0).view(2, 4) % 3 + number for number, name in enumerate(names)}
+
+    monkeypatch.setattr(rewards, "score", score)
+
+
+def change(root: Path, tmp_path: Path, **sections: dict) -> Path:
+    """Another root with the same data and models (links) and other parameters: section -> keys."""
+    other = tmp_path / "root"
+    other.mkdir()
+    for name in ("dvc.yaml", "triplets", "cache"):
+        (other / name).symlink_to(root / name)
+    (other / "models").mkdir()
+    for name in ("base", "sft"):
+        (other / "models" / name).symlink_to(root / "models" / name)
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    for section, keys in sections.items():
+        tree["scales"]["tiny"][section] |= keys
+    (other / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    return other
+
+
+def tensors(module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def same(a: dict, b: dict) -> list[str]:
+    """Names of the tensors that are equal to the bit."""
+    assert a.keys() == b.keys()
+    return [name for name in a if torch.equal(a[name], b[name])]
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def dit(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+
+
+# ---- what moves and what does not ----------------------------------------------------------------------------
+def test_sft_moves_the_adapter_and_the_dit_and_nothing_else(root, tmp_path, seen):
+    other = change(root, tmp_path)
+    sft.train(other, other / "models/again", other / "curves/sft")
+    params, folder = load(root), root / "models/base"
+    before = tensors(load_vlm(params, folder).model)
+    after = {n.removeprefix("base_model.model."): p for n, p in tensors(seen["vlm"].model).items()}
+    plain = {n.replace(".base_layer", ""): p for n, p in after.items() if "lora_" not in n}
+    assert len(same(before, plain)) == len(before)
+    lora_b = {n: p for n, p in after.items() if "lora_B" in n}
+    assert lora_b and all(p.abs().sum() > 0 for p in lora_b.values())  # B starts at 0
+    was, now = load_vdm(params, folder), seen["vdm"]
+    assert same(tensors(was.dit), tensors(now.dit)) == []
+    for part in ("vae", "text_encoder"):
+        assert len(same(tensors(getattr(was, part)), tensors(getattr(now, part)))) == len(tensors(getattr(was, part)))
+
+
+def test_stage1_moves_the_adapter_alone(root, tmp_path, seen, graded):
+    other = change(root, tmp_path)
+    stage1.train(other, other / "models/new", other / "curves/s", "full", SFT, SFT)
+    before = load_vlm(load(root), root / "models/base", root / "models/sft/vlm")
+    start, end = tensors(before.model), tensors(seen["vlm"].model)
+    moved = set(start) - set(same(start, end))
+    assert moved == {name for name in start if "lora_" in name}
+    painter = load_vdm(load(root), root / "models/base", root / "models/sft/vdm")
+    for part in ("dit", "vae", "text_encoder"):
+        was, now = tensors(getattr(painter, part)), tensors(getattr(seen["vdm"], part))
+        assert len(same(was, now)) == len(was)
+    saved = adapter(other / "models/new/vlm")
+    assert same(saved, adapter(root / "models/sft/vlm")) == []
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_stage2_moves_the_dit_alone(root, tmp_path, seen, graded, lora_rank):
+    other = change(root, tmp_path, stage2={"lora_rank": lora_rank})
+    stage2.train(other, other / "models/new", other / "curves/s", "full", SFT, SFT)
+    was = load_vdm(load(root), root / "models/base", root / "models/sft/vdm")
+    start, end = dit(root / "models/sft/vdm"), dit(other / "models/new/vdm")
+    stayed = set(same(start, end))
+    if lora_rank == 0:
+        assert stayed == set()
+    else:  # a LoRA is merged into the matrices of attention and feed-forward layers; the rest stays
+        matrices = {n for n in start if "blocks." in n and n.endswith(".weight") and start[n].ndim == 2}
+        assert set(start) - stayed == matrices
+    for part in ("vae", "text_encoder"):
+        before, after = tensors(getattr(was, part)), tensors(getattr(seen["vdm"], part))
+        assert len(same(before, after)) == len(before)
+    anchor = load_vlm(load(root), root / "models/base", root / "models/sft/vlm")
+    assert len(same(tensors(anchor.model), tensors(seen["vlm"].model))) == len(tensors(anchor.model))
+
+
+def test_all_in_one_moves_both(root, tmp_path, monkeypatch):
+    graded = torch.arange(8.0).view(2, 4) % 3
+    monkeypatch.setattr(all_in_one, "pair_rewards", lambda *a: dict.fromkeys(a[-1], graded))
+    other = change(root, tmp_path)
+    history = all_in_one.train(other, other / "models/both", other / "curves/a", SFT, SFT)
+    assert same(adapter(other / "models/both/vlm"), adapter(root / "models/sft/vlm")) == []
+    assert same(dit(other / "models/both/vdm"), dit(root / "models/sft/vdm")) == []
+    for name in ("vlm", "vdm"):
+        assert all(row[f"{name}_ratio_first"] == 0 for row in history)
+        assert all(row[f"{name}_ratio_last"] > 0 for row in history)
+
+
+# ---- ratio ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("micro_batch", [3, 8])
+def test_ratio_is_one_at_the_first_update_and_not_at_the_second(root, tmp_path, graded, micro_batch):
+    other = change(root, tmp_path, stage1={"micro_batch": micro_batch}, stage2={"micro_batch": micro_batch})
+    first = stage1.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
+    second = stage2.train(other, other / "models/b", other / "curves/b", "full", SFT, SFT)
+    for history in (first, second):
+        assert [row["ratio_first"] for row in history] == [0.0] * len(history)
+        assert all(row["ratio_last"] > 0 for row in history)
+        assert history[0]["kl"] >= 0 and history[-1]["kl"] > 0
+
+
+def test_groups_with_equal_rewards_change_nothing_and_are_counted(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(rewards, "score", lambda _, names: {name: torch.ones(2, 4) for name in names})
+    other = change(root, tmp_path, stage1={"steps": 1, "beta": 0.0, "inner_updates": 1})
+    history = stage1.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
+    assert history[0]["equal_groups"] == 1 and history[0]["grad_norm"] == 0
+    assert len(same(adapter(other / "models/a/vlm"), adapter(root / "models/sft/vlm"))) > 0
+
+
+# ---- accumulation --------------------------------------------------------------------------------------------
+class Gradients:
+    """In the place of an optimiser: keeps the gradients, changes nothing."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def zero_grad(self):
+        for p in self.weights:
+            p.grad = None
+
+    def step(self):
+        self.kept = [p.grad.clone() for p in self.weights]
+
+
+def settings(**keys) -> SimpleNamespace:
+    common = {"inner_updates": 1, "grad_clip": 1e9, "clip": 0.2, "beta": 0.5, "temperature": 1.0}
+    return SimpleNamespace(**{**common, **keys})
+
+
+def test_stage1_accumulation_of_8_by_1_is_1_by_8(root):
+    params, triplets = load(root), Triplets(root / "triplets")
+    policy = load_vlm(params, root / "models/base", root / "models/sft/vlm")
+    for name, p in policy.model.named_parameters():
+        p.requires_grad_("lora_" in name)
+    weights = [p for p in policy.model.parameters() if p.requires_grad]
+    start = WithTensors(policy.model, {n: p * 0.5 for n, p in frozen_copy(policy.model).items()})  # a KL to feel
+    ids = triplets.select(split="train", limit=2)
+    inputs = policy.inputs(
+        clips_of(triplets, ids, "input"), [triplets.row(i)["question"] for i in ids], params.clip.fps
+    )
+    answers = policy.sample(inputs, seeds=[(i, g) for i in ids for g in range(4)], max_new_tokens=12, temperature=1.0)
+    assert len(set(answers.mask.sum(1).tolist())) > 1 or answers.mask.all()  # lengths may differ
+    answers.mask[1, 5:] = 0
+    found = {}
+    for size in (1, 2, 8):
+        optim = Gradients(weights)
+        advantages = torch.tensor([1.0, -1.0, 0.5, 0.0, 2.0, -0.5, 0.1, -0.2])
+        s = settings(micro_batch=size, group=4)
+        stats = stage1.grpo_updates(policy, start, inputs, answers, advantages, s, optim, weights, ALONE)
+        found[size] = (optim.kept, stats["kl"], stats["grad_norm"])
+    for size in (1, 2):
+        torch.testing.assert_close(found[size][0], found[8][0], rtol=1e-3, atol=1e-6)
+        assert found[size][1:] == pytest.approx(found[8][1:], rel=1e-4)
+    assert found[8][1] > 0 and found[8][2] > 0
+
+
+def rolled_out(root: Path, micro_batch: int):
+    """A VDM that trains, and 8 trajectories of 3 steps: (policy, weights, trajectories, text, reference)."""
+    params, triplets = load(root), Triplets(root / "triplets")
+    policy = load_vdm(params, root / "models/base", root / "models/sft/vdm")
+    policy.dit.requires_grad_(True)
+    weights = list(policy.dit.parameters())
+    ids = triplets.select(split="train", limit=2)
+    repeat = [0] * 4 + [1] * 4
+    with torch.no_grad():
+        text = policy.embed(["the ball moves to the left .", "the box fades out of sight ."])[repeat]
+    context = policy.pick_references(policy.encode(clips_of(triplets, ids, "input")))[repeat]
+    shape = policy.latent_shape(params.clip.frames, params.clip.height, params.clip.width)
+    start = WithTensors(policy.dit, {n: p * 0.9 for n, p in frozen_copy(policy.dit).items()})
+    names = [f"{i}/{g}" for i in ids for g in range(4)]
+    trajectories = sde_rollout(
+        policy,
+        text,
+        context,
+        initial_noise(shape, ids, 4, False, "test"),
+        names,
+        ("test",),
+        steps=3,
+        trained=0,
+        eta=0.7,
+        guidance=1.0,
+        negative=None,
+        micro_batch=micro_batch,
+        frozen=start,
+    )
+    return policy, weights, trajectories, text, context
+
+
+def test_stage2_accumulation_of_8_by_1_is_1_by_8(root):
+    found = {}
+    for size in (1, 8):
+        policy, weights, trajectories, text, context = rolled_out(root, size)
+        optim = Gradients(weights)
+        advantages = torch.tensor([1.0, -1.0, 0.5, 0.0, 2.0, -0.5, 0.1, -0.2])
+        s = settings(micro_batch=size, guidance=1.0, guidance_grad="both", noise_level=0.7)
+        stats = stage2.grpo_updates(policy, trajectories, text, context, None, advantages, s, optim, weights, ALONE)
+        assert stats["ratio_first"] == 0
+        found[size] = (optim.kept, stats["kl"], stats["grad_norm"])
+    for one, other in zip(found[1][0], found[8][0], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-5)
+    assert found[1][1:] == pytest.approx(found[8][1:], rel=1e-3)
+    assert found[8][1] > 0 and found[8][2] > 0
+
+
+# ---- processes -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("stage", ["sft", "stage1", "stage2"])
+def test_two_processes_equal_one(root, tmp_path, monkeypatch, stage):
+    """Same samples, same rewards, same averaged gradient, and weights that have moved the same way."""
+    monkeypatch.setenv("PYTHONPATH", str(smoke.ROOT))
+    histories, ends = [], []
+    for processes in (1, 2):
+        (tmp_path / str(processes)).mkdir()
+        other = change(
+            root,
+            tmp_path / str(processes),
+            machine={"processes": processes},
+            stage1={"beta": 0.5, "clip": 0.2},
+            stage2={"micro_batch": 4, "lr": 1e-3, "steps": 1},
+        )
+        machine, out = load(other).machine, other / "new"
+        arguments = {"root": str(other), "out": str(out)}
+        if stage == "sft":
+            history = launch("vans.train.sft:train_vlm", machine, **arguments)
+        elif stage == "stage1":
+            arguments |= {"name": "stage1/test", "reward": "no_v1", "vlm": str(SFT), "vdm": str(SFT)}
+            history = launch("tests.ranks:stage1_by_length", machine, **arguments)
+        else:
+            arguments |= {"name": "stage2/test", "reward": "full", "vlm": str(SFT), "vdm": str(SFT)}
+            history = launch("vans.train.stage2:train_vdm", machine, **arguments, captions="ground_truth")
+        histories.append(history)
+        ends.append(dit(out) if stage == "stage2" else adapter(out))
+    for one, two in zip(*histories, strict=True):
+        columns = [c for c in ("loss", "reward", "reward_std", "t1", "v2", "c2", "kl", "grad_norm") if c in one]
+        assert len(columns) >= 2 and one["grad_norm"] > 0
+        for column in columns:
+            assert two[column] == pytest.approx(one[column], rel=5e-3, abs=1e-6), column
+    start = dit(root / SFT / "vdm") if stage == "stage2" else adapter(root / SFT / "vlm")
+    if stage == "sft":  # SFT starts from B = 0 and a seeded A: what it makes is compared itself
+        start = {name: torch.zeros_like(p) for name, p in start.items()}
+    one, two = (torch.cat([(end[n] - start[n]).flatten() for n in start]) for end in ends)
+    assert one.norm() > 0 and torch.cosine_similarity(one, two, dim=0) > 0.99
+
+
+def test_prompts_that_processes_cannot_share_are_refused_before_anything_is_loaded(root, tmp_path):
+    other = change(root, tmp_path, machine={"processes": 2}, stage1={"prompts": 3})
+    with pytest.raises(UserError, match=r"stage1\.prompts is 3.*multiple of machine\.processes"):
+        stage1.train(other, other / "models/new", other / "curves/x", "full", SFT, SFT)
+    assert not (other / "models/new").exists()
+
+
+# ---- rollouts ------------------------------------------------------------------------------------------------
+def test_the_last_step_is_not_stochastic_and_not_trained_on(root):
+    policy, _, trajectories, text, context = rolled_out(root, 8)
+    assert trajectories.old_logp.shape == (8, 2)  # three steps, two of them stochastic
+    assert len(trajectories.states) == 3 and len(trajectories.sigmas) == 3
+    assert trajectories.sigmas[-1] > 0
+    assert {state.dtype for state in trajectories.states} == {torch.float32}
+    start = trajectories.states[0]
+    common: dict = {"eta": 0.7, "guidance": 1.0, "negative": None, "micro_batch": 8}
+    with pytest.raises(ValueError, match="the last step is not stochastic"):
+        sde_rollout(policy, text, context, start, ["a"] * 8, ("k",), steps=3, trained=3, **common)
+
+
+def test_a_window_of_steps_is_trained_from_the_noisy_end(root, tmp_path, graded):
+    other = change(root, tmp_path, stage2={"train_steps": 1, "steps": 1})
+    history = stage2.train(other, other / "models/b", other / "curves/b", "full", SFT, SFT)
+    assert history[0]["ratio_first"] == 0 and history[0]["grad_norm"] > 0
+
+
+def test_each_video_of_a_group_has_its_own_noise():
+    own = initial_noise((2, 3), ["a", "b"], 3, False, "k")
+    shared = initial_noise((2, 3), ["a", "b"], 3, True, "k")
+    assert len({tuple(row.flatten().tolist()) for row in own}) == 6
+    assert torch.equal(shared[0], shared[2]) and not torch.equal(shared[0], shared[3])
+    assert torch.equal(own[3:], initial_noise((2, 3), ["b"], 3, False, "k"))  # whatever else is in the batch
+
+
+def test_rendering_in_one_batch_shows_what_one_by_one_shows(root):
+    params = load(root)
+    vdm = load_vdm(params, root / "models/base", root / "models/sft/vdm")
+    size = (params.clip.frames, params.clip.height, params.clip.width)
+    shape = vdm.latent_shape(*size)
+    reference = vdm.pick_references(noise(shape, ["seen"], "test"))
+    s = SimpleNamespace(share_noise=False, render_distinct=True, render_steps=3, guidance=1.0)
+    captions = [["the ball fades out of sight .", None, "the ball fades out of sight .", "the box hops ."]]
+    together = render_captions(vdm, captions, reference, ["p"], ("k",), s, shape, size, None)
+    assert together.distinct == 2 and together.mask.tolist() == [True, False, True, True]
+    assert torch.equal(together.clips[0], together.clips[2])  # equal words, one render
+    assert not together.clips[1].any()
+    alone = render_captions(vdm, [[captions[0][0]]], reference, ["p"], ("k",), s, shape, size, None)
+    assert (alone.clips[0].int() - together.clips[0].int()).abs().max() <= 1
+    s.render_distinct = False
+    apart = render_captions(vdm, captions, reference, ["p"], ("k",), s, shape, size, None)
+    assert apart.distinct == 3 and not torch.equal(apart.clips[0], apart.clips[2])
+
+
+def test_batches_go_through_all_ids_once_an_epoch_and_depend_on_the_step_alone():
+    ids = [str(i) for i in range(10)]
+    epochs = [i for step in range(5) for i in batch_ids(ids, step, 4, "key")]
+    assert sorted(epochs[:10]) == sorted(ids) and sorted(epochs[10:]) == sorted(ids)
+    assert epochs[:10] != epochs[10:]
+    assert batch_ids(ids, 3, 4, "key") == epochs[12:16]
+    assert rollout.noise((2,), ["a"], "k").equal(noise((2,), ["b", "a"], "k")[1:])
