@@ -6,8 +6,9 @@ INSTALLED := .venv/.installed
 .PHONY: repro test lab data setup requirements
 .DEFAULT_GOAL := repro
 
-## everything: environment, data, the whole graph, the tables
+## everything: environment, data, the main chain and its table first, then the whole graph, the tables
 repro: data
+	dvc repro benchmarks
 	dvc repro $$(vans targets)
 	@vans summary
 
