@@ -70,6 +70,7 @@ def test_texts_are_true_and_questions_do_not_tell_the_answer(toy):
         shape, event = read(row.target_sentence)
         assert event in world.caption_events(row.caption)
         assert (len(world.caption_events(row.caption)) == 2) == (row.style == "flowery")
+        assert not (row.style == "flowery" and (row.rl or row.split == "test")), "references for the eye are plain"
         assert shape in row.caption.split()
         assert set(f"{row.question} {row.reasoning} {row.caption}".split()) <= words
         assert not any(wording in row.question for wording in world.PLAIN[event])

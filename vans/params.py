@@ -211,7 +211,7 @@ class Stage2:
     share_noise: bool = choice(True, False)
     lora_rank: int = between(0)  # 0: the whole DiT trains
     anchor_threshold: float = between(0, 1)  # ROUGE-L that an anchor caption must reach
-    anchor_attempts: int = between(1)  # samples before the best one is taken
+    anchor_attempts: int = between(1)  # samples before the prompt is given up
     keep_groups: int = between(1)
     checkpoint_every: int = between(1)
 

@@ -149,8 +149,11 @@ def id_of(record: Record, first: str, second: str) -> str:
 
 
 def mark_rl(rows: list[dict], count: int, seed: int) -> None:
-    """Set rl on `count` training rows, half of them procedural where there are enough of both kinds."""
-    train = [r for r in rows if r["split"] == "train"]
+    """Set rl on `count` training rows, half of them procedural where there are enough of both kinds.
+
+    A caption that leaves open what is to be seen (a flowery one) is no reference for a video: it is not taken.
+    """
+    train = [r for r in rows if r["split"] == "train" and r["style"] != "flowery"]
     train.sort(key=lambda r: Draw(seed, "rl", r["id"]).below(2**62))
     procedural, predictive = ([r for r in train if r["kind"] == k] for k in ("procedural", "predictive"))
     first = min(len(procedural), max(count - count // 2, count - len(predictive)))

@@ -6,7 +6,8 @@ Each step: one anchor caption of each prompt (thrown away and sampled again whil
 G stochastic trajectories of each, rewards of the G videos, and `inner_updates` clipped updates over all trained steps.
 
 Deviations from the paper
-1. When `anchor_attempts` samples all fall below the threshold, the best of them is used (the paper does not say).
+1. When `anchor_attempts` samples all fall below the threshold, the prompt has no anchor: its group gets advantage 0
+   and is counted (the paper does not say what happens then).
 2. Guidance: rollout and update use the same guided velocity; `guidance_grad` says which branches are differentiated.
 3. `train_steps` may train on a window of steps from the noisy end; 0 is the paper's: all stochastic steps.
 4. `captions="ground_truth"` (the ablation "VDM only") takes the true caption for the anchor: no VLM is involved.
@@ -94,9 +95,9 @@ def train_vdm(
 
         # 1. one anchor caption of each prompt
         if anchor is None:
-            texts, resampled = [r["caption"] for r in rows], 0.0
+            texts, accepted, resampled = [r["caption"] for r in rows], torch.ones(len(mine), dtype=torch.bool), 0.0
         else:
-            texts, resampled = anchor.captions(mine, keys)
+            texts, accepted, resampled = anchor.captions(mine, keys)
 
         # 2. G stochastic trajectories of each, in one rollout
         repeat = [p for p in range(len(mine)) for _ in range(s.group)]
@@ -129,6 +130,7 @@ def train_vdm(
         scored = rewards.score(rollout, terms)
         total = rewards.combine(scored, weights)
         advantages, equal = core.group_advantages(total)
+        advantages = advantages.masked_fill(~accepted[:, None], 0.0)
 
         # 4. clipped updates on this rollout
         stats = grpo_updates(
@@ -154,6 +156,7 @@ def train_vdm(
             equal_groups=equal.float().mean(),
             motion=motion_energy(clips),
             anchors_resampled=resampled,
+            anchors_missing=(~accepted).float().mean(),
             **stats,
         )
     return finish_part(root, name, run, group, out, save)
@@ -234,11 +237,11 @@ class Anchor:
     def __init__(self, params, vlm, triplets: Triplets):
         self.params, self.vlm, self.triplets = params, vlm, triplets
 
-    def captions(self, ids: list[str], keys: tuple) -> tuple[list[str], float]:
-        """One caption of each prompt, and the share of samples that were thrown away.
+    def captions(self, ids: list[str], keys: tuple) -> tuple[list[str], torch.Tensor, float]:
+        """One caption of each prompt, whether it is accepted [P] bool, and the share of samples thrown away.
 
         ROUGE-L with the true caption below `anchor_threshold`: sampled again, at most `anchor_attempts` times in
-        all; then the best of them.
+        all; then the best of them is given back as not accepted.
         """
         s, g = self.params.stage2, self.params.generate
         best: dict[str, tuple[float, str]] = dict.fromkeys(ids, (-1.0, ""))
@@ -262,4 +265,5 @@ class Anchor:
             for i, row, answer in zip(todo, rows, answers.texts, strict=True):
                 caption = rewards.parse_answer(answer)[1] or ""
                 best[i] = max(best[i], (rewards.rouge_l(caption, row["caption"]), caption))
-        return [best[i][1] for i in ids], (drawn - len(ids)) / max(drawn, 1)
+        accepted = torch.tensor([best[i][0] >= s.anchor_threshold for i in ids])
+        return [best[i][1] for i in ids], accepted, (drawn - int(accepted.sum())) / max(drawn, 1)
