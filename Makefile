@@ -16,7 +16,7 @@ repro: data
 test: setup
 	ruff check .
 	mypy
-	pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
 ## the notebooks in JupyterLab
 lab: setup

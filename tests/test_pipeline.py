@@ -25,8 +25,7 @@ def clones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("clones")
     first = smoke.clone(folder / "first")
     second = smoke.clone(folder / "elsewhere" / "second")
-    for root in (first, second):
-        smoke.dvc(root, "repro", "benchmarks")
+    smoke.run_in_each([first, second], sys.executable, "-m", "dvc", "repro", "benchmarks")
     return first, second
 
 
