@@ -159,3 +159,39 @@ def test_nothing_published_yet_is_said(tmp_path, monkeypatch, capsys):
     (tmp_path / "dvc.yaml").touch()
     report.show_comparison()
     assert "no published tables yet" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------------- answer
+@pytest.mark.parametrize("content", [None, b"", b"not a video"], ids=["missing", "empty", "text"])
+def test_a_video_that_cannot_be_read_is_one_line(tmp_path, content):
+    path = tmp_path / "input.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    said = smoke.vans(smoke.ROOT, "answer", str(path), "what happens next ?", "-o", str(tmp_path / "a.mp4"), code=1)
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("vans: ") and "input.mp4" in last and "Traceback" not in said
+    assert not (tmp_path / "a.mp4").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ make
+def _make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy2(smoke.ROOT / name, folder / name)
+    command = ["make", "--no-print-directory", "setup", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_an_old_python_is_named(tmp_path):
+    old = tmp_path / "oldpython"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.1" && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    done = _make(tmp_path, f"PYTHON={old}")
+    assert done.returncode != 0 and not (tmp_path / ".venv").exists()
+    assert "vans needs Python 3.11 or later; this is Python 3.9.1" in done.stdout
+
+
+def test_set_up_is_done_once(tmp_path):
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/.installed").touch()
+    done = _make(tmp_path)
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout
