@@ -17,10 +17,10 @@ BEGIN, END = "<!-- results: begin (written by `vans publish`) -->", "<!-- result
 
 
 def show_tables(published: bool = False) -> None:
-    """Print the Markdown tables of results/ (or docs/results/)."""
-    folder = _folder(published)
-    for path in _tables(folder):
-        print(path.read_text(encoding="utf-8").strip() + "\n")
+    """Print the Markdown tables of results/ (or docs/results/), without their protocol."""
+    for path in _tables(_folder(published)):
+        print(short(path.read_text(encoding="utf-8")))
+        print(f"\n(protocol, metrics and warnings: {path})\n")
 
 
 def show_comparison() -> None:
@@ -55,7 +55,7 @@ def publish() -> None:
     for name in [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES] + [*PICTURES]:
         if (root / "results" / name).exists():
             shutil.copyfile(root / "results" / name, target / name)
-    text = "\n\n".join(path.read_text(encoding="utf-8").strip() for path in tables)
+    text = "\n\n".join(section(path.read_text(encoding="utf-8"), f"docs/results/{path.name}") for path in tables)
     readme = root / "README.md"
     atomic_write_text(readme, fill(readme.read_text(encoding="utf-8"), text))
     print(f"published in docs/results/ and README.md: {', '.join(path.stem for path in tables)}")
@@ -67,6 +67,17 @@ def fill(readme: str, text: str) -> str:
         raise UserError(f"README.md: needs one line `{BEGIN}` and after it one line `{END}`")
     head, rest = readme.split(BEGIN)
     return f"{head}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
+
+
+def short(text: str) -> str:
+    """A table's Markdown up to its protocol."""
+    return text.split("\n## Protocol")[0].strip()
+
+
+def section(text: str, link: str) -> str:
+    """A table's Markdown as a section of the README: shorter, headings two levels down, a link to the whole."""
+    lines = [f"##{line}" if line.startswith("#") else line for line in short(text).splitlines()]
+    return "\n".join(lines) + f"\n\nProtocol, metrics and warnings: [{link}]({link})."
 
 
 def _folder(published: bool) -> Path:
