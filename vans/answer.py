@@ -17,6 +17,8 @@ from vans.models.load import load_vdm, load_vlm
 from vans.params import find_root, load
 from vans.predict import render, write_answers
 
+ATTEMPTS = 8
+
 
 def answer(video: str | Path, question: str, output: str | Path, arm: str = "main", root: Path | None = None) -> str:
     """Watch `video`, write the caption of what comes next, render it to `output`; shows progress.
@@ -40,10 +42,13 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     began = time.perf_counter()
     print("watching and thinking ...", flush=True)
     writer = load_vlm(params, base, Path(root) / models.vlm / "vlm", device)
-    text = write_answers(params, writer, clip, [question], ["answer"])[0]
-    thinking, caption = parse_answer(text)
-    if caption is None:
-        raise UserError(f"the VLM's answer breaks the template, so there is nothing to render: {text!r}")
+    for attempt in range(ATTEMPTS):  # sampled: an answer that breaks the template is thrown away
+        text = write_answers(params, writer, clip, [question], [f"answer/{attempt}"])[0]
+        thinking, caption = parse_answer(text)
+        if caption is not None:
+            break
+    else:
+        raise UserError(f"{ATTEMPTS} answers of the VLM broke the template, the last one is {text!r}; ask otherwise")
     middle = time.perf_counter()
     print(f"thinking ({middle - began:.1f} s): {thinking}", flush=True)
     painter = load_vdm(params, base, Path(root) / models.vdm / "vdm", device)
