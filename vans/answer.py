@@ -33,7 +33,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     models = grid.arm(params, arm)
     if models.vlm is None or models.vdm is None:
         raise UserError(f"arm {arm!r} has no VLM that could answer a question; use main, stage1 or sft")
-    clip = watch(video, params.clip)
+    clip, fps = watch(video, params.clip)
     if out.suffix.lower() not in media.VIDEO_SUFFIXES:
         raise UserError(f"{out}: the answer is a video; name it .mp4 or .avi")
     base = Path(root) / "models/base"
@@ -43,7 +43,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     print("watching and thinking ...", flush=True)
     writer = load_vlm(params, base, Path(root) / models.vlm / "vlm", device)
     for attempt in range(ATTEMPTS):  # sampled: an answer that breaks the template is thrown away
-        text = write_answers(params, writer, clip, [question], [f"answer/{attempt}"])[0]
+        text = write_answers(params, writer, clip, [question], [f"answer/{attempt}"], fps)[0]
         thinking, caption = parse_answer(text)
         if caption is not None:
             break
@@ -59,8 +59,9 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     return caption
 
 
-def watch(video: str | Path, clip) -> torch.Tensor:
-    """A whole video as one input clip uint8 [1, T, H, W, 3], its pictures evenly spaced over the video."""
+def watch(video: str | Path, clip) -> tuple[torch.Tensor, float]:
+    """A whole video as one input clip uint8 [1, T, H, W, 3], evenly spaced over it, and their rate."""
     source = media.Video(video)
     times = (np.arange(clip.frames) + 0.5) * source.info.duration / clip.frames
-    return torch.from_numpy(source.sample(times, clip.height, clip.width))[None]
+    pictures = torch.from_numpy(source.sample(times, clip.height, clip.width))[None]
+    return pictures, clip.frames / source.info.duration

@@ -88,6 +88,8 @@ def device_of(name: str, rank: int) -> torch.device:
             f"machine.processes asks for GPU {rank}, this machine has {torch.cuda.device_count()}; "
             "lower machine.processes in params.yaml"
         )
+    if name == "cuda":  # as deterministic as its kernels allow; on CPUs everything here is
+        torch.use_deterministic_algorithms(True, warn_only=True)
     return torch.device("cuda", rank) if name == "cuda" else torch.device("cpu")
 
 
@@ -109,6 +111,7 @@ def launch(target: str, machine, **arguments) -> Any:
         spec = {
             "target": target,
             "size": size,
+            "parent": os.getpid(),
             "device": machine.device,
             "threads": machine.threads,
             "store": str(store),
@@ -186,12 +189,12 @@ def _die_with_parent(parent: int) -> None:
             os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
-    if os.getppid() != parent and os.getppid() == 1:
+    if os.getppid() != parent:  # it died while this process was starting
         os._exit(1)
 
 
 def _worker(job: str, rank: str) -> None:
-    _die_with_parent(os.getppid())
+    _die_with_parent(json.loads(Path(job).read_text())["parent"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle; it then ends this process
     spec = json.loads(Path(job).read_text())
     torch.set_num_threads(spec["threads"])

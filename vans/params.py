@@ -186,6 +186,10 @@ class Stage1:
     keep_groups: int = between(1)  # every so many steps one group is kept for the pictures
     checkpoint_every: int = between(1)
 
+    def check(self) -> None:
+        if self.top_p != 1.0:
+            raise ValueError("top_p must be 1.0: log-probabilities are of the whole distribution")
+
 
 @dataclass(frozen=True)
 class Stage2:
@@ -260,6 +264,16 @@ class Params:
     all_in_one: AllInOne = section()
     generate: Generate = section()
     evaluate: Evaluate = section()
+
+    def check(self) -> None:
+        fits: dict[str, Fit] = {f"base.{n}": getattr(self.base, n) for n in ("vae", "clip", "detector", "vdm", "vlm")}
+        fits |= {"sft.vlm": self.sft.vlm, "sft.vdm": self.sft.vdm}
+        for name, fit in fits.items():
+            if fit.batch % self.machine.processes:
+                raise ValueError(
+                    f"{name}.batch is {fit.batch}, which {self.machine.processes} processes cannot share evenly; "
+                    "make it a multiple of machine.processes"
+                )
 
     def resolved(self) -> dict[str, Any]:
         """A plain nested dict (JSON and YAML can hold it), equal for equal parameters."""

@@ -58,7 +58,7 @@ def predict_share(group: Group, root: str, out: str, captions: str, vlm: str | N
     painter = load_vdm(params, base, Path(root) / vdm / "vdm", group.device) if vdm else None
     texts: list[str] = []
     words: list[str] = []
-    videos: list[Tensor] = []
+    suffix = ".avi" if params.curate.codec == "raw" else ".mp4"
     chunks = [ids[i : i + g.batch] for i in range(0, len(ids), g.batch)]
     for chunk in tqdm(chunks, desc="answers", disable=not group.main, mininterval=2, ncols=100):
         clips = clips_of(triplets, chunk, "input")
@@ -72,21 +72,22 @@ def predict_share(group: Group, root: str, out: str, captions: str, vlm: str | N
             found = answers = [""] * len(chunk)
         texts += answers
         words += found
-        videos.append(clips if painter is None else render(params, painter, clips, found, chunk))
-    suffix = ".avi" if params.curate.codec == "raw" else ".mp4"
-    for id, clip in zip(ids, torch.cat(videos) if videos else [], strict=True):
-        media.write(Path(out) / "videos" / f"{id}{suffix}", clip.numpy(), params.clip.fps)
+        films = clips if painter is None else render(params, painter, clips, found, chunk)
+        for id, film in zip(chunk, films, strict=True):
+            media.write(Path(out) / "videos" / f"{id}{suffix}", film.numpy(), params.clip.fps)
     rows_out = group.collect(list(zip(ids, words, texts, strict=True)))
     if group.main:
         table = predictions.captions_csv(*zip(*rows_out, strict=True))
         (Path(out) / predictions.CAPTIONS).write_text(table, encoding="utf-8", newline="")
 
 
-def write_answers(params, vlm, clips: Tensor, questions: list[str], names: list[str]) -> list[str]:
+def write_answers(
+    params, vlm, clips: Tensor, questions: list[str], names: list[str], fps: float | None = None
+) -> list[str]:
     """The VLM's whole answers, one of each question; drawn from (seed, name)."""
     g = params.generate
     answers = vlm.sample(
-        vlm.inputs(clips, questions, params.clip.fps),
+        vlm.inputs(clips, questions, fps or params.clip.fps),
         seeds=[(params.seed, "answer", n) for n in names],
         max_new_tokens=g.max_new_tokens,
         temperature=g.temperature,

@@ -80,7 +80,14 @@ VIDEO = [
     ),
 ]
 ORACLE = [
-    Metric("caption_event", "caption event", "up", "captions that name the true event", digits=1, unit="%"),
+    Metric(
+        "caption_event",
+        "caption event",
+        "up",
+        "captions that may mean the true event (a flowery one fits two)",
+        digits=1,
+        unit="%",
+    ),
     Metric("caption_renderable", "renderable", "up", "captions that name exactly one event", digits=1, unit="%"),
     Metric(
         "video_event",

@@ -79,7 +79,9 @@ class I3D:
     def __init__(self, path: str | Path, sha256: str, device: str | torch.device = "cpu"):
         path = Path(path)
         if not path.exists():
-            raise UserError(f"{path}: the I3D TorchScript is missing; put it there (see README, Evaluation)")
+            raise UserError(
+                f"{path}: the I3D TorchScript is missing; put it there (models.detector.path in params.yaml)"
+            )
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != sha256:
             raise UserError(f"{path}: sha256 is {found}, models.detector.sha256 says {sha256}; not loaded")

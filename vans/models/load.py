@@ -36,8 +36,6 @@ def load_vdm(params, base: Path, tuned: Path | None = None, device="cpu") -> VDM
     vdm = VDM.load(model.repo or Path(base) / "vdm", model.revision, frozen_dtype(params), **vdm_options(params))
     if tuned is not None:
         vdm.dit = load_dit(tuned)
-        if vdm.autocast_dtype is not None:
-            vdm.dit.to(vdm.autocast_dtype)
     if params.machine.gradient_checkpointing:
         vdm.dit.enable_gradient_checkpointing()
     return vdm.frozen().to(device)

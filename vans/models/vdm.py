@@ -61,13 +61,17 @@ class VDM:
 
     @classmethod
     def load(cls, source: str | Path, revision: str | None = None, dtype: torch.dtype | None = None, **options) -> VDM:
-        """From a folder or hub repository in the layout of Wan-AI/Wan2.1-T2V-1.3B-Diffusers (safetensors only)."""
+        """From a folder or hub repository in the layout of Wan-AI/Wan2.1-T2V-1.3B-Diffusers (safetensors only).
+
+        `dtype` is the text encoder's. DiT and VAE are float32: what stage 1 renders with is bit for bit what stage 2
+        starts from, and the DiT's arithmetic is lowered by autocast, not by rounding its weights.
+        """
         source = str(source)
 
-        def part(model, folder):
+        def part(model, folder, dtype=torch.float32):
             kwargs = {"revision": revision, "subfolder": folder}
             try:
-                return model.from_pretrained(source, use_safetensors=True, torch_dtype=dtype or torch.float32, **kwargs)
+                return model.from_pretrained(source, use_safetensors=True, torch_dtype=dtype, **kwargs)
             except (OSError, ValueError) as error:
                 raise UserError(
                     f"{source}/{folder}: no VDM weights here ({str(error).splitlines()[0]}); "
@@ -78,11 +82,10 @@ class VDM:
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, subfolder="tokenizer")
         except (OSError, ValueError) as error:
             raise UserError(f"{source}/tokenizer: no tokenizer here; check models.vdm.repo in params.yaml") from error
-        vae = part(AutoencoderKLWan, "vae").float()  # the VAE stays float32: its bf16 decode is visibly worse
         return cls(
             dit=part(WanTransformer3DModel, "transformer"),
-            vae=vae,
-            text_encoder=part(UMT5EncoderModel, "text_encoder"),
+            vae=part(AutoencoderKLWan, "vae"),
+            text_encoder=part(UMT5EncoderModel, "text_encoder", dtype or torch.float32),
             tokenizer=tokenizer,
             **options,
         ).frozen()

@@ -235,6 +235,7 @@ class VLM:
                 temperature=None,
                 top_p=None,
                 top_k=None,
+                repetition_penalty=1.0,  # the hub's default of 1.05 would sample from another distribution
                 logits_processor=processors,
                 eos_token_id=self.tokenizer.eos_token_id,
                 pad_token_id=self.tokenizer.pad_token_id,

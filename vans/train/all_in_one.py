@@ -19,18 +19,19 @@ from vans.grpo import core, rewards
 from vans.models.load import load_clip, load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
+from vans.rng import seed_of
 from vans.train import stage1, stage2
 from vans.train.feed import batch_ids, clips_of, latents, write_group
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollout import WithTensors, frozen_copy, initial_noise, sde_rollout
-from vans.train.save import drop_kept, fingerprint, finish_part, kept_part
+from vans.train.save import fingerprint, finish_part, kept_part
 
 
 def train(root: Path, out: Path, curves: Path, vlm: Path, vdm: Path) -> list[dict]:
     """Tune both models of the folders `vlm` and `vdm` (relative to root); `out` gets vlm/ and vdm/."""
     params = load(root)
-    stage1.check_batch(params.all_in_one, params.machine.processes, "all_in_one")
+    stage1.check_batch(params.all_in_one.prompts, params.stage1.group, params.machine.processes, "all_in_one")
     with files.atomic_dir(out) as partial:
         history = launch(
             "vans.train.all_in_one:train_both",
@@ -40,7 +41,6 @@ def train(root: Path, out: Path, curves: Path, vlm: Path, vdm: Path) -> list[dic
             vlm=str(vlm),
             vdm=str(vdm),
         )
-    drop_kept(root, "all_in_one")
     write_curves(curves, history)
     return history
 
@@ -58,7 +58,7 @@ def train_both(group: Group, root: str, out: str, vlm: str, vdm: str) -> list[di
     for n, p in writer.model.named_parameters():
         p.requires_grad_("lora_" in n)
     painter = load_vdm(params, base, Path(root) / vdm / "vdm", group.device)
-    save_dit = stage2.make_trainable(painter, s2.lora_rank)
+    save_dit = stage2.make_trainable(painter, s2.lora_rank, seed_of(params.seed, "stage2", "lora") % 2**31)
     trained = {"vlm": writer.model, "dit": painter.dit}
     tensors = {k: [p for p in m.parameters() if p.requires_grad] for k, m in trained.items()}
     optims = {"vlm": optimizer([writer.model], "adamw", s1.lr), "dit": optimizer([painter.dit], "adamw", s2.lr)}

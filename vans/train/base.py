@@ -33,7 +33,7 @@ from vans.train.feed import batch_ids, clips_of, latents
 from vans.train.flow import flow_matching_loss
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
-from vans.train.save import drop_kept, fingerprint, finish_part, kept_part
+from vans.train.save import fingerprint, finish_part, kept_part
 
 PARTS = ("vae", "clip", "detector", "vdm", "vlm")
 
@@ -52,7 +52,6 @@ def train(root: Path, out: Path, curves: Path) -> list[dict]:
             rows = launch(f"vans.train.base:train_{part}", params.machine, root=str(root), out=str(partial))
             history += [{**row, "part": part} for row in rows]
         shutil.rmtree(partial / "vae", ignore_errors=True)  # it stands in vdm/ now
-    drop_kept(root, *(f"base/{part}" for part in PARTS))
     write_curves(curves, _merged(history))
     return history
 

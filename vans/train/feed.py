@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from vans import files
 from vans.data.triplets import Triplets
+from vans.errors import UserError
 from vans.models.vdm import VDM
 from vans.parallel import Group
 from vans.rng import generator
@@ -28,6 +29,8 @@ CHUNK = 256
 
 def batch_ids(ids: list[str], step: int, batch: int, *keys: object) -> list[str]:
     """The batch of a step: every id once per epoch, each epoch in an order of its own (seeded by keys and epoch)."""
+    if not ids:
+        raise UserError("no triplets to train on: check triplets/report.json, and curate.rl in params.yaml")
     out: list[str] = []
     position = step * batch
     while len(out) < batch:

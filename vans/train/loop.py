@@ -8,7 +8,8 @@
 
 A checkpoint holds what trains (model and optimiser tensors as safetensors), the position and the history. There is no
 random state to keep: all randomness is a function of (seed, stage, step, sample), see `vans.rng`. A run that is killed
-at any point goes on from its last checkpoint and ends in the same bytes as one that was not.
+at any point goes on from its last checkpoint and ends in the same bytes as one that was not (on CPUs; on a GPU as far
+as its kernels are deterministic).
 """
 
 from __future__ import annotations
@@ -159,7 +160,9 @@ def write_curves(folder: Path, history: list[dict], settings: dict | None = None
                 if key != "step":
                     live.log_metric(key, value)
             live.next_step()
-    frame(history).to_csv(folder / "history.csv", index=False)
+    (folder / "plots/metrics").mkdir(parents=True, exist_ok=True)  # there even if nothing was trained
+    table = frame(history) if history else pd.DataFrame({"step": []})
+    table.to_csv(folder / "history.csv", index=False)
 
 
 def frame(history: list[dict]) -> pd.DataFrame:

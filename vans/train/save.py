@@ -11,6 +11,8 @@ from vans import files
 from vans.parallel import Group
 from vans.train.loop import Run
 
+HASHED_BYTES = 2**31  # larger data sets are known by size and time of their shards
+
 
 def fingerprint(root: str | Path, params, *uses: str) -> dict:
     """Everything that decides a training's numbers: parameters, data, and the models that it starts from.
@@ -21,6 +23,11 @@ def fingerprint(root: str | Path, params, *uses: str) -> dict:
     config = params.resolved()
     used: dict = {k: config[k] for k in ("seed", "scale", "machine", "clip", "models")}
     used["triplets"] = files.sha256_file(root / "triplets" / "manifest.parquet")
+    shards = sorted((root / "triplets" / "shards").iterdir())
+    if sum(p.stat().st_size for p in shards) < HASHED_BYTES:
+        used["shards"] = [files.sha256_file(p) for p in shards]
+    else:
+        used["shards"] = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in shards]
     for name in uses:
         if name in config:
             used[name] = config[name]
@@ -79,7 +86,11 @@ def kept_part(root: str | Path, name: str, settings: dict, out: str | Path, grou
     return saved["history"]
 
 
-def drop_kept(root: str | Path, *names: str) -> None:
-    """The stage's output is whole: forget the kept parts, so that the stage trains when it is run again."""
-    for name in names:
-        shutil.rmtree(Path(root) / "runs" / f"{name}.done", ignore_errors=True)
+def drop_kept(root: str | Path, stage: str, cell: str | None = None) -> None:
+    """The stage is over, its pictures included: forget what was kept of it, so that it trains when it is run again.
+
+    Until then a failing cell costs nothing: the finished training is taken up, not repeated.
+    """
+    place = Path(root) / "runs" / stage
+    for left in [place / cell, place / f"{cell}.done"] if cell else [place, place.with_name(f"{stage}.done")]:
+        shutil.rmtree(left, ignore_errors=True)

@@ -6,7 +6,8 @@ VDM: flow matching on the target clip given the ground-truth caption and the ref
 Deviations from the paper
 1. With `sft.vdm.drop_caption` a share of captions is replaced by the negative prompt, so that guidance keeps a trained
    unconditional branch; the paper does not say whether it does this.
-2. Toy scale: other steps, learning rates and optimisers (params.yaml).
+2. The answer has spaces around its tags, which the template allows.
+3. Toy scale: other steps, learning rates and optimisers (params.yaml).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from vans.train.feed import batch_ids, clips_of, latents
 from vans.train.flow import flow_matching_loss
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
-from vans.train.save import drop_kept, fingerprint, finish_part, kept_part
+from vans.train.save import fingerprint, finish_part, kept_part
 
 
 def answer_text(reasoning: str, caption: str) -> str:
@@ -45,7 +46,6 @@ def train(root: Path, out: Path, curves: Path) -> list[dict]:
                 rows.setdefault(row["step"], {"step": row["step"]}).update(
                     {f"{part}/{k}": v for k, v in row.items() if k != "step"}
                 )
-    drop_kept(root, "sft/vlm", "sft/vdm")
     merged = [rows[s] for s in sorted(rows)]
     write_curves(curves, merged)
     return merged

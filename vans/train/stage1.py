@@ -21,6 +21,7 @@ import torch
 from vans import files
 from vans.data import world
 from vans.data.triplets import Triplets
+from vans.errors import UserError
 from vans.grpo import core, rewards
 from vans.models.load import load_clip, load_vdm, load_vlm
 from vans.parallel import Group, launch
@@ -29,13 +30,13 @@ from vans.train.feed import batch_ids, clips_of, latents, write_group
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollout import WithTensors, frozen_copy, render_captions
-from vans.train.save import drop_kept, fingerprint, finish_part, kept_part
+from vans.train.save import fingerprint, finish_part, kept_part
 
 
 def train(root: Path, out: Path, curves: Path, reward: str, vlm: Path, vdm: Path) -> list[dict]:
     """Tune the VLM of folder `vlm` against the frozen VDM of folder `vdm` (relative to root); `out` gets vlm/."""
     params = load(root)
-    check_batch(params.stage1, params.machine.processes, "stage1")
+    check_batch(params.stage1.prompts, params.stage1.group, params.machine.processes, "stage1")
     name = f"stage1/{Path(out).name}"
     with files.atomic_dir(out) as partial:
         history = launch(
@@ -48,24 +49,20 @@ def train(root: Path, out: Path, curves: Path, reward: str, vlm: Path, vdm: Path
             vlm=str(vlm),
             vdm=str(vdm),
         )
-    drop_kept(root, name)
     write_curves(curves, history)
     return history
 
 
-def check_batch(settings, processes: int, where: str) -> None:
-    """The batch's arithmetic, printed and checked before a model is loaded."""
-    from vans.errors import UserError
-
-    total = settings.prompts * getattr(settings, "group", 1)
-    if settings.prompts % processes:
+def check_batch(prompts: int, count: int, processes: int, where: str) -> None:
+    """The batch's arithmetic, printed and checked before a model is loaded: `count` answers of each prompt."""
+    if prompts % processes:
         raise UserError(
-            f"params.yaml: {where}.prompts is {settings.prompts}, which {processes} processes cannot share evenly; "
+            f"params.yaml: {where}.prompts is {prompts}, which {processes} processes cannot share evenly; "
             "make it a multiple of machine.processes"
         )
     print(
-        f"{where}: {settings.prompts} prompts x {getattr(settings, 'group', 1)} = {total} answers a step, "
-        f"{settings.prompts // processes} prompts on each of {processes} processes"
+        f"{where}: {prompts} prompts x {count} = {prompts * count} answers a step, "
+        f"{prompts // processes} prompts on each of {processes} processes"
     )
 
 

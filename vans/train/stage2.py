@@ -27,11 +27,12 @@ from vans.grpo import core, flow_sde, rewards
 from vans.models.load import load_clip, load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
+from vans.rng import seed_of
 from vans.train.feed import batch_ids, clips_of, latents, write_group
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollout import Trajectories, WithTensors, frozen_copy, initial_noise, sde_rollout
-from vans.train.save import drop_kept, fingerprint, finish_part, kept_part
+from vans.train.save import fingerprint, finish_part, kept_part
 from vans.train.stage1 import check_batch
 
 
@@ -40,7 +41,7 @@ def train(
 ) -> list[dict]:
     """Tune the VDM of folder `vdm`, anchored by the VLM of folder `vlm` (relative to root); `out` gets vdm/."""
     params = load(root)
-    check_batch(params.stage2, params.machine.processes, "stage2")
+    check_batch(params.stage2.prompts, params.stage2.group, params.machine.processes, "stage2")
     name = f"stage2/{Path(out).name}"
     with files.atomic_dir(out) as partial:
         history = launch(
@@ -54,7 +55,6 @@ def train(
             vdm=str(vdm),
             captions=captions,
         )
-    drop_kept(root, name)
     write_curves(curves, history)
     return history
 
@@ -64,7 +64,7 @@ def train_vdm(
 ) -> list[dict]:
     params = load(root)
     s, base = params.stage2, Path(root) / "models/base"
-    uses = ["models/base", vdm, *([vlm] if captions == "anchor" else [])]
+    uses = ["generate", "models/base", vdm, *([vlm] if captions == "anchor" else [])]
     settings = {**fingerprint(root, params, "stage2", *uses), "used_reward": reward, "captions": captions}
     if (history := kept_part(root, name, settings, out, group)) is not None:
         return history
@@ -72,7 +72,7 @@ def train_vdm(
     weights = rewards.preset_weights(rewards.STAGE2, reward, s.weights)
     terms = [t for t, w in weights.items() if w != 0]
     policy = load_vdm(params, base, Path(root) / vdm / "vdm", group.device)
-    save = make_trainable(policy, s.lora_rank)
+    save = make_trainable(policy, s.lora_rank, seed_of(params.seed, "stage2", "lora") % 2**31)
     trained = [p for p in policy.dit.parameters() if p.requires_grad]
     optim = optimizer([policy.dit], "adamw", s.lr)
     reference = WithTensors(policy.dit, frozen_copy(policy.dit))
@@ -162,7 +162,7 @@ def train_vdm(
     return finish_part(root, name, run, group, out, save)
 
 
-def make_trainable(policy, lora_rank: int):
+def make_trainable(policy, lora_rank: int, seed: int):
     """Let the whole DiT train (as float32), or a LoRA on its attention and feed-forward layers; returns the saver.
 
     What is saved is a whole DiT in either case: a LoRA is merged into it.
@@ -171,6 +171,7 @@ def make_trainable(policy, lora_rank: int):
     if lora_rank == 0:
         policy.dit.requires_grad_(True)
         return lambda folder: policy.dit.save_pretrained(folder / "transformer")
+    torch.manual_seed(seed)
     targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
     policy.dit.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
     for n, p in policy.dit.named_parameters():
