@@ -20,7 +20,6 @@ from vans.errors import UserError
 from vans.files import atomic_write_text
 from vans.grid import stage2_cell
 from vans.params import find_root, load
-from vans.train.save import drop_kept
 
 EXECUTED = "executed"
 SOURCE = "stripped"
@@ -120,6 +119,8 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
             raise UserError(error.evalue) from error
         sys.exit(str(error))
     write_html(target)
+    from vans.train.save import drop_kept  # torch with it: only where a notebook runs
+
     drop_kept(root, name.split("_", 1)[1].removesuffix("_models"), values.get("cell"))
     return target
 
