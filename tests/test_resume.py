@@ -13,6 +13,7 @@ import yaml
 from tests import smoke
 
 STEPS = 6
+DIT = "vdm/transformer/diffusion_pytorch_model.safetensors"
 CALLS = {
     "base": "base.train(root, out, curves)",
     "sft": "sft.train(root, out, curves)",
@@ -23,13 +24,33 @@ CALLS = {
 OUTS = {"stage1": "stage1/full", "stage2": "stage2/main"}
 KILLED_IN = {"base": "base/clip", "sft": "sft/vdm"}  # a later part: what was finished before it is kept
 PROCESSES = {"sft": 2}
+# Untrained models earn nothing and would learn nothing: the script puts rewards in that differ within a group.
 SCRIPT = """
 from pathlib import Path
+import torch
+from vans.grpo import rewards
 from vans.train import {stage}
+from vans.train.save import drop_kept
+
+
+def score(rollout, names):
+    value = torch.tensor([[float(len(t)) for t in group] for group in rollout.texts]) if rollout.texts else 0.0
+    if rollout.frames is not None:
+        value = value + rollout.frames.flatten(2).sum(-1)
+    return {{name: value / (1 + i) for i, name in enumerate(names)}}
+
+
+rewards.score = score
 root = Path.cwd()
 out, curves = root / "models/{out}", root / "curves/{out}"
 {call}
+drop_kept(root, *"{out}".split("/"))
 """
+STARTS = {
+    "stage1": ("models/stage1/full/vlm/adapter_model.safetensors", "models/sft/vlm/adapter_model.safetensors"),
+    "stage2": (f"models/stage2/main/{DIT}", f"models/sft/{DIT}"),
+    "all_in_one": (f"models/all_in_one/{DIT}", f"models/sft/{DIT}"),
+}
 
 
 def _command(stage: str) -> list[str]:
@@ -42,6 +63,7 @@ def _set(root: Path, stage: str) -> None:
     lost, one process or two."""
     tree = yaml.safe_load((root / "params.yaml").read_text())
     tree["scales"]["tiny"]["machine"]["processes"] = PROCESSES.get(stage, 1)
+    tree["scales"]["tiny"]["stage2"]["anchor_threshold"] = 0.0
     _deepen(tree["scales"]["tiny"])
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
 
@@ -89,6 +111,12 @@ def _kill_after_a_checkpoint(root: Path, stage: str) -> None:
         finally:
             process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("stage", STARTS)
+def test_what_is_resumed_has_moved(trained, stage):
+    result, start = ((trained / name).read_bytes() for name in STARTS[stage])
+    assert result != start, "a training that changes nothing could be resumed by doing nothing"
 
 
 @pytest.mark.parametrize("stage", CALLS)
