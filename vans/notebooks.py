@@ -121,7 +121,7 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
     write_html(target)
     from vans.train.save import drop_kept  # torch with it: only where a notebook runs
 
-    drop_kept(root, name.split("_", 1)[1].removesuffix("_models"), values.get("cell"))
+    drop_kept(root, name.partition("_")[2].removesuffix("_models") or name, values.get("cell"))
     return target
 
 
