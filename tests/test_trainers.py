@@ -85,6 +85,7 @@ def change(root: Path, tmp_path: Path, **sections: dict) -> Path:
     for name in ("base", "sft"):
         (other / "models" / name).symlink_to(root / "models" / name)
     tree = yaml.safe_load((root / "params.yaml").read_text())
+    tree["scales"]["tiny"]["stage2"]["anchor_threshold"] = 0.0  # what an untrained VLM says is accepted
     for section, keys in sections.items():
         tree["scales"]["tiny"][section] |= keys
     (other / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
@@ -190,6 +191,14 @@ def test_groups_with_equal_rewards_change_nothing_and_are_counted(root, tmp_path
     history = stage1.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
     assert history[0]["equal_groups"] == 1 and history[0]["grad_norm"] == 0
     assert len(same(adapter(other / "models/a/vlm"), adapter(root / "models/sft/vlm"))) > 0
+
+
+def test_a_prompt_without_an_accepted_anchor_teaches_nothing(root, tmp_path, graded):
+    other = change(root, tmp_path, stage2={"anchor_threshold": 1.0, "anchor_attempts": 2})
+    history = stage2.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
+    assert [row["anchors_missing"] for row in history] == [1.0] * len(history)
+    assert [row["grad_norm"] for row in history] == [0.0] * len(history)
+    assert len(same(dit(other / "models/a/vdm"), dit(root / SFT / "vdm"))) == len(dit(root / SFT / "vdm"))
 
 
 # ---- accumulation --------------------------------------------------------------------------------------------
