@@ -57,6 +57,7 @@ def shrink(path: Path) -> None:
     tiny = tree["scales"]["tiny"]
     tiny["machine"]["processes"] = 1
     tiny["curate"]["rl"] = 4
+    tiny["stage2"]["anchor_threshold"] = 0.0  # what an untrained VLM says is accepted
     _cut(tiny, SMALL)
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
