@@ -155,3 +155,21 @@ def test_lists_options_and_defaults():
 def test_lists_options_and_defaults_that_are_wrong(change, message):
     with pytest.raises(UserError, match=re.escape(message)):
         build(Example, {**GOOD, **change}, {})
+
+
+def test_a_key_is_named_where_it_stands():
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree["stage2"]["reward"] = "no_c3"
+    with pytest.raises(UserError, match=r"params\.yaml: stage2\.reward: 'no_c3' is unknown"):
+        from_dict(tree)
+    tree["stage2"]["reward"] = "full"
+    tree["scales"]["tiny"]["stage2"]["steps"] = 0
+    with pytest.raises(UserError, match=r"scales\.tiny\.stage2\.steps: 0 is out of range"):
+        from_dict(tree)
+
+
+def test_batches_that_the_processes_cannot_share_are_refused():
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree["scales"]["tiny"]["sft"]["vlm"]["batch"] = 3
+    with pytest.raises(UserError, match=r"sft\.vlm\.batch is 3, which 2 processes"):
+        from_dict(tree)

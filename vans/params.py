@@ -346,6 +346,7 @@ def _merged(tree: dict[str, Any], name: str, section: Any) -> tuple[dict[str, An
             if both := sorted(set(value) & set(tree[key])):
                 raise UserError(f"{FILE}: {both[0]} stands in {key} and in {names[key]}; remove one of them")
             whole[key] = {**tree[key], **value}
+            names |= {f"{key}.{sub}": f"{key}.{sub}" for sub in tree[key]}  # those stand at the top
         else:
             raise UserError(f"{FILE}: {key} stands at the top and in scales.{name}; remove one of the two")
     return whole, names
