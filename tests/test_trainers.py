@@ -24,7 +24,7 @@ from vans.parallel import Group, launch
 from vans.params import load
 from vans.rng import noise
 from vans.train import all_in_one, base, rollout, sft, stage1, stage2
-from vans.train.feed import batch_ids, clips_of
+from vans.train.feed import batch_ids, clips_of, embeddings
 from vans.train.rollout import WithTensors, frozen_copy, initial_noise, render_captions, sde_rollout
 
 SFT = Path("models/sft")
@@ -193,12 +193,47 @@ def test_groups_with_equal_rewards_change_nothing_and_are_counted(root, tmp_path
     assert len(same(adapter(other / "models/a/vlm"), adapter(root / "models/sft/vlm"))) > 0
 
 
-def test_a_prompt_without_an_accepted_anchor_teaches_nothing(root, tmp_path, graded):
+def test_without_any_anchor_stage_2_says_so_and_ends(root, tmp_path, graded):
     other = change(root, tmp_path, stage2={"anchor_threshold": 1.0, "anchor_attempts": 2})
-    history = stage2.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
-    assert [row["anchors_missing"] for row in history] == [1.0] * len(history)
-    assert [row["grad_norm"] for row in history] == [0.0] * len(history)
-    assert len(same(dit(other / "models/a/vdm"), dit(root / SFT / "vdm"))) == len(dit(root / SFT / "vdm"))
+    with pytest.raises(UserError, match=r"stage2\.anchor_threshold is 1: none of .* first 2 steps"):
+        stage2.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
+    assert not (other / "models/a").exists()
+
+
+def test_a_prompt_without_an_anchor_is_not_rendered_and_adds_zeros(root, tmp_path, monkeypatch):
+    """The gradient with both prompts is the sum of those in which the other prompt has no anchor."""
+    rendered, gradients = [], []
+    rollout_of, step = stage2.sde_rollout, stage2._step
+    drop: list[int] = []
+
+    def watched(policy, text, *args, **kwargs):
+        rendered.append(len(text))
+        return rollout_of(policy, text, *args, **kwargs)
+
+    def keep(s, optim, trained, group, zero=False):
+        gradients.append(torch.cat([p.grad.flatten() for p in trained]))
+        return step(s, optim, trained, group, zero)
+
+    def captions(self, ids, keys):
+        return {i: self.triplets.row(i)["caption"] for n, i in enumerate(ids) if n not in drop}, 0.0
+
+    def rising(rollout, names):
+        return {name: torch.arange(4.0).repeat(len(rollout.frames), 1) for name in names}
+
+    monkeypatch.setattr(stage2, "sde_rollout", watched)
+    monkeypatch.setattr(stage2, "_step", keep)
+    monkeypatch.setattr(stage2.Anchor, "captions", captions)
+    monkeypatch.setattr(rewards, "score", rising)
+    missing = []
+    for drop in ([0], [1], []):
+        folder = tmp_path / f"without{drop}"
+        folder.mkdir()
+        other = change(root, folder, stage2={"steps": 1, "inner_updates": 1, "micro_batch": 4, "grad_clip": 1e9})
+        history = stage2.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
+        missing.append(history[0]["anchors_missing"])
+    assert rendered == [4, 4, 8] and missing == [0.5, 0.5, 0.0]
+    assert all(g.norm() > 0 for g in gradients)
+    torch.testing.assert_close(gradients[0] + gradients[1], gradients[2], rtol=1e-3, atol=1e-6)
 
 
 # ---- accumulation --------------------------------------------------------------------------------------------
@@ -297,11 +332,12 @@ def test_stage2_accumulation_of_8_by_1_is_1_by_8(root):
 
 
 # ---- processes -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("stage", ["sft", "stage1", "stage2"])
+@pytest.mark.parametrize("stage", ["base vdm", "base vlm", "sft vlm", "sft vdm", "stage1", "stage2"])
 def test_two_processes_equal_one(root, tmp_path, monkeypatch, stage):
     """Same samples, same rewards, same averaged gradient, and weights that have moved the same way."""
     monkeypatch.setenv("PYTHONPATH", str(smoke.ROOT))
     histories, ends = [], []
+    kind, _, part = stage.partition(" ")
     for processes in (1, 2):
         (tmp_path / str(processes)).mkdir()
         other = change(
@@ -313,8 +349,12 @@ def test_two_processes_equal_one(root, tmp_path, monkeypatch, stage):
         )
         machine, out = load(other).machine, other / "new"
         arguments = {"root": str(other), "out": str(out)}
-        if stage == "sft":
-            history = launch("vans.train.sft:train_vlm", machine, **arguments)
+        if kind == "base":
+            shutil.copytree(root / "models/base/vdm", out / "vae")
+            history = launch(f"vans.train.base:train_{part}", machine, **arguments)
+            out = out / part
+        elif kind == "sft":
+            history = launch(f"vans.train.sft:train_{part}", machine, **arguments)
         elif stage == "stage1":
             arguments |= {"name": "stage1/test", "reward": "no_v1", "vlm": str(SFT), "vdm": str(SFT)}
             history = launch("tests.ranks:stage1_by_length", machine, **arguments)
@@ -322,17 +362,21 @@ def test_two_processes_equal_one(root, tmp_path, monkeypatch, stage):
             arguments |= {"name": "stage2/test", "reward": "full", "vlm": str(SFT), "vdm": str(SFT)}
             history = launch("vans.train.stage2:train_vdm", machine, **arguments, captions="ground_truth")
         histories.append(history)
-        ends.append(dit(out) if stage == "stage2" else adapter(out))
+        ends.append(dit(out) if (out / "transformer").exists() else adapter(out) if kind != "base" else {})
     for one, two in zip(*histories, strict=True):
         columns = [c for c in ("loss", "reward", "reward_std", "t1", "v2", "c2", "kl", "grad_norm") if c in one]
         assert len(columns) >= 2 and one["grad_norm"] > 0
         for column in columns:
             assert two[column] == pytest.approx(one[column], rel=5e-3, abs=1e-6), column
-    start = dit(root / SFT / "vdm") if stage == "stage2" else adapter(root / SFT / "vlm")
-    if stage == "sft":  # SFT starts from B = 0 and a seeded A: what it makes is compared itself
-        start = {name: torch.zeros_like(p) for name, p in start.items()}
-    one, two = (torch.cat([(end[n] - start[n]).flatten() for n in start]) for end in ends)
-    assert one.norm() > 0 and torch.cosine_similarity(one, two, dim=0) > 0.99
+    starts = {
+        **{"base vdm": dit(root / "models/base/vdm"), "base vlm": {}, "sft vdm": dit(root / "models/base/vdm")},
+        **{"stage1": adapter(root / SFT / "vlm"), "stage2": dit(root / SFT / "vdm")},
+        # SFT starts from B = 0 and a seeded A: what it makes is compared itself
+        "sft vlm": {name: torch.zeros_like(p) for name, p in adapter(root / SFT / "vlm").items()},
+    }
+    if start := starts[stage]:
+        one, two = (torch.cat([(end[n] - start[n]).flatten() for n in start]) for end in ends)
+        assert one.norm() > 0 and torch.cosine_similarity(one, two, dim=0) > 0.99
 
 
 def test_prompts_that_processes_cannot_share_are_refused_before_anything_is_loaded(root, tmp_path):
@@ -395,3 +439,21 @@ def test_batches_go_through_all_ids_once_an_epoch_and_depend_on_the_step_alone()
     assert epochs[:10] != epochs[10:]
     assert batch_ids(ids, 3, 4, "key") == epochs[12:16]
     assert rollout.noise((2,), ["a"], "k").equal(noise((2,), ["b", "a"], "k")[1:])
+
+
+def test_kept_text_embeddings_are_those_of_the_encoder(root, tmp_path):
+    other = change(root, tmp_path)
+    (other / "cache").unlink()
+    vdm = load_vdm(load(root), root / "models/base")
+    triplets = Triplets(root / "triplets")
+    texts = sorted({triplets.row(i)["caption"] for i in triplets.select(split="train")} | {""})
+    store = embeddings(other, vdm, texts, ALONE)
+    torch.testing.assert_close(store[texts[:3] + [""]], vdm.embed(texts[:3] + [""]))
+    kept = sorted((other / "cache/texts").rglob("chunk-*"))
+    stamp = [p.stat().st_mtime_ns for p in kept]
+    again = embeddings(other, vdm, texts, ALONE)
+    assert kept and [p.stat().st_mtime_ns for p in kept] == stamp
+    assert torch.equal(again[texts[:1]], store[texts[:1]])
+    with torch.no_grad():
+        next(vdm.text_encoder.parameters()).mul_(2)  # another encoder: another entry
+    assert not torch.allclose(embeddings(other, vdm, texts, ALONE)[texts[:1]], store[texts[:1]])

@@ -30,7 +30,7 @@ from vans.parallel import Group, launch
 from vans.params import load
 from vans.rng import generator, noise, numpy_generator, seed_of
 from vans.train.feed import batch_ids, clips_of, latents
-from vans.train.flow import flow_matching_loss
+from vans.train.flow import flow_matching_loss, training_sigmas
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.save import fingerprint, finish_part, kept_part
@@ -99,9 +99,9 @@ class Part:
         self.optim.zero_grad()
         loss.backward()
         self.group.average_gradients(self.weights)
-        torch.nn.utils.clip_grad_norm_(self.weights, self.settings.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.settings.grad_clip)
         self.optim.step()
-        self.run.log(step, loss=loss.item(), **values)
+        self.run.log(step, loss=loss.item(), **values, grad_norm=norm.item())
 
     def finish(self, save) -> list[dict]:
         """Keep the finished part until the stage is whole."""
@@ -228,12 +228,13 @@ def train_vdm(group: Group, root: str, out: str) -> list[dict]:
     }
     for step, ids in part.steps():
         which = "target" if step % 2 else "input"
-        draw = numpy_generator(params.seed, "t2v", step, group.rank)
         x = store[which][ids].to(group.device)
-        texts = [part.corpus.describe(id, which, draw) for id in ids]
-        texts = ["" if draw.random() < params.base.drop_caption else t for t in texts]
+        draws = {id: numpy_generator(params.seed, "t2v", step, id) for id in ids}
+        texts = [part.corpus.describe(id, which, draws[id]) for id in ids]
+        texts = ["" if draws[id].random() < params.base.drop_caption else t for id, t in zip(ids, texts, strict=True)]
+        levels = training_sigmas(part.settings.batch, vdm.shift, generator(params.seed, "t2v", step)).tolist()
         eps = noise(tuple(x.shape[1:]), ids, params.seed, "t2v", step)
-        loss = flow_matching_loss(vdm, x, eps, vdm.embed(texts), None, generator(params.seed, "t2v", step, group.rank))
+        loss = flow_matching_loss(vdm, x, eps, vdm.embed(texts), None, torch.tensor(group.share(levels)))
         part.update(step, loss)
     vdm.frozen()
     return part.finish(vdm.save)
@@ -257,11 +258,12 @@ def train_vlm(group: Group, root: str, out: str) -> list[dict]:
     vlm = part.model
     for step, ids in part.steps():
         which = "target" if step % 2 else "input"
-        draw = numpy_generator(part.params.seed, "vlm", step, group.rank)
-        pairs = [part.corpus.exercise(id, which, draw, TAGS) for id in ids]
+        draws = [numpy_generator(part.params.seed, "vlm", step, id) for id in ids]
+        pairs = [part.corpus.exercise(id, which, draw, TAGS) for id, draw in zip(ids, draws, strict=True)]
         inputs = vlm.inputs(clips_of(part.triplets, ids, which), [q for q, _ in pairs], part.params.clip.fps)
         answers = vlm.encode_answers([a for _, a in pairs])
-        loss = -vlm.log_probs(inputs, answers, suppress=False).sum() / answers.mask.sum()
+        tokens = sum(group.gather(answers.mask.sum().item())) / group.size
+        loss = -vlm.log_probs(inputs, answers, suppress=False).sum() / tokens
         part.update(step, loss)
     vlm.frozen()
     return part.finish(vlm.save)

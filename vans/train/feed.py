@@ -1,13 +1,15 @@
-"""What the trainers eat: batches of ids from (seed, step), and frozen latents computed once and kept.
+"""What the trainers eat: batches of ids from (seed, step); frozen latents and text embeddings, computed once and kept.
 
-Latents stand in cache/latents/<key>/ as float16, in chunks that are memory-mapped; the key is a hash of the VAE's
-weights, the clips' shards and which clips they are. The cache can be deleted at any time.
+Latents stand in cache/latents/<key>/ as float16, embeddings in cache/texts/<key>/ in the text encoder's own precision,
+both in chunks that are memory-mapped; the key is a hash of the encoder's weights and of what was encoded. The cache can
+be deleted at any time.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from vans.parallel import Group
 from vans.rng import generator
 
 CHUNK = 256
+HASHED_BYTES = 2**31  # larger data sets are known by size and time of their shards
 
 
 def batch_ids(ids: list[str], step: int, batch: int, *keys: object) -> list[str]:
@@ -69,32 +72,96 @@ def latents(root: Path, vdm: VDM, triplets: Triplets, ids: list[str], which: str
     """Encode what is not yet encoded (shared over ranks, kept chunk by chunk) and open it."""
     key = files.digest(
         {
-            "vae": _weights_digest(vdm),
+            "vae": _weights_digest(vdm.vae),
             "clips": [[id, int(triplets.row(id)[f"{which}_offset"])] for id in ids],
-            "shards": [files.sha256_file(p) for p in sorted((triplets.folder / "shards").iterdir())],
+            "shards": group.gather(shards_identity(triplets.folder) if group.main else None)[0],
             "which": which,
         }
     )[:16]
     folder = root / "cache" / "latents" / key
-    chunks = [ids[i : i + CHUNK] for i in range(0, len(ids), CHUNK)]
-    todo = [i for i in range(len(chunks)) if not (folder / f"chunk-{i:05d}.safetensors").exists()]
-    group.barrier()
-    mine = group.share(todo)
-    for index in tqdm(mine, desc=f"VAE latents ({which})", disable=not (group.main and mine), mininterval=2, ncols=100):
-        value = vdm.encode(clips_of(triplets, chunks[index], which)).half().cpu().contiguous()
-        files.check_free_space(folder, value.numel() * 4)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".partial-{group.rank}"
-        save_file({"latents": value}, partial)
-        partial.rename(folder / f"chunk-{index:05d}.safetensors")
-    group.barrier()
+
+    def encode(chunk: list[str]) -> dict[str, Tensor]:
+        return {"latents": vdm.encode(clips_of(triplets, chunk, which)).half().cpu().contiguous()}
+
+    _fill(folder, ids, encode, group, f"VAE latents ({which})")
     return Latents(folder, ids)
 
 
-def _weights_digest(vdm: VDM) -> str:
-    state = vdm.vae.state_dict()
-    total = {k: [list(v.shape), float(v.double().sum()), float(v.double().square().sum())] for k, v in state.items()}
-    return files.digest({"config": json.loads(vdm.vae.to_json_string()), "sums": total})
+class Embeddings:
+    """Text embeddings of many captions: `embeddings[captions] -> [N, L, D]`, zero beyond each caption's tokens."""
+
+    def __init__(self, folder: Path, texts: list[str], length: int):
+        self.folder, self.length = folder, length
+        self.place = {text: divmod(i, CHUNK) for i, text in enumerate(texts)}
+        self.open: dict[int, tuple[Any, list[int]]] = {}
+
+    def __getitem__(self, texts: list[str]) -> Tensor:
+        rows = [self._one(*self.place[text]) for text in texts]
+        out = torch.zeros(len(rows), self.length, rows[0].shape[1], dtype=rows[0].dtype)
+        for target, row in zip(out, rows, strict=True):
+            target[: len(row)] = row
+        return out
+
+    def _one(self, chunk: int, row: int) -> Tensor:
+        if chunk not in self.open:
+            file = safe_open(str(self.folder / f"chunk-{chunk:05d}.safetensors"), "pt")
+            self.open[chunk] = file.get_slice("tokens"), file.get_tensor("ends").tolist()
+        tokens, ends = self.open[chunk]
+        return tokens[ends[row - 1] if row else 0 : ends[row]]
+
+
+def embeddings(root: Path, vdm: VDM, texts: list[str], group: Group) -> Embeddings:
+    """Embed what is not yet embedded (as `latents` does) and open it; only the tokens that a text has are kept."""
+    sizes = {"max_text": vdm.max_text, "vocabulary": files.digest(sorted(vdm.tokenizer.get_vocab().items()))}
+    key = files.digest({"encoder": _weights_digest(vdm.text_encoder), "texts": texts, **sizes})[:16]
+    folder = root / "cache" / "texts" / key
+
+    @torch.no_grad()
+    def embed(chunk: list[str]) -> dict[str, Tensor]:
+        rows = []
+        for first in range(0, len(chunk), 32):
+            for hidden in vdm.embed(chunk[first : first + 32]).cpu():
+                used = hidden.ne(0).any(1).nonzero()
+                rows.append(hidden[: int(used.max()) + 1 if len(used) else 0])
+        return {"tokens": torch.cat(rows), "ends": torch.tensor([len(r) for r in rows]).cumsum(0)}
+
+    _fill(folder, texts, embed, group, "text embeddings")
+    return Embeddings(folder, texts, vdm.max_text)
+
+
+def _fill(folder: Path, items: list, compute: Callable[[list], dict[str, Tensor]], group: Group, title: str) -> None:
+    """Compute the chunks of `items` that are not yet in the folder, shared over ranks, each kept as it is done."""
+    chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
+    todo = [i for i in range(len(chunks)) if not (folder / f"chunk-{i:05d}.safetensors").exists()]
+    group.barrier()
+    mine = group.share(todo)
+    for index in tqdm(mine, desc=title, disable=not (group.main and mine), mininterval=2, ncols=100):
+        value = compute(chunks[index])
+        files.check_free_space(folder, 2 * sum(v.nbytes for v in value.values()))
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".partial-{group.rank}"
+        save_file(value, partial)
+        partial.rename(folder / f"chunk-{index:05d}.safetensors")
+    group.barrier()
+
+
+def shards_identity(folder: Path) -> list:
+    """What the shards of a triplets folder hold: their hashes; of more than HASHED_BYTES, names, sizes and times."""
+    shards = sorted((folder / "shards").iterdir())
+    if sum(p.stat().st_size for p in shards) < HASHED_BYTES:
+        return [files.sha256_file(p) for p in shards]
+    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in shards]
+
+
+def _weights_digest(module) -> str:
+    """A hash of a model's configuration and of sums over its weights (11 GB of them would take minutes to hash)."""
+    total = {
+        name: [list(v.shape), float(v.sum(dtype=torch.float64)), float(v.float().square().sum(dtype=torch.float64))]
+        for name, v in module.state_dict().items()
+    }
+    config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
+    config = {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version", "dtype")}
+    return files.digest({"config": json.loads(json.dumps(config, default=str)), "sums": total})
 
 
 def write_group(folder: Path, step: int, record: dict, clips: Tensor | None, main: bool) -> None:

@@ -20,13 +20,14 @@ def training_sigmas(count: int, shift: float, generator: torch.Generator) -> Ten
 
 
 def flow_matching_loss(
-    vdm: VDM, x: Tensor, eps: Tensor, text: Tensor, reference: Tensor | None, generator: torch.Generator
+    vdm: VDM, x: Tensor, eps: Tensor, text: Tensor, reference: Tensor | None, sigma: Tensor
 ) -> Tensor:
     """Mean of |v(x_sigma, sigma) - (eps - x)|^2, x_sigma = (1 - sigma) x + sigma eps (Lipman et al. 2022).
 
-    x, eps: clean latents and noise [N, C, T', H', W'] float32; text [N, L, D]; reference [N, C, n, H', W'] or None.
+    x, eps: clean latents and noise [N, C, T', H', W'] float32; text [N, L, D]; reference [N, C, n, H', W'] or None;
+    sigma: noise levels [N] in (0, 1).
     """
-    sigma = training_sigmas(x.shape[0], vdm.shift, generator).to(x.device)
+    sigma = sigma.to(x.device)
     level = sigma.view(-1, 1, 1, 1, 1)
     eps = eps.to(x)
     v = vdm.velocity((1 - level) * x + level * eps, sigma, text, reference)

@@ -78,9 +78,16 @@ class Run:
             self.bar.close()
 
     def log(self, step: int, **values: float | Tensor) -> None:
-        """End of a step: note its values (means over ranks), and save if it is time to."""
-        gathered = self.group.gather({k: float(v) for k, v in values.items()})
-        row = {"step": step, **{k: sum(g[k] for g in gathered) / len(gathered) for k in values}}
+        """End of a step: note its values, and save if it is time to.
+
+        A number is averaged over the ranks that have it, a tensor over all its elements on all ranks (a rank may have
+        fewer prompts than the others, or none).
+        """
+        mine = {k: v.float().flatten().tolist() if isinstance(v, Tensor) else [float(v)] for k, v in values.items()}
+        gathered = self.group.gather(mine)
+        names = list(dict.fromkeys(k for g in gathered for k in g))
+        every = {k: [x for g in gathered for x in g.get(k, [])] for k in names}
+        row = {"step": step, **{k: sum(x) / len(x) for k, x in every.items() if x}}
         self.history.append(row)
         self.position = step + 1
         if self.bar:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from vans import files
 from vans.parallel import Group
+from vans.train.feed import shards_identity
 from vans.train.loop import Run
-
-HASHED_BYTES = 2**31  # larger data sets are known by size and time of their shards
 
 
 def fingerprint(root: str | Path, params, *uses: str) -> dict:
@@ -23,11 +22,7 @@ def fingerprint(root: str | Path, params, *uses: str) -> dict:
     config = params.resolved()
     used: dict = {k: config[k] for k in ("seed", "scale", "machine", "clip", "models")}
     used["triplets"] = files.sha256_file(root / "triplets" / "manifest.parquet")
-    shards = sorted((root / "triplets" / "shards").iterdir())
-    if sum(p.stat().st_size for p in shards) < HASHED_BYTES:
-        used["shards"] = [files.sha256_file(p) for p in shards]
-    else:
-        used["shards"] = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in shards]
+    used["shards"] = shards_identity(root / "triplets")
     for name in uses:
         if name in config:
             used[name] = config[name]

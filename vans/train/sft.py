@@ -23,8 +23,8 @@ from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
 from vans.rng import generator, noise, numpy_generator, seed_of
-from vans.train.feed import batch_ids, clips_of, latents
-from vans.train.flow import flow_matching_loss
+from vans.train.feed import batch_ids, clips_of, embeddings, latents
+from vans.train.flow import flow_matching_loss, training_sigmas
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.save import fingerprint, finish_part, kept_part
@@ -107,6 +107,9 @@ def train_vdm(group: Group, root: str, out: str) -> list[dict]:
     ids = triplets.select(split="train")
     inputs = latents(Path(root), vdm, triplets, ids, "input", group)
     targets = latents(Path(root), vdm, triplets, ids, "target", group)
+    captions = sorted({triplets.row(i)["caption"] for i in ids} | {vdm.negative_prompt})
+    store = embeddings(Path(root), vdm, captions, group)
+    vdm.text_encoder.cpu()  # not needed any more; 11 GB at the paper scale
     run = Run(
         "sft/vdm",
         fingerprint(root, params, "sft", "models/base"),
@@ -118,21 +121,21 @@ def train_vdm(group: Group, root: str, out: str) -> list[dict]:
     )
     for step in run.steps(s.steps):
         set_lr(optim, schedule(step, s.steps, s.warmup, s.decay))
-        mine = group.share(batch_ids(ids, step, s.batch, params.seed, "sft", "vdm"))
-        draw = numpy_generator(params.seed, "sft", "vdm", step, group.rank)
-        sigma = generator(params.seed, "sft", "vdm", step, group.rank)
+        # the whole batch's draws, then this process's part of them: the same for any number of processes
+        whole = batch_ids(ids, step, s.batch, params.seed, "sft", "vdm")
+        levels = training_sigmas(len(whole), vdm.shift, generator(params.seed, "sft", "vdm", step)).tolist()
+        dropped = numpy_generator(params.seed, "sft", "vdm", step).random(len(whole)) < s.drop_caption
+        texts = [vdm.negative_prompt if d else triplets.row(i)["caption"] for i, d in zip(whole, dropped, strict=True)]
+        mine, levels, texts = group.share(whole), group.share(levels), group.share(texts)
         optim.zero_grad()
         total = 0.0
         for part in torch.arange(len(mine)).split(s.micro_batch):
-            chosen = [mine[i] for i in part.tolist()]
-            captions = [triplets.row(id)["caption"] for id in chosen]
-            captions = [vdm.negative_prompt if draw.random() < s.drop_caption else c for c in captions]
+            chosen, captions = [mine[i] for i in part], [texts[i] for i in part]
             x = targets[chosen].to(group.device)
             reference = vdm.pick_references(inputs[chosen].to(group.device))
             eps = noise(tuple(x.shape[1:]), chosen, params.seed, "sft", "vdm", step)
-            with torch.no_grad():
-                text = vdm.embed(captions)
-            loss = flow_matching_loss(vdm, x, eps, text, reference, sigma) * (len(chosen) / len(mine))
+            sigma = torch.tensor([levels[i] for i in part])
+            loss = flow_matching_loss(vdm, x, eps, store[captions], reference, sigma) * (len(chosen) / len(mine))
             loss.backward()
             total += loss.item()
         group.average_gradients(weights)

@@ -6,8 +6,8 @@ Each step: one anchor caption of each prompt (thrown away and sampled again whil
 G stochastic trajectories of each, rewards of the G videos, and `inner_updates` clipped updates over all trained steps.
 
 Deviations from the paper
-1. When `anchor_attempts` samples all fall below the threshold, the prompt has no anchor: its group gets advantage 0
-   and is counted (the paper does not say what happens then).
+1. When `anchor_attempts` samples all fall below the threshold, the prompt has no anchor: nothing is rendered for it,
+   it adds nothing to the objective and is counted (the paper does not say what happens then).
 2. Guidance: rollout and update use the same guided velocity; `guidance_grad` says which branches are differentiated.
 3. `train_steps` may train on a window of steps from the noisy end; 0 is the paper's: all stochastic steps.
 4. `captions="ground_truth"` (the ablation "VDM only") takes the true caption for the anchor: no VLM is involved.
@@ -23,6 +23,7 @@ from peft import LoraConfig
 
 from vans import files
 from vans.data.triplets import Triplets
+from vans.errors import UserError
 from vans.grpo import core, flow_sde, rewards
 from vans.models.load import load_clip, load_vdm, load_vlm
 from vans.parallel import Group, launch
@@ -89,15 +90,21 @@ def train_vdm(
 
     for step in run.steps(s.steps):
         set_lr(optim, schedule(step, s.steps, s.warmup, decay=0.0))
-        mine = group.share(batch_ids(ids, step, s.prompts, params.seed, "stage2"))
-        rows = [triplets.row(i) for i in mine]
+        prompts = group.share(batch_ids(ids, step, s.prompts, params.seed, "stage2"))
         keys = (params.seed, "stage2", step)
 
-        # 1. one anchor caption of each prompt
+        # 1. one anchor caption of each prompt; a prompt without one goes no further
         if anchor is None:
-            texts, accepted, resampled = [r["caption"] for r in rows], torch.ones(len(mine), dtype=torch.bool), 0.0
+            found, resampled = {i: triplets.row(i)["caption"] for i in prompts}, 0.0
         else:
-            texts, accepted, resampled = anchor.captions(mine, keys)
+            found, resampled = anchor.captions(prompts, keys)
+        counts = {"anchors_resampled": resampled, "anchors_missing": 1 - len(found) / len(set(prompts))}
+        mine, texts = list(found), list(found.values())
+        if not mine:  # the other processes wait for this one's share of the gradient: none
+            stats = grpo_nothing(s, optim, trained, group)
+            run.log(step, **counts, **stats)
+            check_anchors(run.history, s)
+            continue
 
         # 2. G stochastic trajectories of each, in one rollout
         repeat = [p for p in range(len(mine)) for _ in range(s.group)]
@@ -130,18 +137,27 @@ def train_vdm(
         scored = rewards.score(rollout, terms)
         total = rewards.combine(scored, weights)
         advantages, equal = core.group_advantages(total)
-        advantages = advantages.masked_fill(~accepted[:, None], 0.0)
 
         # 4. clipped updates on this rollout
         stats = grpo_updates(
-            policy, trajectories, text, context, negative, advantages.flatten(), s, optim, trained, group
+            policy,
+            trajectories,
+            text,
+            context,
+            negative,
+            advantages.flatten(),
+            s,
+            optim,
+            trained,
+            group,
+            total=len(prompts) * s.group,
         )
 
         if step % s.keep_groups == 0 or step == s.steps - 1:
             record = {
                 "id": mine[0],
-                "question": rows[0]["question"],
-                "truth": rows[0]["caption"],
+                "question": triplets.row(mine[0])["question"],
+                "truth": triplets.row(mine[0])["caption"],
                 "anchor": texts[0],
                 "terms": {k: v[0].tolist() for k, v in scored.items()},
                 "total": total[0].tolist(),
@@ -150,15 +166,15 @@ def train_vdm(
             write_group(run.folder / "groups", step, record, clips[: s.group], group.main)
         run.log(
             step,
-            reward=total.mean(),
-            reward_std=total.std(dim=1).mean(),
-            **{k: v.mean() for k, v in scored.items()},
-            equal_groups=equal.float().mean(),
+            reward=total.mean(dim=1),
+            reward_std=total.std(dim=1),
+            **{k: v.mean(dim=1) for k, v in scored.items()},
+            equal_groups=equal,
             motion=motion_energy(clips),
-            anchors_resampled=resampled,
-            anchors_missing=(~accepted).float().mean(),
+            **counts,
             **stats,
         )
+        check_anchors(run.history, s)
     return finish_part(root, name, run, group, out, save)
 
 
@@ -185,12 +201,57 @@ def make_trainable(policy, lora_rank: int, seed: int):
     return save
 
 
+def check_anchors(history: list[dict], s) -> None:
+    """UserError where the first steps (ten, or all if there are fewer) found no anchor at all: nothing would be learnt,
+    however long it trains."""
+    if len(history) == min(10, s.steps) and all(row["anchors_missing"] == 1 for row in history):
+        raise UserError(
+            f"stage2.anchor_threshold is {s.anchor_threshold:g}: none of the VLM's captions of the first "
+            f"{len(history)} steps comes that close to the truth (ROUGE-L), so there is nothing to train on; lower it, "
+            "raise stage2.anchor_attempts, or train the VLM longer"
+        )
+
+
+def grpo_nothing(s, optim, trained, group: Group) -> dict:
+    """The updates of a process whose prompts all lack an anchor: gradient 0, in step with the other processes."""
+    stats: dict[str, float] = {}
+    for _ in range(s.inner_updates):
+        stats["grad_norm"] = _step(s, optim, trained, group, zero=True)
+    return stats
+
+
+def _step(s, optim, trained, group: Group, zero: bool = False) -> float:
+    """Average the gradients over processes, clip, update; returns the gradient's norm."""
+    if zero:
+        for p in trained:
+            p.grad = torch.zeros_like(p)
+    group.average_gradients(trained)
+    norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
+    optim.step()
+    return norm.item()
+
+
 def grpo_updates(
-    policy, trajectories: Trajectories, text, context, negative, advantages, s, optim, trained, group: Group
+    policy,
+    trajectories: Trajectories,
+    text,
+    context,
+    negative,
+    advantages,
+    s,
+    optim,
+    trained,
+    group: Group,
+    total: int | None = None,
 ) -> dict:
-    """`inner_updates` optimiser steps on one rollout; each recomputes every trained step of every trajectory."""
+    """`inner_updates` optimiser steps on one rollout; each recomputes every trained step of every trajectory.
+
+    total: what the mean over trajectories divides by (default: their number), so that groups without an anchor, which
+    are not among them, count as zeros.
+    """
     device = policy.device
     count, steps = trajectories.old_logp.shape
+    total = total or count
     stats: dict[str, float] = {}
     for inner in range(s.inner_updates):
         optim.zero_grad()
@@ -213,23 +274,20 @@ def grpo_updates(
                 )
                 kl = flow_sde.gaussian_kl(mean, trajectories.reference_means[k][part].to(device), std)
                 # Mean over steps of the mean over trajectories: one step of one micro-batch at a time.
-                loss = core.grpo_loss(terms, kl[:, None], s.beta, trajectories=count) / steps
+                loss = core.grpo_loss(terms, kl[:, None], s.beta, trajectories=total) / steps
                 loss.backward()
                 share = x.shape[0] / count / steps
                 clipped += fraction.item() * share
                 kl_sum += kl.detach().mean().item() * share
                 key = "ratio_first" if inner == 0 else "ratio_last"
                 stats[key] = max(stats.get(key, 0.0), (ratio - 1).abs().max().item())
-        group.average_gradients(trained)
-        norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
-        optim.step()
-        stats |= {"clipped": clipped, "kl": kl_sum, "grad_norm": norm.item()}
+        stats |= {"clipped": clipped, "kl": kl_sum, "grad_norm": _step(s, optim, trained, group)}
     return stats
 
 
-def motion_energy(clips: torch.Tensor) -> float:
-    """Mean absolute difference of neighbouring frames, in [0, 1]; near 0 means static answers."""
-    return (clips[:, 1:].float() - clips[:, :-1].float()).abs().mean().item() / 255.0
+def motion_energy(clips: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of neighbouring frames of each clip [N], in [0, 1]; near 0 means static answers."""
+    return (clips[:, 1:].float() - clips[:, :-1].float()).abs().flatten(1).mean(1) / 255.0
 
 
 class Anchor:
@@ -238,17 +296,16 @@ class Anchor:
     def __init__(self, params, vlm, triplets: Triplets):
         self.params, self.vlm, self.triplets = params, vlm, triplets
 
-    def captions(self, ids: list[str], keys: tuple) -> tuple[list[str], torch.Tensor, float]:
-        """One caption of each prompt, whether it is accepted [P] bool, and the share of samples thrown away.
+    def captions(self, ids: list[str], keys: tuple) -> tuple[dict[str, str], float]:
+        """{prompt's id: its anchor caption} of the prompts that get one, and the share of samples thrown away.
 
-        ROUGE-L with the true caption below `anchor_threshold`: sampled again, at most `anchor_attempts` times in
-        all; then the best of them is given back as not accepted.
+        ROUGE-L with the true caption below `anchor_threshold`: sampled again, at most `anchor_attempts` times in all.
         """
         s, g = self.params.stage2, self.params.generate
-        best: dict[str, tuple[float, str]] = dict.fromkeys(ids, (-1.0, ""))
+        found: dict[str, str] = {}
         drawn = 0
         for attempt in range(s.anchor_attempts):
-            todo = [i for i in ids if best[i][0] < s.anchor_threshold]
+            todo = [i for i in ids if i not in found]
             if not todo:
                 break
             rows = [self.triplets.row(i) for i in todo]
@@ -265,6 +322,6 @@ class Anchor:
             drawn += len(todo)
             for i, row, answer in zip(todo, rows, answers.texts, strict=True):
                 caption = rewards.parse_answer(answer)[1] or ""
-                best[i] = max(best[i], (rewards.rouge_l(caption, row["caption"]), caption))
-        accepted = torch.tensor([best[i][0] >= s.anchor_threshold for i in ids])
-        return [best[i][1] for i in ids], accepted, (drawn - int(accepted.sum())) / max(drawn, 1)
+                if rewards.rouge_l(caption, row["caption"]) >= s.anchor_threshold:
+                    found[i] = caption
+        return {i: found[i] for i in ids if i in found}, (drawn - len(found)) / max(drawn, 1)
