@@ -14,7 +14,7 @@ from vans import video
 from vans.data import world
 from vans.data.render import COLOURS, EVENTS, SHAPES, Scene, render_event
 from vans.errors import UserError
-from vans.evaluate import compare, markdown, metrics, orders, predictions, score, tables
+from vans.evaluate import compare, markdown, metrics, orders, predictions, samples, score, tables
 from vans.evaluate.bootstrap import Interval
 from vans.evaluate.fvd import frechet_distance
 from vans.evaluate.score import Resampling
@@ -390,3 +390,20 @@ def test_comparison_without_tables(tmp_path: Path) -> None:
     (tmp_path / "main.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="not a table"):
         compare.compare(tmp_path, tmp_path)
+
+
+# ---------------------------------------------------------------- samples
+
+
+def test_what_is_unclear_is_not_still(triplets: FakeTriplets) -> None:
+    """A still picture, also with noise over it, is static; one in which something unknown happens is not."""
+    target = triplets.clips(triplets.select()[:1], "target")
+    still = np.repeat(target[:, :1], 9, axis=1)
+    noisy = np.clip(still + np.random.default_rng(0).normal(0, 12, still.shape), 0, 255).astype(np.uint8)
+    odd = still.copy()
+    odd[0, 1::2] = odd[0, 1::2, :, ::-1][:, ::-1]  # the object leaps to and fro, which no event does
+    seen = samples.of_oracle(
+        np.concatenate([still, noisy, odd]), np.repeat(target, 3, 0), target.repeat(3, 0), [""] * 3
+    )
+    assert seen["event_seen"] == ["none"] * 3
+    assert seen["static"] == [1.0, 1.0, 0.0]

@@ -26,6 +26,7 @@ class Reading:
 
     event: one of EVENTS or "none". colour, shape: names. motion: mean |frame difference|, 0..1.
     distance: mean squared distance to the nearest hypothesis, 0..1 (the larger, the less like the toy world).
+    change: mean squared difference of the object's maps from their mean, 0..1 (0: nothing happens to the object).
     """
 
     event: str
@@ -33,6 +34,7 @@ class Reading:
     shape: str
     motion: float
     distance: float
+    change: float
 
 
 @lru_cache(maxsize=1)
@@ -127,6 +129,7 @@ def _read_part(clips: np.ndarray) -> list[Reading]:
                 shape=SHAPES[nearest[i] // (len(POSITIONS) * len(SCALES))],
                 motion=float(moved[i]),
                 distance=float(min(to_static[i], distance[best]) / flat.shape[1]),
+                change=float(to_static[i] / flat.shape[1]),
             )
         )
     return readings

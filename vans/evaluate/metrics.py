@@ -98,7 +98,7 @@ ORACLE = [
         unit="%",
     ),
     Metric("identity", "identity", "up", "videos that keep the input's colour and shape", digits=1, unit="%"),
-    Metric("static", "static", "down", "videos in which the oracle sees no event", digits=1, unit="%"),
+    Metric("static", "static", "down", "no event, and less than half of the true change", digits=1, unit="%"),
 ]
 ANSWER = [
     Metric("format", "format", "up", "answers that follow the template", digits=1, unit="%"),

@@ -13,6 +13,8 @@ from vans.evaluate import metrics
 from vans.evaluate.predictions import Predictions
 from vans.grpo import rewards
 
+STILL = 0.5  # of the true amplitude
+
 
 def oracle_can_read(captions: Sequence[str], clips: np.ndarray) -> bool:
     """True if every ground-truth caption is a sentence of the toy world and the clips have its size."""
@@ -55,7 +57,11 @@ def of_videos(clips: np.ndarray, target: np.ndarray, rows: pd.DataFrame, clip: A
 
 
 def of_oracle(clips: np.ndarray, target: np.ndarray, source: np.ndarray, captions: list[str]) -> dict[str, Any]:
-    """Per sample: what the oracle sees in answer, target and input, and whether the caption names it."""
+    """Per sample: what the oracle sees in answer, target and input, and whether the caption names it.
+
+    static: no event is seen, and the object changes less than STILL times as much as in the true video (an event too
+    blurred to be read is not a still picture).
+    """
     seen, true, given = oracle.read(clips), oracle.read(target), oracle.read(source)
     named = [world.caption_events(text) for text in captions]
     kept = [(a.colour, a.shape) == (b.colour, b.shape) for a, b in zip(seen, given, strict=True)]
@@ -67,7 +73,9 @@ def of_oracle(clips: np.ndarray, target: np.ndarray, source: np.ndarray, caption
         "caption_renderable": [float(len(events) == 1) for events in named],
         "video_event": [float(a.event == b.event) for a, b in zip(seen, true, strict=True)],
         "identity": [float(same) for same in kept],
-        "static": [float(reading.event == "none") for reading in seen],
+        "static": [
+            float(a.event == "none" and a.change < STILL**2 * b.change) for a, b in zip(seen, true, strict=True)
+        ],
     }
 
 

@@ -151,7 +151,7 @@ def train_both(group: Group, root: str, out: str, vlm: str, vdm: str) -> list[di
             **{k: v.mean() for k, v in scored.items()},
             equal_groups=equal.float().mean(),
             motion=stage2.motion_energy(clips),
-            **stage1.caption_statistics(texts),
+            **stage1.caption_statistics(texts, [r["caption"] for r in rows]),
             **{f"vlm_{k}": v for k, v in first.items()},
             **{f"vdm_{k}": v for k, v in second.items()},
         )

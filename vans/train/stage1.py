@@ -133,7 +133,7 @@ def train_vlm(group: Group, root: str, out: str, name: str, reward: str, vlm: st
             reward_std=total.std(dim=1).mean(),
             **{k: v.mean() for k, v in scored.items()},
             equal_groups=equal.float().mean(),
-            **caption_statistics(texts),
+            **caption_statistics(texts, [r["caption"] for r in rows]),
             **stats,
         )
     return finish_part(root, name, run, group, out, policy.save_lora)
@@ -193,15 +193,16 @@ def _rows(inputs, answers, chunk: slice, group: int):
     return batch, Completions(answers.ids[chunk], answers.mask[chunk], answers.texts[chunk])
 
 
-def caption_statistics(texts: list[list[str]]) -> dict[str, float]:
-    """Length of the thinking in words, and the share of captions that name exactly one event (are renderable)."""
+def caption_statistics(texts: list[list[str]], truth: list[str]) -> dict[str, float]:
+    """Length of the thinking in words, and in the toy world the share of captions that name exactly one event (are
+    renderable)."""
     flat = [t for row in texts for t in row]
+    thinking = {"thinking_words": sum(map(rewards.thinking_length, flat)) / len(flat)}
+    if not all(world.caption_events(caption) for caption in truth):
+        return thinking
     captions = [rewards.parse_answer(t)[1] for t in flat]
     renderable = [c is not None and len(world.caption_events(c)) == 1 for c in captions]
-    return {
-        "thinking_words": sum(map(rewards.thinking_length, flat)) / len(flat),
-        "renderable": sum(renderable) / len(flat),
-    }
+    return {**thinking, "renderable": sum(renderable) / len(flat)}
 
 
 class Scorer:
