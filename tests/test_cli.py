@@ -145,11 +145,11 @@ def test_publish_copies_the_tables(tmp_path, monkeypatch, capsys):
         report.publish()
     (tmp_path / "results").mkdir()
     for name in ("main.md", "main.csv", "main.png"):
-        (tmp_path / "results" / name).write_text(f"# Table\n\nof {name}\n\n## Protocol\n\nlong\n")
+        (tmp_path / "results" / name).write_text(f"# Table\n\nof {name}\n\n## Details\n\nlong\n")
     (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n")
     report.publish()
     readme = (tmp_path / "README.md").read_text()
-    assert "### Table\n\nof main.md\n\nProtocol, metrics and warnings: [docs/results/main.md]" in readme
+    assert "### Table\n\nof main.md\n\nEvery measure and difference" in readme and "[docs/results/main.md]" in readme
     assert "long" not in readme
     assert {p.name for p in (tmp_path / "docs/results").iterdir()} == {"main.csv", "main.md", "main.png"}
     report.show_tables(published=True)

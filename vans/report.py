@@ -17,10 +17,10 @@ BEGIN, END = "<!-- results: begin (written by `vans publish`) -->", "<!-- result
 
 
 def show_tables(published: bool = False) -> None:
-    """Print the Markdown tables of results/ (or docs/results/), without their protocol."""
+    """Print the Markdown tables of results/ (or docs/results/), without details and protocol."""
     for path in _tables(_folder(published)):
         print(short(path.read_text(encoding="utf-8")))
-        print(f"\n(protocol, metrics and warnings: {path})\n")
+        print(f"\n(every measure and difference, protocol, warnings: {path})\n")
 
 
 def show_comparison() -> None:
@@ -70,14 +70,17 @@ def fill(readme: str, text: str) -> str:
 
 
 def short(text: str) -> str:
-    """A table's Markdown up to its protocol."""
-    return text.split("\n## Protocol")[0].strip()
+    """A table's Markdown without its details and protocol."""
+    return text.split("\n## Details")[0].strip()
 
 
 def section(text: str, link: str) -> str:
     """A table's Markdown as a section of the README: shorter, headings two levels down, a link to the whole."""
     lines = [f"##{line}" if line.startswith("#") else line for line in short(text).splitlines()]
-    return "\n".join(lines) + f"\n\nProtocol, metrics and warnings: [{link}]({link})."
+    return (
+        "\n".join(lines)
+        + f"\n\nEvery measure and every difference with its interval, protocol and warnings: [{link}]({link})."
+    )
 
 
 def _folder(published: bool) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from vans.evaluate.metrics import METRICS, NONE, ORACLE, PAPER_METRICS, cell, number
-from vans.evaluate.orders import Order
+from vans.evaluate.orders import Order, sentences
 from vans.evaluate.score import KINDS, Scores
 from vans.evaluate.tables import ABLATION, MAIN, Table, metrics_json
 from vans.files import atomic_write_text
@@ -15,6 +15,8 @@ GROUPS = {
     "Further measures": ("clip_t_own", "psnr", "motion_ratio", "format", "think_words"),
     "BLEU": tuple(f"bleu{k}" for k in (1, 2, 3, 4)),
 }
+HEADLINE = (*PAPER_METRICS, "video_event")
+DETAILS = "## Details"  # what stands above it is what the README shows
 DISCLAIMER = (
     "The columns marked *paper* are the figures of arXiv 2511.16669: other data, other models, another "
     "detector, so not the same quantity. What can be compared is which row is better than which, not a value "
@@ -24,6 +26,10 @@ ABOUT_ORDERS = (
     "Paired differences (second minus first, same samples, same resamples) with their intervals. *Holds*: "
     "the whole interval lies on the side of 0 that the paper's difference has (where it gives none: on the "
     "better side). *Not resolved*: the interval contains 0."
+)
+ABOUT_CLAIMS = (
+    "Over all samples. *Holds*: the 95 % interval of the paired difference lies on the side of 0 where the paper's "
+    "difference lies (where it gives none: on the better side). *Not resolved*: the interval contains 0."
 )
 NOTES = {
     "no_v1": "the same arm as *GRPO (VLM only)*: text rewards alone is what is left of stage 1 without r_v1 "
@@ -42,19 +48,22 @@ def write(table: Table, folder: str | Path) -> None:
 
 
 def markdown(table: Table) -> str:
-    """The whole file: tables by kind, what became of the paper's orders, protocol, warnings."""
+    """The whole file: a table of each kind, what became of the paper's orders, details, protocol, warnings."""
     layout = table.layout
     parts = [f"# {layout.title}", f"{_ours(table)} {DISCLAIMER}"]
     kinds = [kind for kind in table.kinds if kind != "all"] or table.kinds
     for kind in kinds:
-        parts += [f"## {kind.capitalize()}", _grid(table, kind, PAPER_METRICS, with_paper=True)]
-        for title, names in GROUPS.items():
-            if any(name in table.frame for name in names):
-                parts += [f"{title} ({kind}):", _grid(table, kind, names, with_paper=False)]
+        parts += [f"## {kind.capitalize()}", _grid(table, kind, HEADLINE, with_paper=True)]
     if notes := [f"- {row.title}: {NOTES[row.name]}." for row in layout.rows if row.name in NOTES]:
         if layout is ABLATION:
             parts.append("\n".join(notes))
-    parts += ["## Do the paper's orders hold?", _orders(table)]
+    parts += ["## Do the paper's orders hold?", _claims(table)]
+    parts.append(DETAILS)
+    for kind in kinds:
+        for title, names in GROUPS.items():
+            if any(name in table.frame for name in names):
+                parts += [f"### {title}: {kind}", _grid(table, kind, names, with_paper=False)]
+    parts += ["### Every difference", _orders(table)]
     parts += ["## Protocol", _protocol(table)]
     return "\n\n".join(parts) + "\n"
 
@@ -123,6 +132,14 @@ def _orders(table: Table) -> str:
         cells = [_verdict(by_kind[kind]) if kind in by_kind else NONE for kind in kinds]
         body.append([claim, METRICS[name].title, ", ".join(gaps) or NONE, *cells])
     return f"{ABOUT_ORDERS}\n\n{_rows(head, body)}"
+
+
+def _claims(table: Table) -> str:
+    """What became of each claim over all samples, one line each."""
+    kinds = {order.kind for order in table.orders}
+    kind = "all" if "all" in kinds else min(kinds, default="all")
+    lines = "\n".join(f"- {line[:1].upper()}{line[1:]}" for line in sentences(table.orders, kind))
+    return f"{ABOUT_CLAIMS}\n\n{lines}" if lines else "None can be checked: no two rows that they compare were scored."
 
 
 def _gap(order: Order, kind: str) -> str:
