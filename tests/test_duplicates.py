@@ -74,7 +74,7 @@ def test_groups_join_duplicates_chains_and_scenes():
     seen = [*(p[None] for p in (a, chain[0], chain[1], b, c)), np.stack([prints(1, 9)[0], a]), prints(1, 8)]
     group, facts = groups(records, seen, 0.3)
     assert group == ["s/a", "s/a", "s/a", "s/b", "s/b", "s/a", "s/far"]
-    assert facts["videos"] == 7 and facts["near_pairs"] >= 5
+    assert facts["videos"] == 7 and facts["near_pairs"] >= 3
     assert leaking(records, group) == {"s/a", "s/a2", "s/a3"}, "the training side gives way, as a whole"
 
 
