@@ -116,15 +116,10 @@ def test_the_rl_subset_is_half_of_each_kind_and_in_training(toy):
     chosen = frame[frame.rl]
     assert set(chosen.split) == {"train"}
     assert chosen.kind.value_counts().to_dict() == {"procedural": 4, "predictive": 4}
-    row = {"split": "train", "kind": "predictive", "style": "given", "rl": False}
-    rows: list[dict] = [{**row, "id": str(i)} for i in range(9)]
-    module.mark_rl(rows, 6, 0)
-    assert sum(r["rl"] for r in rows) == 6
-    module.mark_rl(rows, 100, 0)
-    assert all(r["rl"] for r in rows)
-    flowery = [{**row, "id": "f", "style": "flowery"}]
-    module.mark_rl(flowery, 1, 0)
-    assert not flowery[0]["rl"]
+    assert (chosen.rl_reason == "").all() and (frame[~frame.rl].rl_reason != "").all()
+    assert toy[2]["rl"]["taken"] == 8 and sum(toy[2]["rl"]["refused"].values()) == len(frame) - 8
+    assert frame["agreement"].isna().all() and "left out" in toy[2]["rl"]["agreement"]
+    assert frame["rl_score"].between(0, 1).all() and frame["motion"].gt(0).all()
 
 
 def test_bytes_depend_on_content_alone_not_on_where_or_when(toy, tmp_path):

@@ -60,6 +60,16 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class RLWeights:
+    """Weights of the terms of the RL subset's score (vans/data/quality.py)."""
+
+    agreement: float = between(0)
+    motion: float = between(0)
+    length: float = between(0)
+    self_check: float = between(0)
+
+
+@dataclass(frozen=True)
 class Curate:
     """From source videos to triplets."""
 
@@ -68,6 +78,10 @@ class Curate:
     annotator: str = choice("rules")
     flowery: float = between(0, 1)  # toy world: share of flowery training captions; held-out ones are plain
     rl: int = between(0)  # triplets of the RL subset
+    rl_weights: RLWeights = section()
+    rl_motion: float = above(0)  # mean change of a pixel per frame (0..1) that counts as full motion
+    agreement: str = choice("none", "clip")  # of target clip and caption; clip: by models.clip.repo
+    near_duplicate: float = between(0, 1)  # distance up to which two videos are one (vans/data/duplicates.py)
     shot_threshold: float = above(0)
 
 

@@ -8,8 +8,7 @@ Deviations from the paper (1: see annotate.py):
 2. The best clip of a segment is the window with most motion, as long as the model's clip (frames / fps =
    3 s), where the paper asks a multimodal LLM for the best 3-5 s. Input clips are as long as target clips
    (the paper's input clips average 9.43 s).
-3. The RL subset is a fixed draw from the training split, half procedural and half predictive, where the paper
-   picks 1 K triplets by hand.
+3. The RL subset is chosen by a written score (quality.py), where the paper picks 1 K triplets by hand.
 """
 
 import hashlib
@@ -20,10 +19,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from vans.data import sources
+from vans.data import duplicates, quality, sources
+from vans.data.agreement import agreement
 from vans.data.annotate import ANNOTATORS, Refused, Request
 from vans.data.draw import Draw
 from vans.data.ledger import Ledger
@@ -39,12 +40,13 @@ Made = tuple[dict, tuple[bytes, bytes]]  # manifest row without storage columns,
 def curate(data_dir: str | Path, out_dir: str | Path, params: Any, progress: bool = True) -> dict:
     """Make triplets of everything in data_dir; out_dir is replaced as a whole, or left alone on any error.
 
-    params: seed, clip (frames, height, width, fps), curate (min_segment s, codec, annotator, flowery, rl,
-    shot_threshold). Returns the report. Raises UserError if nothing is kept or the splits overlap.
+    params: seed, clip, curate (and models.clip, machine.device where CLIP is asked). Returns the report.
+    Raises UserError if nothing is kept or the splits overlap.
     """
     found = sources.discover(data_dir)
     ledger = Ledger(root=str(data_dir), drops=list(found.dropped))
     records = unique(found.records, ledger)
+    records, prints, group, leaks = apart(records, params.curate.near_duplicate, ledger)
     with atomic_dir(out_dir) as partial:
         writer = ShardWriter(partial / "shards")
         rows: list[dict] = []
@@ -67,9 +69,11 @@ def curate(data_dir: str | Path, out_dir: str | Path, params: Any, progress: boo
         writer.close()
         if not rows:
             raise UserError(f"{data_dir}: no triplet could be made: {_reasons(ledger)}")
-        mark_rl(rows, params.curate.rl, params.seed)
         check_splits(rows)
-        _write(partial, rows, result := report(rows, ledger), ledger)
+        leaks |= proven(rows, prints, params.curate.near_duplicate)
+        mark_rl(rows, group, partial / "shards", params)
+        result = report(rows, ledger) | {"rl": rl_report(rows, params.curate.agreement), "leaks": leaks}
+        _write(partial, rows, result, ledger)
     return result
 
 
@@ -120,7 +124,7 @@ def triplets_of(record: Record, params: Any, ledger: Ledger) -> list[Made]:
             continue
         ledger.refused += [f"{name}: {question}" for question in written.refused]
         row = {
-            **{"id": name, "source": record.source, "kind": record.kind, "split": record.split, "rl": False},
+            **{"id": name, "source": record.source, "kind": record.kind, "split": record.split},
             **{"video": record.title, "scene": record.scene, "subset": record.subset},
             **{"input_start": first.start, "input_end": first.end},
             **{"target_start": second.start, "target_end": second.end},
@@ -128,6 +132,8 @@ def triplets_of(record: Record, params: Any, ledger: Ledger) -> list[Made]:
             **{"recipe_type": record.recipe_type, "condition": record.condition, "topic": record.topic},
             **{"question": written.question, "reasoning": written.reasoning},
             **{"caption": written.caption, "style": written.style},
+            **{"caption_words": len(written.caption.split()), "questions_refused": len(written.refused)},
+            **{"motion": second.motion},
         }
         made.append((row, (first.data, second.data)))
     if record.split == "test" and record.kind == "procedural" and len(made) > 1:
@@ -148,17 +154,66 @@ def id_of(record: Record, first: str, second: str) -> str:
     return f"{plain[:68]}-{hashlib.sha256(full.encode()).hexdigest()[:10]}"
 
 
-def mark_rl(rows: list[dict], count: int, seed: int) -> None:
-    """Set rl on `count` training rows, half of them procedural where there are enough of both kinds.
+def apart(
+    records: list[Record], radius: float, ledger: Ledger
+) -> tuple[list[Record], dict[str, np.ndarray], dict[str, str], dict]:
+    """Drop training videos that are near-duplicates of test videos.
 
-    A caption that leaves open what is to be seen (a flowery one) is no reference for a video: it is not taken.
+    Returns (what is left, title -> fingerprints, title -> group, facts for the report).
     """
-    train = [r for r in rows if r["split"] == "train" and r["style"] != "flowery"]
-    train.sort(key=lambda r: Draw(seed, "rl", r["id"]).below(2**62))
-    procedural, predictive = ([r for r in train if r["kind"] == k] for k in ("procedural", "predictive"))
-    first = min(len(procedural), max(count - count // 2, count - len(predictive)))
-    for row in procedural[:first] + predictive[: max(0, count - first)]:
-        row["rl"] = True
+    prints: dict[str, np.ndarray] = {}
+    for record in records:
+        try:
+            prints[record.title] = duplicates.fingerprints(record)
+        except UserError:
+            continue  # unreadable: counted where it is cut
+    seen = [r for r in records if r.title in prints]
+    if not seen:
+        return records, {}, {}, {}
+    group, facts = duplicates.groups(seen, list(prints.values()), radius)
+    gone = duplicates.leaking(seen, group)
+    for title in sorted(gone):
+        ledger.drop("video", title, duplicates.NEAR)
+    facts = {"near_duplicate": radius, **facts, "dropped_from_training": len(gone)}
+    left = [r for r in records if r.title not in gone]
+    return left, prints, {r.title: g for r, g in zip(seen, group, strict=True)}, facts
+
+
+def proven(rows: list[dict], prints: dict[str, np.ndarray], radius: float) -> dict:
+    """What remains, measured once more from the final rows. UserError if near-duplicates stand on both sides."""
+    sides: dict[str, dict[str, np.ndarray]] = {"test": {}, "train": {}}
+    for row in rows:
+        sides[row["split"]][row["video"]] = prints[row["video"]]
+    found = duplicates.proof(sides["test"], sides["train"], radius)
+    return {"across_the_split": {"test_videos": len(sides["test"]), "train_videos": len(sides["train"]), **found}}
+
+
+def mark_rl(rows: list[dict], group: dict[str, str], shards: Path, params: Any) -> None:
+    """Score every row and set group, agreement, rl_score, rl and rl_reason."""
+    cosines: list[float | None] = [None] * len(rows)
+    if params.curate.agreement == "clip":
+        cosines = list(agreement(rows, shards, params))
+    weights = vars(params.curate.rl_weights)
+    for row, cosine in zip(rows, cosines, strict=True):
+        row |= {"group": group[row["video"]], "agreement": cosine}
+        row["rl_score"] = quality.score(quality.terms(row, params.curate.rl_motion), weights)
+    for row, reason in zip(rows, quality.choose(rows, params.curate.rl, params.seed), strict=True):
+        row |= {"rl": not reason, "rl_reason": reason}
+
+
+def rl_report(rows: list[dict], measured: str) -> dict:
+    """The RL subset in counts and words."""
+    said = {
+        "clip": "2.5 x the mean cosine of CLIP's features of target frames and caption",
+        "none": "left out of the score: curate.agreement is none (no CLIP is trained yet when this scale curates)",
+    }
+    scores = [row["rl_score"] for row in rows if row["rl"]]
+    return {
+        "taken": len(scores),
+        "refused": dict(sorted(Counter(row["rl_reason"] for row in rows if not row["rl"]).items())),
+        "score": {"least": min(scores, default=None), "mean": round(sum(scores) / max(1, len(scores)), 4)},
+        "agreement": said[measured],
+    }
 
 
 def check_splits(rows: list[dict]) -> None:
@@ -187,7 +242,8 @@ def report(rows: list[dict], ledger: Ledger) -> dict:
 
 
 def _write(folder: Path, rows: list[dict], result: dict, ledger: Ledger) -> None:
-    pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(folder / "manifest.parquet", index=False)
+    manifest = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"agreement": "float64"})
+    manifest.to_parquet(folder / "manifest.parquet", index=False)
     drops = pd.DataFrame(ledger.drops, columns=["level", "name", "reason"])
     drops.to_csv(folder / "dropped.csv", index=False, lineterminator="\n")
     segments = pd.DataFrame(ledger.segments, columns=["video", "id", "start", "end", "outcome"])

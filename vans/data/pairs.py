@@ -11,6 +11,7 @@ from typing import Any
 from vans import video
 from vans.data import shots
 from vans.data.ledger import Ledger
+from vans.data.quality import motion
 from vans.data.records import Record
 from vans.data.shots import Segment
 from vans.errors import UserError
@@ -20,12 +21,13 @@ NEIGHBOUR_LOST = "one of the two segments was dropped"
 
 @dataclass(frozen=True)
 class Cut:
-    """A segment's best clip: start, end in s of the source video, the clip file's bytes."""
+    """A segment's best clip: start, end in s of the source video, the clip file's bytes, its motion 0..1."""
 
     segment: Segment
     start: float
     end: float
     data: bytes
+    motion: float
 
 
 Pair = tuple[Cut, Cut, tuple[str, str, str] | None]  # input, target, given (question, think, caption)
@@ -110,6 +112,7 @@ def cut(record: Record, opened: video.Video, segment: Segment, params: Any, ledg
     if frames is None:
         return None
     at = shots.best_window(frames, clip.frames)
-    data, _ = video.encode(frames[at : at + clip.frames], clip.fps, params.curate.codec)
+    best = frames[at : at + clip.frames]
+    data, _ = video.encode(best, clip.fps, params.curate.codec)
     start = float(times[at])
-    return Cut(segment, round(start, 3), round(start + clip.frames / clip.fps, 3), data)
+    return Cut(segment, round(start, 3), round(start + clip.frames / clip.fps, 3), data, motion(best))

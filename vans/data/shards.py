@@ -7,10 +7,12 @@ from pathlib import Path
 PER_SHARD = 2048  # triplets in one tar file
 SUFFIX = {"raw": "avi", "h264": "mp4"}
 COLUMNS = (
-    *("id", "source", "kind", "split", "rl", "video", "scene", "subset"),
+    *("id", "source", "kind", "split", "rl", "video", "scene", "group", "subset"),
     *("input_start", "input_end", "target_start", "target_end"),  # s, in the source video
     *("input_sentence", "target_sentence", "recipe_type", "condition", "topic"),
     *("question", "reasoning", "caption", "style"),
+    *("motion", "agreement", "caption_words", "questions_refused"),  # what the RL subset's score is made of
+    *("rl_score", "rl_reason"),
     *("shard", "input_offset", "input_size", "target_offset", "target_size"),  # bytes
 )
 

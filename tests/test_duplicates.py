@@ -1,0 +1,198 @@
+"""Near-duplicates: what counts as one video, that none is missed, that none stands on both sides."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data_helpers import curate_params, real_clips, world_params
+from vans import video
+from vans.data import duplicates, world
+from vans.data.curate import curate
+from vans.data.duplicates import Search, fingerprint, groups, leaking, proof, vectors
+from vans.data.records import Record
+from vans.data.triplets import Triplets
+from vans.errors import UserError
+
+SHAPE = (duplicates.FRAMES, duplicates.GRID, duplicates.GRID, 3)
+
+
+def record(name: str, split: str = "train", scene: str = "") -> Record:
+    return Record("s", name, None, "predictive", split, scene or f"s/{name}")
+
+
+def prints(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+
+
+def altered(one: np.ndarray, amount: int, seed: int = 1) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(-amount, amount + 1, one.shape)
+    return np.clip(one.astype(int) + noise, 0, 255).astype(np.uint8)
+
+
+def test_distance_is_that_of_the_correlation_and_blind_to_light():
+    one, other = prints(2).reshape(2, -1)
+    a, b = vectors(np.stack([one, other]))
+    r = np.corrcoef(one, other)[0, 1]
+    assert np.linalg.norm(a - b) == pytest.approx(np.sqrt(2 - 2 * r), abs=1e-5)
+    darker = (one * 0.5 + 20).round().astype(np.uint8)
+    assert np.linalg.norm(np.subtract(*vectors(np.stack([one, darker])))) < 0.01
+    flat = np.stack([np.full(SHAPE, 7, np.uint8), altered(np.full(SHAPE, 7, np.uint8), 1)])
+    assert np.linalg.norm(np.subtract(*vectors(flat))) < 0.3, "noise on a flat picture is no content"
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.3, 0.9])
+def test_the_search_finds_exactly_what_comparing_all_with_all_finds(radius):
+    base = prints(40)
+    near = np.concatenate([altered(base[:20], amount, amount) for amount in (4, 30, 60, 90)])
+    points = vectors(np.concatenate([base, near]))
+    full = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    expected = {(i, j) for i, j in zip(*np.nonzero(full <= radius)) if i < j}
+    found, distance, _ = Search(points).pairs(radius)
+    assert {(i, j) for i, j in found} == expected and len(expected) >= 20
+    assert np.allclose(distance, [full[i, j] for i, j in found], atol=1e-6)
+    there = Search(points[40:])
+    across, _, _ = Search(points[:40], there.axes).across(there, radius)
+    assert {(i, j + 40) for i, j in across} == {(i, j) for i, j in expected if i < 40 <= j}
+
+
+def test_few_pairs_are_measured_of_many():
+    coarse = np.random.default_rng(0).integers(0, 256, (3000, 2, 2, 2, 3), dtype=np.uint8)  # as pictures are
+    points = vectors(coarse.repeat(4, axis=1).repeat(4, axis=2).repeat(4, axis=3))
+    assert Search(points).pairs(0.3)[2] < 3000 * 3000 / 2 / 100
+
+
+def test_groups_join_duplicates_chains_and_scenes():
+    a, b, c = prints(3)
+    chain = [altered(a, 30, n) for n in (1, 2)]
+    records = [
+        *(record("a"), record("a2"), record("a3"), record("b", scene="s/x"), record("c", scene="s/x")),
+        *(record("a4", "test"), record("far", "test")),
+    ]
+    seen = [*(p[None] for p in (a, chain[0], chain[1], b, c)), np.stack([prints(1, 9)[0], a]), prints(1, 8)]
+    group, facts = groups(records, seen, 0.3)
+    assert group == ["s/a", "s/a", "s/a", "s/b", "s/b", "s/a", "s/far"]
+    assert facts["videos"] == 7 and facts["near_pairs"] >= 3
+    assert leaking(records, group) == {"s/a", "s/a2", "s/a3"}, "the training side gives way, as a whole"
+
+
+def test_a_scene_leaves_training_with_its_duplicate():
+    a, b, c = (p[None] for p in prints(3))
+    records = [record("a", scene="s/x"), record("b", scene="s/x"), record("c"), record("t", "test")]
+    group, _ = groups(records, [a, b, c, altered(a, 3)], 0.1)
+    assert leaking(records, group) == {"s/a", "s/b"}
+
+
+def test_a_scene_on_both_sides_is_not_taken_for_a_duplicate():
+    a, b = (p[None] for p in prints(2))
+    records = [record("a", scene="s/x"), record("b", "test", scene="s/x")]
+    assert not leaking(records, groups(records, [a, b], 0.1)[0])
+
+
+def test_the_proof_finds_the_nearest_pair_or_refuses(monkeypatch):
+    base = prints(30)
+    test = {f"t{i}": p[None] for i, p in enumerate(base[:10])}
+    train = {f"n{i}": p[None] for i, p in enumerate(base[10:])} | {"close": altered(base[3], 60)[None]}
+    exact = np.linalg.norm(np.subtract(*vectors(np.stack([base[3], train["close"][0]]))))
+    found = proof(test, train, 0.1)
+    assert (found["test_video"], found["train_video"]) == ("t3", "close")
+    assert found["nearest"] == pytest.approx(exact, abs=1e-4)
+    with pytest.raises(UserError, match="close .training. is a near-duplicate of t3"):
+        proof(test, train, float(exact) + 0.01)
+    monkeypatch.setattr(duplicates, "CANDIDATES", 0)
+    bounded = proof(test, train, 0.01)
+    assert bounded["nearest"] is None and bounded["farther_than"] >= 0.01
+    assert proof({}, train, 0.1)["nearest"] is None
+
+
+def test_toy_sources_are_not_taken_for_each_other(tmp_path):
+    world.generate(tmp_path / "data", world_params(30, 10, 60, 10))
+    report = curate(tmp_path / "data", tmp_path / "out", curate_params(), progress=False)
+    leaks = report["leaks"]
+    assert leaks["dropped_from_training"] == 0 and duplicates.NEAR not in report["videos"]["dropped"]
+    assert leaks["across_the_split"]["nearest"] > leaks["near_duplicate"]
+    frame = Triplets(tmp_path / "out").frame
+    assert (frame.groupby("group")["scene"].nunique() == 1).all()
+    assert not set(frame[frame.split == "train"].group) & set(frame[frame.split == "test"].group)
+
+
+# ----------------------------------------------------------------------------------------------- real videos
+def encode(path, frames, fps, crf=28):
+    frames = [f[: f.shape[0] // 2 * 2, : f.shape[1] // 2 * 2] for f in frames]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.options = {"crf": str(crf), "threads": "1", "preset": "veryfast"}
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
+                out.mux(packet)
+        for packet in stream.encode():
+            out.mux(packet)
+
+
+def scaled(frames, height, width):
+    return [np.asarray(Image.fromarray(f).resize((width, height), Image.Resampling.BILINEAR)) for f in frames]
+
+
+@pytest.fixture(scope="module")
+def real():
+    return {p.stem: p for p in sorted(real_clips().glob("*.mp4"))}
+
+
+def distance(a, b) -> float:
+    return float(np.linalg.norm(np.subtract(*vectors(np.stack([a, b])))))
+
+
+def test_different_real_videos_are_far_apart(real):
+    points = vectors(np.stack([fingerprint(video.Video(p)) for p in real.values()]))
+    full = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    assert full[np.triu_indices(len(full), 1)].min() > 1.0
+
+
+@pytest.mark.parametrize("name", ["peppers_on_tray", "toddler_living_room"])
+def test_copies_of_a_real_video_are_near(real, tmp_path, name):
+    frames, fps = video.read(real[name])
+    original = fingerprint(video.Video(real[name]))
+    height, width = frames.shape[1:3]
+    y, x = height * 3 // 100, width * 3 // 100
+    copies = {
+        "small": (scaled(frames, 120, 200), fps, 30),
+        "cropped": (scaled(frames[:, y : height - y, x : width - x], 160, 284), fps, 26),
+        "slow": (scaled(frames[::2], 160, 284), fps / 2, 26),
+    }
+    limits = {"small": 0.08, "cropped": 0.4, "slow": 0.4}
+    for kind, (pictures, rate, crf) in copies.items():
+        encode(tmp_path / f"{kind}.mp4", pictures, rate, crf)
+        assert distance(fingerprint(video.Video(tmp_path / f"{kind}.mp4")), original) < limits[kind], kind
+
+
+def test_the_same_source_under_another_name_leaves_training(real, tmp_path):
+    import json
+    import shutil
+
+    folder = tmp_path / "data" / "coin"
+    folder.mkdir(parents=True)
+    for name in ("peppers_on_tray", "birthday", "silence_girl"):
+        shutil.copyfile(real[name], folder / f"{name}.mp4")
+    database = json.loads((real_clips() / "annotations.json").read_text())["database"]
+    frames, fps = video.read(real["silence_girl"])  # its subset is testing
+    (tmp_path / "data" / "other").mkdir()
+    encode(tmp_path / "data/other/elsewhere.mp4", scaled(frames, 180, 320), fps)
+    copy = {**database["silence_girl"], "subset": "training"}
+    (folder / "COIN.json").write_text(json.dumps({"database": database}))
+    (tmp_path / "data/other/COIN.json").write_text(json.dumps({"database": {"elsewhere": copy}}))
+    params = curate_params(near_duplicate=0.4)
+    report = curate(tmp_path / "data", tmp_path / "out", params, progress=False)
+    assert report["videos"]["dropped"] == {duplicates.NEAR: 1} and report["leaks"]["dropped_from_training"] == 1
+    assert report["leaks"]["across_the_split"]["nearest"] > 0.4
+    frame = Triplets(tmp_path / "out").frame
+    assert "other/elsewhere" not in set(frame.video) and "coin/silence_girl" in set(frame[frame.split == "test"].video)
+    (tmp_path / "data/other/COIN.json").write_text(
+        json.dumps({"database": {"elsewhere": {**copy, "subset": "testing"}}})
+    )
+    report = curate(tmp_path / "data", tmp_path / "again", params, progress=False)
+    assert not report["videos"]["dropped"], "on one side both may stay"
+    assert Triplets(tmp_path / "again").frame.groupby("group").video.nunique().max() == 2

@@ -1,0 +1,49 @@
+"""Does a target clip show what its caption says? CLIP's opinion, for the RL subset's score."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vans import video
+from vans.errors import UserError
+
+FRAMES = 4  # of a clip, evenly spread
+BATCH = 32  # clips at a time
+
+
+def agreement(rows: Sequence[dict], shards: Path, params: Any) -> list[float]:
+    """Mean cosine of the frames' features with the caption's, -1..1, of each row's target clip.
+
+    rows: caption, shard, target_offset, target_size. CLIP: models.clip.repo of params (it must be there before
+    curation: UserError for a scale that trains its own), on machine.device.
+    """
+    import torch
+
+    from vans.models.clip import CLIP
+
+    model = params.models.clip
+    if model.repo is None:
+        raise UserError(
+            "params.yaml: curate.agreement: clip needs models.clip.repo; this scale trains its CLIP after the "
+            "curation, so write none"
+        )
+    device = params.machine.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    clip = CLIP.load(model.repo, model.revision).to(device)
+    cosines: list[float] = []
+    for at in range(0, len(rows), BATCH):
+        part = rows[at : at + BATCH]
+        frames = torch.from_numpy(np.stack([_frames(row, shards) for row in part]))
+        texts = clip.text([row["caption"] for row in part])
+        cosines += (clip.image(frames) * texts[:, None]).sum(-1).mean(-1).tolist()
+    return [round(c, 4) for c in cosines]
+
+
+def _frames(row: dict, shards: Path) -> np.ndarray:
+    with open(shards / row["shard"], "rb") as shard:
+        shard.seek(row["target_offset"])
+        clip, _ = video.decode(shard.read(row["target_size"]))
+    return clip[np.linspace(0, len(clip) - 1, FRAMES).round().astype(int)]

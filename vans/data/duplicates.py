@@ -1,0 +1,187 @@
+"""Near-duplicates: the same video under another name, re-encoded, rescaled, slightly cropped or trimmed.
+
+A video's fingerprint is FRAMES pictures, evenly spread over it, each thinned to GRID x GRID colours. Two
+fingerprints' distance is sqrt(2 - 2 r), r their correlation over all those numbers: 0 for the same video,
+about 1.4 for two that have nothing in common, blind to brightness and contrast. `curate.near_duplicate` is
+the distance up to which two videos count as one; what it should be depends on how alike a world's videos are.
+
+Pairs are found without comparing all with all, and none is missed: an orthonormal transform (DCT) keeps
+distances, so that a few of its coefficients bound them from below; a k-d tree over those gives the candidates,
+and each candidate is then measured in full.
+
+Across the split the training side gives way: official test subsets cannot move, the test set does not change
+when training data is added, and nothing is lost, since the test side still has the video. A scene with such
+a video leaves training as a whole.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.fft import dctn
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from vans.data.records import Record
+from vans.errors import UserError
+from vans.video import TOLERANCE, Video
+
+FRAMES = 8  # pictures of a fingerprint
+GRID = 8  # thinned to GRID x GRID
+FLAT = 4.0  # 0..255; contrast below this is taken as this, so that noise is not blown up
+SEEK = 5.0  # s; over gaps longer than this the reader jumps instead of decoding all between
+COEFFICIENTS = 16  # of the transform, for the tree
+CANDIDATES = 3_000_000  # the nearest pair is searched no further than this many candidates
+NEAR = "near-duplicate of a test video"
+
+
+def fingerprint(opened: Video) -> np.ndarray:
+    """Uint8 [FRAMES, GRID, GRID, 3] of an open video; of a damaged one, from what can be decoded.
+
+    Raises UserError if nothing can.
+    """
+    times = [(i + 0.5) / FRAMES * opened.info.duration for i in range(FRAMES)]
+    out: list[np.ndarray] = []
+    stream = opened.frames(times[0])
+    shown = ahead = None
+    error: UserError | None = None
+    for time in times:
+        try:
+            if not out or (ahead is not None and time - ahead[0] > SEEK):
+                stream = opened.frames(time)
+                ahead = next(stream, None)
+            while ahead is not None and (shown is None or ahead[0] <= time + TOLERANCE):
+                shown, ahead = ahead, next(stream, None)
+        except UserError as damage:
+            error, ahead = damage, None
+        if shown is None:
+            raise error or UserError(f"{opened.path}: holds no picture; replace or remove it")
+        small = Image.fromarray(shown[1]).resize((GRID, GRID), Image.Resampling.BOX)
+        out.append(np.asarray(small))
+    return np.stack(out)
+
+
+def fingerprints(record: Record) -> np.ndarray:
+    """Uint8 [n, FRAMES, GRID, GRID, 3]: of the video, or of each file where a table names cut ones.
+
+    Raises UserError if none can be read.
+    """
+    files = [record.path] if record.path is not None else [f for g in record.given for f in g.files]
+    prints, problem = [], UserError(f"{record.title}: no video")
+    for file in dict.fromkeys(files):
+        try:
+            prints += [fingerprint(Video(file))] if file is not None else []
+        except UserError as error:
+            problem = error
+    if not prints:
+        raise problem
+    return np.stack(prints)
+
+
+def vectors(prints: np.ndarray) -> np.ndarray:
+    """Fingerprints [n, ...] as float32 [n, D] whose Euclidean distances are the distances of the module."""
+    flat = prints.reshape(len(prints), -1).astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
+    contrast = np.sqrt(np.square(flat).mean(axis=1, keepdims=True))
+    return flat / (np.maximum(contrast, FLAT) * np.float32(np.sqrt(flat.shape[1])))
+
+
+class Search:
+    """All pairs of points of one set, or of two, that are at most `radius` apart."""
+
+    def __init__(self, points: np.ndarray, axes: np.ndarray | None = None) -> None:
+        """points: `vectors`. axes: the other set's, where two are searched; default: where these differ most."""
+        self.points = points
+        parts = dctn(points.reshape(-1, FRAMES, GRID, GRID, 3), axes=(1, 2, 3), norm="ortho")
+        parts = parts.reshape(len(points), -1)
+        self.axes = np.argsort(-parts.var(axis=0), kind="stable")[:COEFFICIENTS] if axes is None else axes
+        self.tree = cKDTree(parts[:, self.axes])
+
+    def pairs(self, radius: float) -> tuple[np.ndarray, np.ndarray, int]:
+        """([n, 2] indices i < j, [n] distances, number of pairs that were measured)."""
+        found = self.tree.query_pairs(_wider(radius), output_type="ndarray").reshape(-1, 2)
+        distance = _measure(self.points, self.points, found)
+        return found[distance <= radius], distance[distance <= radius], len(found)
+
+    def across(self, other: "Search", radius: float) -> tuple[np.ndarray, np.ndarray, int]:
+        """As `pairs`; first index into this set, second into the other."""
+        near = self.tree.query_ball_tree(other.tree, _wider(radius))
+        found = np.array([(i, j) for i, row in enumerate(near) for j in row], dtype=np.int64).reshape(-1, 2)
+        distance = _measure(self.points, other.points, found)
+        return found[distance <= radius], distance[distance <= radius], len(found)
+
+
+def _wider(radius: float) -> float:
+    return radius * (1 + 1e-4) + 1e-5  # float32 coefficients
+
+
+def _measure(first: np.ndarray, second: np.ndarray, found: np.ndarray) -> np.ndarray:
+    parts = [found[at : at + 50_000] for at in range(0, len(found), 50_000)]
+    measured = [np.linalg.norm(first[p[:, 0]] - second[p[:, 1]], axis=1) for p in parts]
+    return np.concatenate(measured) if measured else np.zeros(0, dtype=np.float32)
+
+
+def groups(records: Sequence[Record], prints: Sequence[np.ndarray], radius: float) -> tuple[list[str], dict]:
+    """Which videos are one: near-duplicates, what hangs together through them, and videos of one scene.
+
+    prints: each record's fingerprints [n_i, ...]. Scenes join videos of the same split only (a scene on both
+    sides is an error of the data, not a near-duplicate). Returns each record's group, named after its first
+    video, and {videos, pairs_measured, near_pairs}.
+    """
+    owner = np.repeat(np.arange(len(prints)), [len(p) for p in prints])
+    everything = np.concatenate(prints)
+    first: dict[Any, int] = {}
+    same = np.array([first.setdefault(p.tobytes(), i) for i, p in enumerate(everything)])
+    distinct = np.array(sorted(first.values()))  # equal ones are found without measuring
+    near, _, measured = Search(vectors(everything[distinct])).pairs(radius)
+    pairs = np.concatenate([owner[distinct[near]], np.stack([owner[same], owner], axis=1)])
+    pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+    scene: dict[Any, int] = {}
+    scenes = [(scene.setdefault((r.split, r.scene), i), i) for i, r in enumerate(records)]
+    edges = np.concatenate([pairs, np.array(scenes)])
+    size = (len(records), len(records))
+    joined = coo_array((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=size)
+    numbers = connected_components(joined, directed=False)[1]
+    names: dict[int, str] = {}
+    for record, number in zip(records, numbers, strict=True):
+        names.setdefault(number, record.title)
+    facts = {"videos": len(records), "pairs_measured": measured, "near_pairs": len(pairs)}
+    return [names[number] for number in numbers], facts
+
+
+def leaking(records: Sequence[Record], group: Sequence[str]) -> set[str]:
+    """Titles of the training videos that must go: whatever shares a group with a test video."""
+    tested = {g for r, g in zip(records, group, strict=True) if r.split == "test"}
+    return {r.title for r, g in zip(records, group, strict=True) if r.split == "train" and g in tested}
+
+
+def proof(test: dict[str, np.ndarray], train: dict[str, np.ndarray], radius: float) -> dict:
+    """Measure what is left: the nearest two videos across the split.
+
+    test, train: title -> fingerprints. Returns {pairs_measured, nearest, test_video, train_video}; nearest is
+    None, and `farther_than` says how far it was searched, where too many pairs would have to be measured.
+    Raises UserError if two are nearer than radius.
+    """
+    none = {"pairs_measured": 0, "nearest": None, "test_video": None, "train_video": None}
+    if not test or not train:
+        return none
+    names = [[title for title, p in side.items() for _ in p] for side in (test, train)]
+    points = [vectors(np.concatenate(list(side.values()))) for side in (test, train)]
+    there = Search(points[1])
+    here = Search(points[0], there.axes)
+    looked = radius
+    while True:
+        found, distance, measured = here.across(there, looked)
+        if len(found):
+            best = int(np.argmin(distance))
+            pair = (names[0][found[best, 0]], names[1][found[best, 1]])
+            break
+        if looked > 2 or here.tree.count_neighbors(there.tree, _wider(1.5 * looked)) > CANDIDATES:
+            return none | {"pairs_measured": measured, "farther_than": round(looked, 4)}
+        looked *= 1.5
+    if distance[best] <= radius:
+        raise UserError(f"{pair[1]} (training) is a near-duplicate of {pair[0]} (test); please report this")
+    nearest = round(float(distance[best]), 4)
+    return {"pairs_measured": measured, "nearest": nearest, "test_video": pair[0], "train_video": pair[1]}
