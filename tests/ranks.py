@@ -1,15 +1,19 @@
-"""Training functions for `vans.parallel.launch`, with rewards put in: child processes see no monkeypatch."""
+"""Functions for `vans.parallel.launch` to call: child processes see no monkeypatch, so what differs is put in here."""
 
+import os
+import signal
+import time
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 
-from vans.grpo import rewards
+from vans.errors import UserError
 from vans.parallel import Group
-from vans.train import stage1
 
 
-def by_length(rollout: rewards.Rollout, names: list[str]) -> dict[str, torch.Tensor]:
+def by_length(rollout, names: list[str]) -> dict[str, torch.Tensor]:
     """Rewards that differ in a group, even among the answers of an untrained model: shorter answers earn more."""
     lengths = torch.tensor([[float(len(text)) for text in group] for group in rollout.texts or []])
     return {name: -lengths / (number + 1) for number, name in enumerate(names)}
@@ -17,5 +21,49 @@ def by_length(rollout: rewards.Rollout, names: list[str]) -> dict[str, torch.Ten
 
 def stage1_by_length(group: Group, **arguments: str) -> list[dict]:
     """`vans.train.stage1:train_vlm` with these rewards and nothing rendered."""
+    from vans.grpo import rewards  # the other functions here do without these imports, which take seconds
+    from vans.train import stage1
+
     with patch.object(rewards, "score", by_length):
         return stage1.train_vlm(group, **arguments)
+
+
+def dies_in_a_collective(group: Group, note: str) -> None:
+    """Rank 1 kills itself while rank 0 waits for it."""
+    group.barrier()
+    if group.rank == 1:
+        _dies(note)
+    group.barrier()
+
+
+def dies_while_rank_0_waits_for_another(group: Group, note: str) -> None:
+    """Rank 2 kills itself; rank 0 waits for rank 1, which is alive and never answers."""
+    if group.rank == 2:
+        _dies(note)
+    if group.rank == 1:
+        time.sleep(600)
+    dist.recv(torch.zeros(1), src=1)
+
+
+def fails_while_rank_0_computes(group: Group, note: str) -> None:
+    if group.rank == 1:
+        Path(note).touch()
+        raise UserError("data/x: missing; get it back")
+    while True:
+        torch.zeros(10).sum()
+
+
+def fails_on_rank_0(group: Group, note: str) -> None:
+    if group.main:
+        Path(note).touch()
+        raise KeyError("its own")
+    group.barrier()
+
+
+def ranks_of(group: Group) -> list[int]:
+    return group.gather(group.rank)
+
+
+def _dies(note: str) -> None:
+    Path(note).touch()
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -17,7 +17,7 @@ from vans.models.detector import I3D, ToyDetector
 from vans.models.load import load_clip, load_detector, load_dit, load_vdm, load_vlm, vdm_options
 from vans.models.tokenizer import TAGS, chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
-from vans.models.vlm import VLM, repeat_prompts
+from vans.models.vlm import VLM, GumbelSampler, repeat_prompts
 from vans.params import from_dict, load
 
 WORDS = world.vocabulary()
@@ -95,7 +95,7 @@ def test_weights_of_the_real_layout_load_through_the_papers_path(hub, vdm, vlm, 
     tiny, paper = tree["scales"]["tiny"]["models"], tree["scales"]["paper"]["models"]
     for part, name in zip(("vdm", "vlm", "clip"), LAYOUT, strict=True):
         tiny[part] = {**tiny[part], **paper[part], "repo": str(hub / name), "revision": "local"}
-    tiny["vdm"] |= {"references": 3, "max_text": 24}
+    tiny["vdm"] |= {"references": 3, "max_text": 24, "vae_batch": 16, "dit_batch": 64}
     params = from_dict(tree, "tiny")
     assert params.models.vdm.shift == 5.0 and params.models.vlm.system.startswith("Watch the video")
     nowhere = Path("models/none")
@@ -194,6 +194,29 @@ def test_a_video_does_not_depend_on_what_else_is_in_the_batch(vdm, clips):
     assert_close(both[1:], alone, rtol=1e-4, atol=1e-4)
 
 
+def test_the_vaes_and_the_renderers_batch_are_parameters(params, clips, monkeypatch):
+    vdm = VDM.scratch(params.models.vdm.config, text_tokenizer(WORDS), 0, **vdm_options(params))
+    assert (vdm.vae_batch, vdm.dit_batch) == (params.models.vdm.vae_batch, params.models.vdm.dit_batch) == (16, 64)
+    paper = load(smoke.ROOT, scale="paper").models.vdm
+    assert (paper.vae_batch, paper.dit_batch) == (1, 8)
+    sizes: dict[str, list[int]] = {"encode": [], "decode": [], "dit": []}
+    for name in ("encode", "decode"):
+        whole = getattr(vdm.vae, name)
+        monkeypatch.setattr(vdm.vae, name, lambda x, f=whole, n=name: sizes[n].append(x.shape[0]) or f(x))  # type: ignore[func-returns-value]
+    vdm.dit.register_forward_pre_hook(
+        lambda _, args, given: sizes["dit"].append(given["hidden_states"].shape[0]), with_kwargs=True
+    )
+    z = vdm.encode(clips.repeat(2, 1, 1, 1, 1)[:3])
+    videos, text = vdm.decode(z), vdm.embed(["ball"] * 3).detach()
+    drawn = vdm.render_latents(text, vdm.pick_references(z), z, 2, 1.0)
+    assert sizes == {"encode": [3], "decode": [3], "dit": [3, 3]}
+    vdm.vae_batch, vdm.dit_batch = 1, 2
+    assert_close(vdm.encode(clips.repeat(2, 1, 1, 1, 1)[:3]), z, rtol=1e-4, atol=1e-4)
+    assert (vdm.decode(z).int() - videos.int()).abs().max() <= 1
+    assert_close(vdm.render_latents(text, vdm.pick_references(z), z, 2, 1.0), drawn, rtol=1e-4, atol=1e-4)
+    assert sizes == {"encode": [3, 1, 1, 1], "decode": [3, 1, 1, 1], "dit": [3, 3, 2, 2, 1, 1]}
+
+
 # ---------------------------------------------------------------------------------------------- VLM
 def test_an_answer_depends_on_its_own_seed_only(vlm, clips):
     inputs = vlm.inputs(clips, ["what will happen ?", "what happens next if the wind blows ?"], 3.0)
@@ -232,6 +255,41 @@ def test_top_p_keeps_the_most_likely_only(vlm, clips):
     greedy = vlm.sample(inputs, seeds=[("x",)], max_new_tokens=6, temperature=0.0)
     narrow = vlm.sample(inputs, seeds=[("y",)], max_new_tokens=6, temperature=1.0, top_p=1e-6)
     assert narrow.texts == greedy.texts
+
+
+# What saved generation configs hold: that of Qwen2.5-VL-3B-Instruct, and one that would bend the distribution more.
+SAVED = [
+    {"do_sample": True, "top_k": 1, "temperature": 1e-6, "repetition_penalty": 1.05},
+    {"do_sample": True, "top_k": 3, "top_p": 0.5, "temperature": 0.1, "repetition_penalty": 1.3, "min_p": 0.3},
+]
+
+
+@pytest.mark.parametrize("saved", SAVED, ids=["qwen", "other"])
+@pytest.mark.parametrize("temperature", [0.8, 0.0])
+def test_a_saved_generation_config_changes_nothing(params, tmp_path, clips, saved, temperature, monkeypatch):
+    VLM.scratch(params.models.vlm.config, chat_tokenizer(WORDS), 0).save(tmp_path)
+    plain = VLM.load(tmp_path)
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **saved}))
+    tuned = VLM.load(tmp_path)
+    assert tuned.model.generation_config.repetition_penalty == saved["repetition_penalty"], "the file was read"
+    seen: list[torch.Tensor] = []
+    sampler = GumbelSampler.__call__
+
+    def record(self, input_ids, scores):
+        seen.append(torch.log_softmax(scores.float() / self.temperature, -1))
+        return sampler(self, input_ids, scores)
+
+    monkeypatch.setattr(GumbelSampler, "__call__", record)
+    inputs = plain.inputs(clips, ["what will happen ?", "what happens next if the wind blows ?"], 3.0)
+    asked = {"seeds": [("g", i) for i in range(8)], "max_new_tokens": 12, "temperature": temperature}
+    answers = tuned.sample(inputs, **asked)
+    sampled_from = torch.stack(seen, 1) if seen else None  # [B, L, V]
+    assert any(len(set(row)) < len(row) for row in answers.ids.tolist()), "a word must come twice to be penalised"
+    assert torch.equal(answers.ids, plain.sample(inputs, **asked).ids)
+    if sampled_from is not None:
+        chosen = sampled_from.gather(2, answers.ids.unsqueeze(2)).squeeze(2) * answers.mask
+        assert_close(tuned.log_probs(inputs, answers, temperature), chosen, rtol=1e-4, atol=1e-4)
 
 
 def test_log_probs_of_repeated_prompts_and_padding(vlm, clips):

@@ -3,6 +3,9 @@
 `launch` runs a function as rank 0 in this very process (so that a notebook shows its progress and its errors) and as
 ranks 1, 2, … in child processes, which die with their parent. Gradients are averaged over ranks by one flat
 all-reduce; a batch is cut by rank, a group never is. Nothing here is needed when there is one process.
+
+A child that dies ends the job within seconds, whatever rank 0 is waiting for (a dead peer alone would not wake it from
+an NCCL kernel, nor from the meeting at the start): `Watch` sees it, frees rank 0 and has it raise one clear line.
 """
 
 from __future__ import annotations
@@ -12,22 +15,26 @@ import ctypes
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from vans.errors import UserError
+
+PREFIX = re.compile(r"^(\[rank\d+\]: )?(vans\.errors\.UserError: )?")  # of a traceback's last line
 
 
 @dataclass(frozen=True)
@@ -124,29 +131,128 @@ def launch(target: str, machine, **arguments) -> Any:
             command = [sys.executable, "-m", "vans.parallel", str(Path(folder) / "job.json"), str(rank)]
             environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads)}
             children.append((subprocess.Popen(command, stdout=log, stderr=log, env=environment), log))
+        watch = Watch(children)
         try:
-            result = _ranked(spec, 0)
+            with watch:
+                _all_started(Path(folder), size)
+                result = _ranked(spec, 0)
         except BaseException as error:
-            for child, log in children:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=3 if not isinstance(error, KeyboardInterrupt) else 0.1)
-                if child.poll() not in (None, 0) and not isinstance(error, UserError | KeyboardInterrupt):
-                    log.seek(0)
-                    raise UserError(f"a worker process failed: {_last_words(log.read())}") from error
-            raise
+            if isinstance(error, KeyboardInterrupt) or not (watch.struck or _in_collective(error)):
+                raise
+            if not watch.died(within=3.0):
+                raise
+            raise UserError(watch.obituary()) from error
         finally:
+            watch.stop()
+            failed = sys.exc_info()[0] is not None
             for child, _ in children:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=10 if sys.exc_info()[0] is None else 0.1)
+                    child.wait(timeout=0.1 if failed else 10)
                 if child.poll() is None:
                     child.kill()
                     child.wait()
         return result
 
 
-def _last_words(text: str) -> str:
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "it left no message (killed, perhaps for memory)"
+class _WorkerDied(BaseException):
+    """Raised in rank 0's thread, wherever it is; `launch` turns it into a UserError."""
+
+
+class Watch:
+    """While rank 0 works in a `with` block of this, a thread looks after the children (process, log file).
+
+    When one dies with an error, rank 0 has `grace` seconds to notice by itself, in a collective that fails. Then the
+    other children are killed, the communicator is aborted, and `_WorkerDied` is raised in rank 0's thread. If even that
+    does not wake it within `last_resort` seconds, the process ends with the line that says why.
+    """
+
+    interval, grace, last_resort = 0.2, 2.0, 120.0  # s
+
+    def __init__(self, children: Sequence[tuple[subprocess.Popen, IO[str]]]):
+        self.children = children
+        self.struck = False  # has `_WorkerDied` been raised?
+        self._dead: int | None = None  # which child failed first
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def __enter__(self) -> Watch:
+        self._ward = ctypes.c_ulong(threading.get_ident())
+        threading.Thread(target=self._look, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """From here on nothing is raised, and what is pending is taken back."""
+        with self._lock:
+            self._over.set()
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._ward, None)
+
+    def died(self, within: float = 0.0) -> bool:
+        """Has a child failed, or does one within these seconds?"""
+        end = time.monotonic() + within
+        while self._dead is None:
+            failed = (i for i, (child, _) in enumerate(self.children) if child.poll() not in (None, 0))
+            self._dead = next(failed, None)
+            if time.monotonic() >= end:
+                break
+            time.sleep(0.05)
+        return self._dead is not None
+
+    def obituary(self) -> str:
+        """One line on why a child ended: the last one that it wrote, or the signal that ended it."""
+        assert self._dead is not None
+        child, log = self.children[self._dead]
+        who = f"a worker process failed (rank {self._dead + 1} of {len(self.children) + 1})"
+        if child.returncode < 0:
+            name = signal.Signals(-child.returncode).name
+            return f"{who}: ended by {name}" + (", often for lack of memory" if name == "SIGKILL" else "")
+        log.seek(0)
+        lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+        last = lines[-1] if lines else f"exit code {child.returncode}, no message"
+        return f"{who}: {PREFIX.sub('', last)}"
+
+    def _look(self) -> None:
+        while not self.died():
+            if self._over.wait(self.interval):
+                return
+        if self._over.wait(self.grace):
+            return
+        for child, _ in self.children:  # wakes a rank 0 that waits for another one of them
+            child.kill()
+        self._strike()
+        if torch.cuda.is_available() and dist.is_initialized():  # wakes one that waits for an NCCL kernel
+            with contextlib.suppress(Exception):
+                dist.distributed_c10d._abort_process_group()
+        end = time.monotonic() + self.last_resort
+        while not self._over.wait(self.grace):
+            self._strike()  # again: it is lost where it meets a destructor or an `except` for everything
+            if time.monotonic() > end:
+                os.write(2, f"error: {self.obituary()}; nothing woke rank 0, so it ends too\n".encode())
+                os._exit(1)
+
+    def _strike(self) -> None:
+        with self._lock:
+            if not self._over.is_set():
+                self.struck = True
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._ward, ctypes.py_object(_WorkerDied))
+
+
+def _in_collective(error: BaseException) -> bool:
+    """Was it raised by torch.distributed? Then it says that another rank has left, not what was wrong."""
+    trace = error.__traceback__
+    while trace is not None:
+        if f"torch{os.sep}distributed" in trace.tb_frame.f_code.co_filename:
+            return True
+        trace = trace.tb_next
+    return isinstance(error, dist.DistError)
+
+
+def _all_started(folder: Path, size: int) -> None:
+    """Rank 0 waits here, where it can be woken, until every child is about to join the process group."""
+    while not all((folder / f"started{rank}").exists() for rank in range(1, size)):
+        time.sleep(0.02)
 
 
 def _call(target: str, group: Group, arguments: dict) -> Any:
@@ -181,7 +287,6 @@ def _die_with_parent(parent: int) -> None:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     else:
-        import threading
 
         def watch() -> None:
             while os.getppid() == parent:
@@ -198,6 +303,8 @@ def _worker(job: str, rank: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle; it then ends this process
     spec = json.loads(Path(job).read_text())
     torch.set_num_threads(spec["threads"])
+    device_of(spec["device"], int(rank))
+    (Path(job).parent / f"started{rank}").touch()
     _ranked(spec, int(rank))
 
 

@@ -108,6 +108,8 @@ class VDMModel(Model):
     references: int = between(1)  # n reference latents of the input video
     shift: float = above(0)  # flow shift
     max_text: int = between(2)  # tokens of a caption
+    vae_batch: int = between(1)  # clips that the VAE encodes or decodes at once
+    dit_batch: int = between(1)  # videos that are rendered at once
     negative_prompt: str = section()
 
 

@@ -41,6 +41,8 @@ class VDM:
     max_text: int  # tokens a caption may have
     negative_prompt: str
     autocast_dtype: torch.dtype | None = None  # arithmetic of the DiT; its weights may be float32 all the same
+    vae_batch: int = 16  # clips that the VAE holds at once
+    dit_batch: int = 64  # videos that are rendered at once
 
     # ------------------------------------------------------------------ build, load, save
     @classmethod
@@ -136,22 +138,25 @@ class VDM:
         return mean, std
 
     @torch.no_grad()
-    def encode(self, clips: Tensor, batch: int = 16) -> Tensor:
-        """uint8 [N, T, H, W, 3] -> normalised latents float32 [N, C, T', H', W'] (the posterior's mode)."""
+    def encode(self, clips: Tensor, batch: int | None = None) -> Tensor:
+        """uint8 [N, T, H, W, 3] -> normalised latents float32 [N, C, T', H', W'] (the posterior's mode).
+
+        batch: clips at once, `vae_batch` where None.
+        """
         mean, std = self._statistics()
         out = []
-        for chunk in clips.split(batch):
+        for chunk in clips.split(batch or self.vae_batch):
             z = self.vae.encode(to_model(chunk.to(self.device))).latent_dist.mode().float()
             out.append((z - mean) / std)
         return torch.cat(out)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, batch: int = 16) -> Tensor:
+    def decode(self, latents: Tensor, batch: int | None = None) -> Tensor:
         """Normalised latents [N, C, T', H', W'] -> uint8 clips [N, T, H, W, 3] on the CPU."""
         mean, std = self._statistics()
         out = [
             from_model(self.vae.decode(chunk.to(self.device).float() * std + mean).sample).cpu()
-            for chunk in latents.split(batch)
+            for chunk in latents.split(batch or self.vae_batch)
         ]
         return torch.cat(out)
 
@@ -226,11 +231,15 @@ class VDM:
         steps: int,
         guidance: float,
         negative: Tensor | None = None,
-        batch: int = 64,
+        batch: int | None = None,
         progress=None,
     ) -> Tensor:
-        """Integrate the ODE from noise [N, C, T', H', W'] (sigma 1) to the target's latents (sigma 0), Euler steps."""
+        """Integrate the ODE from noise [N, C, T', H', W'] (sigma 1) to the target's latents (sigma 0), Euler steps.
+
+        batch: videos at once, `dit_batch` where None.
+        """
         grid = sigmas(steps, self.shift)
+        batch = batch or self.dit_batch
         out = []
         for start in range(0, noise.shape[0], batch):
             part = slice(start, start + batch)
