@@ -136,7 +136,7 @@ def test_agreement_is_clips_cosine_of_target_and_caption(tmp_path):
     )
     found = agreement(rows, tmp_path, params)
     frames = clip.image(torch.from_numpy(clips[:, [0, 3, 5, 8]]))
-    texts = clip.text([r["caption"] for r in rows])
+    texts = clip.text([str(r["caption"]) for r in rows])
     expected = (frames * texts[:, None]).sum(-1).mean(-1)
     assert found == pytest.approx(expected.tolist(), abs=1e-3)
     params.models.clip.repo = None

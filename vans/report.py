@@ -78,8 +78,7 @@ def section(text: str, link: str) -> str:
     """A table's Markdown as a section of the README: shorter, headings two levels down, a link to the whole."""
     lines = [f"##{line}" if line.startswith("#") else line for line in short(text).splitlines()]
     return (
-        "\n".join(lines)
-        + f"\n\nEvery measure and every difference with its interval, protocol and warnings: [{link}]({link})."
+        "\n".join(lines) + f"\n\nEvery measure and difference with its interval, protocol, warnings: [{link}]({link})."
     )
 
 
