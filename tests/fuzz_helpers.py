@@ -3,15 +3,24 @@
 Everything is drawn from one `random.Random`, so that a number names a mutant for good.
 """
 
+import csv
 import io
 import json
 import random
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pandas as pd
+
+from vans.data import avi
+from vans.data.curate import curate
+from vans.data.sources import discover
+from vans.data.triplets import Triplets
+from vans.errors import UserError
 
 KINDS: dict[str, tuple[str, str, dict[str, str]]] = {  # suffix: format, codec, its options
     ".mp4": ("mp4", "libx264", {"g": "12", "threads": "1"}),
@@ -75,6 +84,13 @@ def video_bytes(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return out.getvalue()
+
+
+def seeds() -> dict[str, bytes]:
+    """A sound video of each kind, 9 s, by suffix (the last: an uncompressed AVI as the toy world has)."""
+    times = [Fraction(i, 8) for i in range(72)]
+    ours = avi.encode(np.stack(list(numbered(27))), 3.0)
+    return {suffix: video_bytes(suffix, times) for suffix in KINDS} | {".raw.avi": ours}
 
 
 def damaged(data: bytes, draw: random.Random) -> bytes:
@@ -203,3 +219,131 @@ def damaged_text(text: str, draw: random.Random) -> bytes:
         return draw.choice((_flip, _cut, _insert, _splice))(text.encode("utf-8", "surrogatepass"), draw)
     encoding = draw.choice(("latin-1", "utf-16", "utf-8-sig", "cp1251", "utf-7"))
     return text.encode(encoding, "replace")
+
+
+# ------------------------------------------------------------------------------------------- whole data folders
+STEPS = [{"id": "1", "segment": [0, 3], "label": "wash it"}, {"id": "2", "segment": [3.2, 7], "label": "cut it"}]
+STEPS += [{"id": "1", "segment": [7, 10.5], "label": "wash it again"}]
+
+
+def annotations() -> dict[str, dict[str, Any]]:
+    """A sound annotation file of each layout: {layout: {file: content}}; its videos are called a, b and c."""
+    coin = {"class": "MakeTea", "recipe_type": 3, "subset": "training", "duration": 11.0, "annotation": STEPS}
+    cooked = [{"id": i, "segment": s["segment"], "sentence": s["label"]} for i, s in enumerate(STEPS)]
+    cook = {"recipe_type": "101", "subset": "validation", "annotations": cooked}
+    short = {"subset": "training", "condition": "it rains", "shots": ["he runs", "he hides"]}
+    net = {"duration": 11.0, "timestamps": [[0, 3.4], [3, 7], [0, 11], [7, 10.5]], "sentences": ["a", "b", "c", "d"]}
+    holmes = [{"TimeRange": t, "Description": t} for t in ("00:00-00:03", "00:03-00:07", "0:07-00:11")]
+    scenes = [{"Scene 1": "x", "start": 0, "end": 4}, {"Scene 2": {"start": "00:04", "end": 9}}]
+    told = [{"scene": f"Scene {i}", "description": f"event {i}"} for i in (1, 2)]
+    split = {"scenes_timestep": scenes, "split_caption": {"caption_part1": "before", "caption_part2": "after"}}
+    sidecar = {
+        "events": [{"start": 0, "end": 4, "text": "x"}, {"start": "0:04", "end": 9, "text": "y"}],
+        "question": "Why?",
+    }
+    return {
+        "coin": {"COIN.json": {"database": dict.fromkeys("abc", coin)}},
+        "youcook2": {"youcookii_annotations_trainval.json": {"database": dict.fromkeys("abc", cook)}},
+        "shorts": {"shorts.json": {"database": dict.fromkeys("abc", short)}},
+        "activitynet": {"train.json": {"v_a": net, "v_b": net}, "val_1.json": {"v_c": net}},
+        "holmes": {
+            "test_Video-Holmes.json": [{"video ID": n, "Question": "Who?"} for n in "aab"],
+            "annotations/a.json": [{"Segment Description": holmes}],
+            "annotation_training/c.json": {"SegmentDescription": holmes},
+        },
+        "v1": {
+            "next_event_prediction.json": [
+                {"video_path": f"video_dataset/{n}.mp4", "events": told, "video_split": split} for n in "abc"
+            ],
+            "futurebench.json": [{"video_path": "video_dataset/c.mp4"}],
+        },
+        "own": {"a.json": sidecar, "b.json": sidecar | {"subset": "val", "kind": "procedural"}},
+    }
+
+
+TEXTS = {
+    "own/a.srt": "1\n00:00:00,000 --> 00:00:03,500\nHe sits\n\n2\n00:00:04,000 --> 00:00:08,000\nHe eats\n",
+    "own/a.txt": "0 3.5 she sings\n0:04 - 0:08 she bows\n",
+    "own/b.txt": "she sings\nshe bows\n",
+}
+COLUMNS = (
+    *("output_video_path", "input_video_path", "name", "input_id", "target_id", "input_sentence"),
+    *("target_sentence", "recipe_type", "ENG_Instruction", "ENG_Think", "ENG_GT_Caption"),
+)
+
+
+def table() -> list[list[str]]:
+    """A sound published table of the videos a, b and c: its header and its rows."""
+    texts = ["wash it", "cut it", "3", "What next?", "It is clean,\nso it is cut.", 'A hand cuts "it".\n\n---\nchecked']
+    return [list(COLUMNS), *([f"/{n}/2.mp4", f"/{n}/1.mp4", n, "1", "2", *texts] for n in "abc")]
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files below a folder."""
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def damaged_source(draw: random.Random) -> tuple[str, dict[str, bytes]]:
+    """One source with something wrong in its annotations: (folder, {file: bytes}), videos not included."""
+    kinds = [*annotations(), "table", "text"]
+    kind = draw.choice(kinds)
+    if kind == "text":
+        name = draw.choice(sorted(TEXTS))
+        folder, _, file = name.partition("/")
+        return folder, {file: damaged_text(TEXTS[name], draw)}
+    if kind == "table":
+        out = io.StringIO()
+        csv.writer(out, lineterminator=draw.choice(("\n", "\r\n"))).writerows(damaged_rows(table(), draw))
+        coin = json.dumps(annotations()["coin"]["COIN.json"]).encode()
+        return "vans", {"triplets.csv": damaged_text(out.getvalue(), draw), "COIN.json": coin}
+    files = annotations()[kind]
+    hit = draw.choice(sorted(files))
+    return kind, {
+        name: damaged_text(json.dumps(damaged_value(value, draw)), draw) if name == hit else json.dumps(value).encode()
+        for name, value in files.items()
+    }
+
+
+def whole(data: Path, out: Path, params: Any) -> dict | None:
+    """Curate a data folder and check what must hold whatever is in it; the report, None after a UserError.
+
+    One clear line or a whole result; on each level in = kept + dropped; each drop with a reason; ids that are
+    unique; every clip readable; nothing written beside the result.
+    """
+    beside = {*data.rglob("*"), *data.parent.iterdir()}
+    try:
+        report = curate(data, out, params, progress=False)
+    except UserError as error:
+        assert "\n" not in str(error) and len(str(error)) > 20, error
+        str(error).encode("utf-8")
+        assert not out.exists()
+        report = None
+    else:
+        for level in ("videos", "segments", "pairs"):
+            assert report[level]["in"] == report[level]["kept"] + sum(report[level]["dropped"].values())
+            assert all(report[level]["dropped"])
+        drops = pd.read_csv(out / "dropped.csv", keep_default_na=False)
+        assert len(drops) == sum(sum(report[k]["dropped"].values()) for k in ("videos", "segments", "pairs"))
+        assert drops["reason"].str.len().min() > 3 if len(drops) else True
+        triplets = Triplets(out)
+        assert triplets.frame["id"].is_unique and len(triplets) == report["triplets"]["all"]
+        for which in ("input", "target"):
+            assert triplets.clips(triplets.select(), which).shape[1:] == (params.clip.frames, 32, 32, 3)
+        assert not (triplets.frame["question"].eq("") | triplets.frame["caption"].eq("")).any()
+    assert {*data.rglob("*"), *data.parent.iterdir()} == beside | ({out} if report else set())
+    return report
+
+
+def accounted(data: Path) -> int:
+    """Read a data folder's sources; every video file is in a record or dropped by name. Returns the drops."""
+    found = discover(data)
+    used = {p for r in found.records for p in (r.path, *(f for g in r.given for f in g.files)) if p}
+    dropped = {name.split("/", 1)[-1] for level, name, _ in found.dropped if level in ("video", "pair")}
+    for path in sorted(data.rglob("*.mp4")):
+        names = {path.stem, f"v_{path.stem}", path.name}
+        assert path in used or names & dropped or any("triplets.csv:" in n for n in dropped), (path, found)
+    assert len({r.title for r in found.records}) == len(found.records)
+    return len(found.dropped)

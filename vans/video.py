@@ -208,7 +208,7 @@ class Video:
                     raise UserError(f"{self.path}: its times run backwards at {last:.2f} s; replace or remove it")
                 now = fitted(shown, last) if time > wanted[done] else None
                 while time > wanted[done]:
-                    if step > LONGEST_STILL:
+                    if step > LONGEST_STILL and wanted[done] > last + HOLD:
                         raise UserError(f"{self.path}: no picture from {last:.2f} to {time:.2f} s; replace it")
                     assert now is not None
                     yield now

@@ -107,7 +107,7 @@ def read_table(path: Path) -> Iterator[tuple[int, Row | str]]:
     Cells are stripped, captions without their tail, name and ids taken from the paths where they are lost.
     Raises UserError if a column is missing.
     """
-    lines = [line + "\n" for line in decoded(path.read_bytes()).replace("\r\n", "\n").split("\n")]
+    lines = _lines(path.read_bytes())
     header, mark = _header(path)
     if missing := [c for c in COLUMNS if c not in header and c not in FROM_PATHS]:
         names = ", ".join(h.encode("ascii", "backslashreplace").decode()[:40] for h in header[:20])
@@ -173,9 +173,18 @@ def clean_caption(caption: str) -> str:
 def _header(path: Path) -> tuple[list[str], str]:
     """A CSV file's column names and the mark between its cells: comma, semicolon or tab."""
     with open(path, "rb") as file:
-        first = decoded(file.read(65_536)).split("\n", 1)[0].strip("\r")
-    read = [([c.strip() for c in next(csv.reader([first], delimiter=m), [])], m) for m in ",;\t"]
+        first = _lines(file.read(65_536))[0]
+    try:
+        read = [([c.strip() for c in next(csv.reader([first], delimiter=m), [])], m) for m in ",;\t"]
+    except csv.Error:
+        return [], ","
     return max(read, key=_known)
+
+
+def _lines(data: bytes) -> list[str]:
+    """A text file's lines, each with its end, whichever of the three ways of ending lines it has."""
+    whole = decoded(data).replace("\r\n", "\n")
+    return [line + "\n" for line in (whole if "\n" in whole else whole.replace("\r", "\n")).split("\n")]
 
 
 def _known(header: tuple[list[str], str]) -> int:
