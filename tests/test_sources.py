@@ -1,27 +1,61 @@
-"""Reading the source layouts, and what bad annotation files give."""
+"""Reading the source layouts: small files in the layout of each real source."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
 
+from tests.data_helpers import curate_params, real_clips
 from vans import video
-from vans.data import layouts
+from vans.data.curate import curate
 from vans.data.records import split_of
-from vans.data.sources import discover
+from vans.data.shots import Segment
+from vans.data.sources import discover, layout_of, tables
+from vans.data.sources.source import follow
+from vans.data.sources.values import seconds, words
+from vans.data.triplets import Triplets
 from vans.errors import UserError
 
 
 def put_video(path, seconds=4.0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(len(str(path)))
+    rng = np.random.default_rng(list(path.name.encode()))
     video.write(path, rng.integers(0, 256, (int(seconds * 3), 8, 8, 3)).astype(np.uint8), 3.0)
 
 
+def put_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
 def put_coin(folder, **entry):
-    folder.mkdir(parents=True, exist_ok=True)
     whole = {"class": "MakeTea", "recipe_type": 3, "subset": "testing", "annotation": [], **entry}
-    (folder / "COIN.json").write_text(json.dumps({"database": {"a": whole}}))
+    put_json(folder / "COIN.json", {"database": {"a": whole}})
+
+
+def put_table(path, *rows, columns=tables.COLUMNS, start="", **writer):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        file.write(start)
+        out = csv.DictWriter(file, columns, restval="", extrasaction="ignore", **writer)
+        out.writeheader()
+        out.writerows(rows)
+
+
+def row(video="v", first="1", second="2", **cells):
+    paths = {"input_video_path": f"/{video}/{first}.mp4", "output_video_path": f"/{video}/{second}.mp4"}
+    texts = {"ENG_Instruction": "What next?", "ENG_Think": "So.", "ENG_GT_Caption": "It boils."}
+    ids = {"name": video, "input_id": first, "target_id": second, "recipe_type": "7"}
+    return paths | texts | ids | cells
+
+
+def times(record):
+    return [(s.id, s.start, s.end, s.label) for s in record.segments]
+
+
+def follows(record):
+    return [(g.input_id, g.target_id) for g in record.given]
 
 
 def test_coin_is_read_and_unknown_videos_are_named(tmp_path):
@@ -31,15 +65,26 @@ def test_coin_is_read_and_unknown_videos_are_named(tmp_path):
         put_video(tmp_path / name)
     found = discover(tmp_path)
     (record,) = found.records
-    assert (record.kind, record.split, record.topic, record.recipe_type) == (
-        "procedural",
-        "test",
-        "make tea",
-        "3",
-    )
-    assert record.segments is not None and record.path is not None
-    assert record.segments[0].label == "boil water" and record.path.name == "a.mp4"
+    assert (record.kind, record.split, record.topic, record.recipe_type) == ("procedural", "test", "make tea", "3")
+    assert times(record) == [("1", 0.5, 3.0, "boil water")] and record.given == ()
+    assert record.path is not None and record.path.name == "a.mp4"
     assert found.dropped == [("video", "coin/b", "not in the annotations")]
+
+
+def test_a_coin_step_that_is_done_twice_keeps_both_times(tmp_path):
+    labels = [("603", 0, 3), ("604", 4, 8), ("603", 9, 12), ("605", 13, 17), ("603", 18, 22)]
+    steps = [{"id": i, "segment": [a, b], "label": i} for i, a, b in labels]
+    put_coin(tmp_path / "coin", annotation=steps)
+    (record,) = discover(tmp_path).records
+    assert [s.id for s in record.segments or ()] == ["603", "604", "603.2", "605", "603.3"]
+    folder = tmp_path / "vans"  # a table names a step by its class: the two that follow each other are meant
+    put_coin(folder, annotation=steps)
+    put_video(folder / "a.mp4")
+    put_table(
+        folder / "VANS-DATA_COIN.csv", *(row("a", *ids) for ids in (("603", "605"), ("605", "603"), ("9", "604")))
+    )
+    (record,) = [r for r in discover(tmp_path).records if r.source == "vans"]
+    assert follows(record) == [("603.2", "605"), ("605", "603.3"), ("9", "604")]
 
 
 def test_youcook2_in_its_own_folders_with_recipe_names(tmp_path):
@@ -47,71 +92,203 @@ def test_youcook2_in_its_own_folders_with_recipe_names(tmp_path):
     put_video(folder / "raw_videos" / "validation" / "113" / "xyz.mp4")
     step = {"id": 0, "segment": [1, 4], "sentence": "fry it"}
     entry = {"recipe_type": "113", "subset": "validation", "annotations": [step], "duration": 9.0}
-    (folder / "youcookii_annotations_trainval.json").write_text(json.dumps({"database": {"xyz": entry}}))
+    put_json(folder / "youcookii_annotations_trainval.json", {"database": {"xyz": entry}})
     (record,) = discover(tmp_path).records
-    assert record.segments is not None
-    assert (record.topic, record.split, record.segments[0].id) == ("this recipe", "test", "0")
+    assert (record.topic, record.split) == ("this recipe", "test") and times(record) == [("0", 1, 4, "fry it")]
     (folder / "label_foodtype.csv").write_text("113,pad thai\n")
     assert discover(tmp_path).records[0].topic == "pad thai"
 
 
-def test_a_folder_of_videos_alone_and_a_data_folder_that_is_the_source(tmp_path):
-    put_video(tmp_path / "own" / "a.avi")
-    (record,) = discover(tmp_path).records
-    assert record.segments is None and record.labels is None and record.kind == "predictive"
-    (record,) = discover(tmp_path / "own").records
-    assert record.title == "own/a"
-
-
-@pytest.mark.parametrize(
-    ("annotation", "reason"),
-    [
-        ([{"id": "1", "segment": [3.0, 0.5], "label": "x"}], "ends before it starts"),
-        ([{"id": "1", "segment": [3.0], "label": "x"}], "IndexError"),
-        ([{"id": "1", "segment": ["a", "b"], "label": "x"}], "could not convert"),
-        ([{"id": "1", "label": "x"}], "'segment'"),
-        (None, "TypeError"),
-    ],
-)
-def test_one_bad_entry_drops_one_video(tmp_path, annotation, reason):
-    put_coin(tmp_path / "coin", annotation=annotation)
-    put_video(tmp_path / "coin" / "a.mp4")
+def test_activitynet_captions_with_events_that_overlap(tmp_path):
+    folder = tmp_path / "activitynet"
+    entry = {
+        "duration": 82.73,
+        "timestamps": [[0.83, 19.86], [17.37, 60.81], [56.26, 79.42], [0.0, 82.73]],
+        "sentences": ["A woman walks up.", " She climbs a rope.", "She climbs down.", "All of it."],
+    }
+    put_json(folder / "train.json", {"v_QOlSCBRmfWY": entry, "v_both": entry})
+    near = entry | {"timestamps": [[0, 10.2], [10, 20], [21, 30], [22, 25]]}
+    put_json(folder / "val_1.json", {"v_uqiMw7tQ1Cc": near, "v_both": entry})
+    put_json(folder / "val_2.json", {"v_uqiMw7tQ1Cc": entry, "v_only2": entry | {"sentences": ["one"]}})
+    put_video(folder / "videos" / "v_QOlSCBRmfWY.mp4")
+    put_video(folder / "videos" / "uqiMw7tQ1Cc.mkv.mp4")
+    put_video(folder / "videos" / "uqiMw7tQ1Cc.mp4")
     found = discover(tmp_path)
-    assert found.records == [] and len(found.dropped) == 1
-    assert found.dropped[0][:2] == ("video", "coin/a") and reason in found.dropped[0][2]
+    by_name = {r.name: r for r in found.records}
+    first, second = by_name["v_QOlSCBRmfWY"], by_name["v_uqiMw7tQ1Cc"]
+    assert (first.split, second.split, by_name["v_both"].split) == ("train", "test", "test")
+    assert first.kind == "predictive" and first.path and second.path and second.path.stem == "uqiMw7tQ1Cc"
+    assert follows(first) == [("1", "3")]  # the second begins before the first has ended
+    assert times(first) == [("1", 0.83, 19.86, "A woman walks up."), ("3", 56.26, 79.42, "She climbs down.")]
+    assert follows(second) == [("1", "2"), ("2", "3")]
+    assert times(second)[0] == ("1", 0, 10, "A woman walks up.")  # a little overlap is cut off the input
+    reasons = [(level, name, reason) for level, name, reason in found.dropped if "both" not in name]
+    assert ("segment", "activitynet/v_QOlSCBRmfWY:2", "no event before or after it that does not overlap it") in reasons
+    assert ("video", "activitynet/v_uqiMw7tQ1Cc", "its id is there twice") in reasons
+    assert ("video", "activitynet/v_only2", "annotation not readable (not as many sentences as timestamps)") in reasons
+    assert ("video", "activitynet/uqiMw7tQ1Cc.mkv", "not in the annotations") in reasons
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ("[]", "'database'"), ("{}", "'database'")]
-)
-def test_a_bad_annotation_file_stops_with_its_name(tmp_path, text, message):
-    (tmp_path / "coin").mkdir()
-    (tmp_path / "coin" / "COIN.json").write_text(text)
-    with pytest.raises(UserError, match=rf"COIN\.json: .*{message}"):
-        discover(tmp_path)
+def test_which_event_follows_which():
+    def chain(*spans):
+        _, pairs, alone = follow([Segment(str(i), a, b) for i, (a, b) in enumerate(spans)])
+        return [(a.id, b.id, a.end) for a, b in pairs], [e.id for e in alone]
+
+    assert chain((0, 4), (4, 8), (9, 12)) == ([("0", "1", 4), ("1", "2", 9 - 1)], [])
+    assert chain((9, 12), (0, 4), (4, 8)) == ([("1", "2", 4), ("2", "0", 8)], [])  # order of time, not of the file
+    assert chain((0, 4.4), (4, 8)) == ([("0", "1", 4)], [])
+    assert chain((0, 4.6), (4, 8)) == ([], ["0", "1"])
+    assert chain((0, 5), (1, 6), (7, 9)) == ([("1", "2", 6)], ["0"])  # of two inputs the one that ends last
+    assert chain((0, 5), (0, 5)) == ([], ["0", "1"])
+    assert chain() == ([], [])
 
 
-def test_no_data(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
-        discover(tmp_path / "data")
-    with pytest.raises(UserError, match="no source folder"):
-        discover(tmp_path)
-    (tmp_path / "empty").mkdir()
-    assert discover(tmp_path).dropped == [("video", "empty", "folder without annotations and videos")]
+def test_video_holmes_films_and_their_official_subsets(tmp_path):
+    folder = tmp_path / "holmes"
+    question = {
+        "video ID": "dGS48Kcax5k",
+        "Question ID": 1,
+        "Question Type": "SR",
+        "Question": "Who?",
+        "Options": {"A": "x"},
+        "Answer": "A",
+        "Explanation": "",
+    }
+    put_json(folder / "test_Video-Holmes.json", [question, question | {"Question ID": 2}])
+    put_json(folder / "train_Video-Holmes.json", [question | {"video ID": i} for i in ("RSmjqss0XKQ", "dGS48Kcax5k")])
+    parts = [("00:00-00:46", "A man fills out forms."), ("00:46-01:31", "He sneezes."), ("01:31", "lost")]
+    segments = [{"TimeRange": t, "Description": d} for t, d in parts]
+    put_json(folder / "annotations" / "dGS48Kcax5k.json", [{"Segment Description": segments, "Core Theme": "x"}])
+    put_json(folder / "annotation_training" / "more.json", {"SegmentDescription": segments[:2]})
+    put_video(folder / "videos_cropped" / "dGS48Kcax5k.mp4")
+    put_video(folder / "videos_cropped" / "RSmjqss0XKQ.mp4")
+    found = discover(tmp_path)
+    by_name = {r.name: r for r in found.records}
+    film = by_name["dGS48Kcax5k"]
+    assert film.split == "test" and film.kind == "predictive" and film.path is not None
+    assert times(film) == [("1", 0, 46, "A man fills out forms."), ("2", 46, 91, "He sneezes.")]
+    assert by_name["RSmjqss0XKQ"].segments is None and by_name["RSmjqss0XKQ"].split == "train"
+    assert len(by_name["more"].segments or ()) == 2 and by_name["more"].split == "train"
+    assert found.dropped == [
+        ("segment", "holmes/dGS48Kcax5k:#3", "annotation not readable (a segment is not [start, end])"),
+        ("video", "holmes/dGS48Kcax5k", "its id is there twice"),
+    ]
+
+
+def test_v1_33k_is_cut_at_its_scenes_or_taken_in_its_parts(tmp_path):
+    folder = tmp_path / "v1"
+    told = [{"scene": f"Scene {i}", "description": f"event {i}"} for i in (1, 2, 3)]
+
+    def entry(name, *scenes):
+        captions = {"caption_part1": "before", "caption_part2": "after"}
+        split = {"scenes_timestep": list(scenes), "split_caption": captions}
+        return {"video_path": f"video_dataset/{name}.mp4", "events": told, "video_split": split}
+
+    beside = [{"Scene 2": "x", "start": 4.0, "end": 9}, {"Scene 3": "x", "start": "00:09", "end": "00:14.5"}]
+    under = [{"Scene 1": {"start": 0, "end": 3}}, {"Scene 2": "00:04-00:08"}]
+    put_json(
+        folder / "next_event_prediction.json",
+        [entry("youtube/a", *beside), entry("ego4d/a", *under), entry("NextQA/parts"), entry("x/whole"), {"id": 3}],
+    )
+    put_json(folder / "futurebench.json", [{"id": 0, "video_path": "video_dataset/ego4d/a.mp4", "qa": {}}])
+    for name in ("video_dataset/youtube/a", "video_dataset/ego4d/a", "video_dataset/x/whole"):
+        put_video(folder / f"{name}.mp4")
+    for name in ("first_part_video/NextQA/parts", "second_part_video/NextQA/parts", "first_part_video/youtube/a"):
+        put_video(folder / f"{name}.mp4")
+    found = discover(tmp_path)
+    a, b, parts, whole = found.records
+    assert a.path == folder / "video_dataset/youtube/a.mp4" and b.path == folder / "video_dataset/ego4d/a.mp4"
+    assert times(a) == [("Scene2", 4, 9, "event 2"), ("Scene3", 9, 14.5, "event 3")]
+    assert times(b) == [("Scene1", 0, 3, "event 1"), ("Scene2", 4, 8, "event 2")]
+    assert b.subset == "test" == b.split and a.subset == ""
+    (given,) = parts.given
+    assert given.sentences == ("before", "after") and given.texts is None
+    assert [f and f.parent.parent.name for f in given.files] == ["first_part_video", "second_part_video"]
+    assert whole.segments is None and whole.given == () and whole.path is not None
+    assert found.dropped == [("video", "v1/next_event_prediction.json:#5", "an entry without video_path")]
+
+
+def test_films_without_timestamps_as_videos_and_as_folders_of_clips(tmp_path):
+    folder = tmp_path / "shorts"
+    film = {"subset": "training", "scene": "s1", "condition": "it rains", "shots": ["a", "b", "c"]}
+    bare = {"subset": "testing"}
+    put_json(
+        folder / "shorts.json", {"database": {"whole": film, "cut": film, "bare": bare, "short": film, "gone": bare}}
+    )
+    for name in ("whole", "cut/clip10", "cut/clip9", "cut/clip2", "bare/1", "bare/2", "short/1", "short/2"):
+        put_video(folder / f"{name}.mp4")
+    found = discover(tmp_path)
+    whole, cut, bare = found.records
+    assert whole.labels == ("a", "b", "c") and whole.scene == "shorts/s1" and whole.topic == "it rains"
+    assert follows(cut) == [("1", "2"), ("2", "3")] and cut.path is None
+    assert [f and f.stem for g in cut.given for f in g.files] == ["clip2", "clip9", "clip9", "clip10"]
+    assert [g.sentences for g in cut.given] == [("a", "b"), ("b", "c")]
+    assert bare.given[0].sentences == ("", "") and bare.split == "test"
+    assert found.dropped == [
+        ("video", "shorts/short", "annotation not readable (not as many clips as shots)"),
+        ("video", "shorts/gone", "annotation not readable (shots is missing)"),
+    ]
+
+
+def test_the_published_tables_of_both_sources_in_one_folder(tmp_path):
+    folder = tmp_path / "vans"
+    put_coin(
+        folder,
+        annotation=[{"id": "1", "segment": [0, 3], "label": "boil"}, {"id": "2", "segment": [4, 8], "label": "pour"}],
+    )
+    step = {"id": 0, "segment": [1, 4], "sentence": "fry it"}
+    cook = {"recipe_type": "113", "subset": "validation", "annotations": [step]}
+    put_json(folder / "youcookii_annotations_trainval.json", {"database": {"yc": cook}})
+    put_video(folder / "a.mp4")
+    put_video(folder / "clips" / "yc" / "0.mp4")
+    put_video(folder / "clips" / "yc" / "1.mp4")
+    put_table(
+        folder / "VANS-DATA_COIN.csv", row("a"), row("a"), row("a", "1", "1"), row("a", name="#NAME?"), start="\ufeff"
+    )
+    columns = tuple(c for c in reversed(tables.COLUMNS) if c not in ("name", "input_id", "target_id"))
+    put_table(folder / "VANS-DATA_YouCook.csv", row("yc", "0", "1"), columns=columns, delimiter=";")
+    found = discover(tmp_path)
+    coin, cook_record = found.records
+    assert follows(coin) == [("1", "2")] and coin.given[0].files == (None, None)
+    assert (coin.split, coin.topic, cook_record.split, cook_record.topic) == ("test", "make tea", "test", "this recipe")
+    assert coin.given[0].texts == ("What next?", "So.", "It boils.")
+    assert follows(cook_record) == [("0", "1")] and cook_record.path is None
+    assert [f and f.stem for f in cook_record.given[0].files] == ["0", "1"]
+    twice = "the same pair is there twice"
+    assert found.dropped == [
+        ("pair", "vans/VANS-DATA_COIN.csv:3", twice),
+        ("pair", "vans/VANS-DATA_COIN.csv:4", "input and target are the same segment"),
+        ("pair", "vans/VANS-DATA_COIN.csv:5", twice),  # its name came back from its path
+    ]
 
 
 def test_a_table_with_a_byte_order_mark_is_read_and_one_without_a_column_is_not(tmp_path):
     path = tmp_path / "triplets.csv"
-    header = ",".join(layouts.COLUMNS)
-    path.write_bytes(b"\xef\xbb\xbf" + f"{header}\r\n{',x' * len(layouts.COLUMNS)}\r\n".encode())
-    (row,) = layouts.read_table(path)
-    assert row["output_video_path"] == "" and row["name"] == "x"
+    header = ",".join(tables.COLUMNS)
+    for mark, encoding in (("\ufeff", "utf-8"), ("\ufeff", "utf-16-le")):
+        path.write_bytes(f"{mark}{header}\r\n{',x' * (len(tables.COLUMNS) - 1)}\r\n".encode(encoding))
+        ((line, cells),) = tables.read_table(path)
+        assert line == 2 and isinstance(cells, dict) and cells["output_video_path"] == "" and cells["name"] == "x"
     path.write_text(header.replace("ENG_Think", "Think") + "\n")
     with pytest.raises(UserError, match=r"triplets\.csv: column 'ENG_Think' is missing"):
-        layouts.read_table(path)
+        list(tables.read_table(path))
     path.write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UserError, match="UTF-8"):
-        layouts.read_table(path)
+        list(tables.read_table(path))
+    path.rename(tmp_path / "triplets.xlsx")
+    with pytest.raises(UserError, match=r"triplets\.xlsx: save the table as CSV"):
+        discover(tmp_path)
+
+
+def test_quotes_that_do_not_match_lose_their_row_alone(tmp_path):
+    path = tmp_path / "triplets.csv"
+    good = ["/v/2.mp4,/v/1.mp4,v,1,2,a,b,7,Why?,Think,Fine.", '/v/2.mp4,/v/1.mp4,v,1,2,"a ""b""\nc",b,7,Why?,T,F.']
+    bad = '/v/2.mp4,/v/1.mp4,v,1,2,"a,b,7,Why?,Think,Fine.'
+    lines = [",".join(tables.COLUMNS), good[0], bad, good[1], bad, good[0], good[0] + ",", "/v/2.mp4,x", good[0]]
+    path.write_text("\n".join(lines))
+    read = [(line, cells if isinstance(cells, str) else "row") for line, cells in tables.read_table(path)]
+    assert [line for line, what in read if what == "row"] == [2, 4, 7, 8, 10]
+    assert [line for line, what in read if what != "row"] == [3, 6, 9]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +303,80 @@ def test_a_table_with_a_byte_order_mark_is_read_and_one_without_a_column_is_not(
     ],
 )
 def test_captions_lose_their_tail(text, caption):
-    assert layouts.clean_caption(text) == caption
+    assert tables.clean_caption(text) == caption
+
+
+def test_a_folder_of_videos_alone_and_a_data_folder_that_is_the_source(tmp_path):
+    put_video(tmp_path / "own" / "a.avi")
+    (record,) = discover(tmp_path).records
+    assert record.segments is None and record.labels is None and record.kind == "predictive"
+    (record,) = discover(tmp_path / "own").records
+    assert record.title == "own/a"
+
+
+def test_videos_of_the_same_name_are_all_there(tmp_path):
+    for name in ("a.mp4", "a.avi", "x/a.avi", "x/a.mp4", "x/._a.mp4", ".cache/b.mp4"):
+        put_video(tmp_path / "own" / name)
+    records = discover(tmp_path).records
+    assert len({r.path for r in records}) == 4 == len({r.name for r in records})
+
+
+def test_sidecars_of_your_own_videos(tmp_path):
+    folder = tmp_path / "own"
+    for name in ("a", "b", "c", "d", "e", "f", "none"):
+        put_video(folder / f"{name}.mp4", 14.0)
+    events = [{"start": 0, "end": 4, "text": "look"}, {"start": "0:05", "end": 9.5, "text": "go"}]
+    asked = events + [{"start": 10, "end": 14, "text": "home", "question": "Where to?", "caption": "She walks home."}]
+    put_json(folder / "a.json", {"events": asked, "subset": "validation", "kind": "procedural", "topic": "a walk"})
+    put_json(
+        folder / "b.json", {"events": events, "question": "What now?", "reasoning": "It is time.", "subset": "train"}
+    )
+    put_json(folder / "c.json", {"events": [{"text": "one"}, {"text": "two"}]})
+    (folder / "d.srt").write_text(
+        "1\r\n00:00:00,500 --> 00:00:04,000\r\nHe <i>sits</i>\r\ndown\r\n\r\n"
+        "2\r\n00:00:04,000 --> 00:00:08,000\r\nHe eats\r\n"
+    )
+    (folder / "e.txt").write_text("0 3 she sings\n0:04 - 0:08 she bows\nno times here\n")
+    (folder / "f.txt").write_text("first shot\n\nsecond shot\n")
+    found = discover(tmp_path)
+    a, b, c, d, e, f, none = found.records
+    assert (a.kind, a.split, a.topic) == ("procedural", "test", "a walk")
+    assert [(g.input_id, g.target_id, g.texts) for g in a.given] == [
+        ("1", "2", None),
+        ("2", "3", ("Where to?", "", "She walks home.")),
+    ]
+    assert b.given[0].texts == ("What now?", "It is time.", "go") and b.split == "train"
+    assert c.labels == ("one", "two") and c.segments is None
+    assert times(d) == [("1", 0.5, 4, "He sits down"), ("2", 4, 8, "He eats")]
+    assert times(e) == [("1", 0, 3, "she sings"), ("2", 4, 8, "she bows")] and e.given == ()
+    assert f.labels == ("first shot", "second shot") and none.labels is None and none.segments is None
+    assert found.dropped == [
+        ("segment", "own/e:#3", "annotation not readable (a time is not a number of seconds from 0 on)")
+    ]
+    report = curate(tmp_path, tmp_path / "out", curate_params(), progress=False)
+    made = Triplets(tmp_path / "out").frame.set_index("video")
+    assert sorted(made.index) == ["own/a", "own/b", "own/d", "own/e"] and report["videos"]["in"] == 7
+    assert made.loc["own/b", ["question", "reasoning", "caption"]].tolist() == ["What now?", "It is time.", "go"]
+    assert made.loc["own/e", "caption"] == "She bows."
+
+
+def test_two_sources_in_one_folder_are_refused(tmp_path):
+    put_coin(tmp_path / "mixed")
+    put_json(tmp_path / "mixed" / "shorts.json", {"database": {}})
+    with pytest.raises(UserError, match=r"mixed: holds shorts\.json and COIN\.json; give each"):
+        discover(tmp_path)
+    put_table(tmp_path / "tables" / "triplets.csv")
+    put_coin(tmp_path / "tables")
+    assert layout_of(tmp_path / "tables").title == "VANS-Data-100K"
+
+
+def test_no_data(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        discover(tmp_path / "data")
+    with pytest.raises(UserError, match="no source folder"):
+        discover(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert discover(tmp_path).dropped == [("video", "empty", "folder without annotations and videos")]
 
 
 @pytest.mark.parametrize(
@@ -137,6 +387,13 @@ def test_a_sources_own_subset_counts(subset, split):
     assert split_of(subset, "any") == split
 
 
+def test_a_subset_that_is_not_known_is_not_guessed(tmp_path):
+    with pytest.raises(ValueError, match="subset"):
+        split_of("holdout", "any")
+    put_coin(tmp_path / "coin", subset="holdout")
+    assert "subset is neither" in discover(tmp_path).dropped[0][2]
+
+
 def test_without_a_subset_a_tenth_is_test_and_stays_so():
     splits = [split_of("", f"video{i}") for i in range(1000)]
     assert 60 < splits.count("test") < 140
@@ -144,9 +401,24 @@ def test_without_a_subset_a_tenth_is_test_and_stays_so():
 
 
 def test_class_names_become_words():
-    assert [layouts.words(n) for n in ("RoastPeppers", "UseTV2", "harbor", "")] == [
-        "roast peppers",
-        "use tv 2",
-        "harbor",
-        "",
-    ]
+    names = ("RoastPeppers", "UseTV2", "harbor", "", None)
+    assert [words(n) for n in names] == ["roast peppers", "use tv 2", "harbor", "", ""]
+
+
+def test_times_in_every_way_that_sources_write_them():
+    good = {3: 3, 2.5: 2.5, "7": 7, " 1.5 ": 1.5, "01:02": 62, "1:00:02.5": 3602.5, "00:00:01,250": 1.25, "90:00": 5400}
+    assert {k: seconds(k) for k in good} == good
+    for bad in (-1, "-1", float("nan"), float("inf"), "x", "", None, True, [1], {}, 10**400, "1:2:3:4"):
+        with pytest.raises(ValueError, match="seconds"):
+            seconds(bad)
+
+
+def test_the_real_annotations(tmp_path):
+    for name in ("annotations.json", "triplets.csv"):
+        (tmp_path / "t").mkdir(exist_ok=True)
+        (tmp_path / "t" / name).write_bytes((real_clips() / name).read_bytes())
+    found = discover(tmp_path)
+    reasons = [reason for _, _, reason in found.dropped]
+    assert found.records == [] and sorted(set(reasons)) == [tables.LOST, "video missing"] and len(reasons) == 6
+    (tmp_path / "t" / "triplets.csv").unlink()
+    assert [len(r.segments or ()) for r in discover(tmp_path).records] == [2, 3, 3]

@@ -1,12 +1,17 @@
 """Videos: frame-exact cuts, cover and crop, rotation, and the uncompressed AVI."""
 
+import io
+import random
 import struct
+from bisect import bisect_right
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
 from tests.data_helpers import real_clips
+from tests.fuzz_helpers import read_number, video_bytes
 from vans import video
 from vans.data import avi, shots
 from vans.errors import UserError
@@ -14,9 +19,7 @@ from vans.errors import UserError
 
 def numbered(count: int, height: int = 32, width: int = 48) -> np.ndarray:
     """Pictures of one grey each: picture i has the value 4 * i."""
-    return np.broadcast_to(
-        np.arange(count, dtype=np.uint8)[:, None, None, None] * 4, (count, height, width, 3)
-    ).copy()
+    return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None] * 4, (count, height, width, 3)).copy()
 
 
 def numbers(frames: np.ndarray) -> list[int]:
@@ -57,6 +60,131 @@ def test_cuts_are_exact_to_the_frame(tmp_path, fps):
         assert numbers(video.cut(tmp_path / "a.mp4", start, 9, 11.0, 32, 48)) == expected
 
 
+STEADY = [Fraction(i, 8) for i in range(100)]
+UNEVEN = [Fraction(t, 1000) for t in np.cumsum(np.random.default_rng(3).integers(15, 250, 100)).tolist()]
+UNEVEN = [t - UNEVEN[0] for t in UNEVEN]
+NO_B_FRAMES, OPEN_GROUPS = {"bf": "0"}, {"bf": "3", "g": "15", "x264-params": "open-gop=1"}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "times", "options"),
+    [
+        *((suffix, STEADY, None) for suffix in (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".flv")),
+        *((suffix, UNEVEN, None) for suffix in (".mp4", ".m4v", ".mov", ".mkv", ".webm")),
+        *((suffix, UNEVEN, OPEN_GROUPS) for suffix in (".mp4", ".mkv")),
+        (".mp4", UNEVEN, NO_B_FRAMES),
+    ],
+)
+def test_cuts_from_videos_made_elsewhere_are_exact_to_the_frame(tmp_path, suffix, times, options):
+    """Each picture has its number painted into it; expected is what the list of times says."""
+    (tmp_path / f"a{suffix}").write_bytes(video_bytes(suffix, times, options=options))
+    opened = video.Video(tmp_path / f"a{suffix}")
+    draw = random.Random(5)
+    for _ in range(12):
+        start, step = draw.uniform(0, float(times[-1]) - 3), draw.choice((1 / 3, 1 / 11, 1 / 30))
+        wanted = [start + i * step for i in range(9)]
+        expected = [bisect_right(times, t + video.TOLERANCE) - 1 for t in wanted]
+        assert [read_number(p) for p in opened.pictures(wanted, 32, 48)] == expected
+    exact = [float(t) for t in times[40:50]]  # annotated to the frame
+    assert [read_number(p) for p in opened.sample(exact, 32, 48)] == list(range(40, 50))
+
+
+def test_a_matroska_file_that_was_cut_off_does_not_freeze(tmp_path):
+    data = video_bytes(".mkv", STEADY)
+    (tmp_path / "a.mkv").write_bytes(data[: len(data) // 2])
+    opened = video.Video(tmp_path / "a.mkv")
+    assert opened.info.duration == pytest.approx(12.5, abs=0.1)  # what the header still says
+    read = [(time, read_number(picture)) for time, picture in opened.frames()]
+    assert read[-1][0] < 10 and all(number == round(time * 8) for time, number in read)
+    assert read_number(opened.sample([read[-1][0]], 32, 48)[0]) == read[-1][1]
+    with pytest.raises(UserError, match="ends at"):
+        opened.sample([1.0, read[-1][0] + 2], 32, 48)
+
+
+class Stream(io.BytesIO):
+    """A file that cannot be wound back, as a browser records into."""
+
+    def seekable(self):
+        return False
+
+    seek = None  # type: ignore[assignment]
+
+
+def test_a_recording_that_does_not_tell_its_duration(tmp_path):
+    out = Stream()
+    with av.open(out, "w", format="webm", container_options={"live": "1"}) as container:
+        stream = container.add_stream("libvpx", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for i in range(24):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), i * 9, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 8)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (tmp_path / "a.webm").write_bytes(out.getvalue())
+    with av.open(str(tmp_path / "a.webm")) as container:
+        assert not container.duration
+    assert video.Video(tmp_path / "a.webm").info.duration == pytest.approx(3.0, abs=0.13)
+
+
+def test_a_text_file_named_mp4_opens_no_other_file(tmp_path):
+    (tmp_path / "secret.ts").write_bytes(video_bytes(".ts"))
+    for text in (
+        "ffconcat version 1.0\nfile secret.ts\n",
+        "#EXTM3U\n#EXTINF:5,\nsecret.ts\n#EXT-X-ENDLIST\n",
+        "hello\n" * 99,
+    ):
+        (tmp_path / "a.mp4").write_text(text)
+        with pytest.raises(UserError, match=r"a\.mp4: cannot be read as a video"):
+            video.Video(tmp_path / "a.mp4")
+
+
+def test_pixels_that_are_not_square_and_names_in_another_encoding(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        container.metadata["title"] = "TITLE"
+        stream = container.add_stream("libx264", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    data = (tmp_path / "a.mkv").read_bytes()
+    assert b"TITLE" in data
+    (tmp_path / "a.mkv").write_bytes(data.replace(b"TITLE", b"T\xe9\xff\xfeL"))
+    opened = video.Video(tmp_path / "a.mkv")
+    assert (opened.info.height, opened.info.width) == (32, 96)
+    assert opened.sample([0.0], 32, 96).shape == (1, 32, 96, 3)
+
+
+def test_a_picture_that_is_too_large_and_one_that_had_to_be_patched_up_are_refused(tmp_path, monkeypatch):
+    data = video_bytes(".mkv", STEADY)
+    (tmp_path / "a.mkv").write_bytes(data)
+    monkeypatch.setattr(video, "MAX_PIXELS", 32 * 48 - 1)
+    with pytest.raises(UserError, match="cannot be read as a video"):
+        video.Video(tmp_path / "a.mkv")
+    monkeypatch.undo()
+    hurt = bytearray(data)
+    at = len(data) * 6 // 10
+    hurt[at : at + 60 : 7] = bytes(9)
+    (tmp_path / "a.mkv").write_bytes(hurt)
+    opened = video.Video(tmp_path / "a.mkv")
+    assert [read_number(p) for p in opened.sample([1.0, 1.5], 32, 48)] == [8, 12]
+    with pytest.raises(UserError, match=r"damaged at|cannot be read as a video"):
+        opened.sample(np.arange(0, 12, 0.125), 32, 48)
+
+
+def test_times_that_run_backwards_or_leap_are_not_believed(tmp_path):
+    leap = [Fraction(i, 8) + (40 if i > 20 else 0) for i in range(60)]
+    (tmp_path / "a.mkv").write_bytes(video_bytes(".mkv", leap))
+    opened = video.Video(tmp_path / "a.mkv")
+    assert [read_number(p) for p in opened.sample([1.0, 2.0, 2.5], 32, 48)] == [8, 16, 20]
+    with pytest.raises(UserError, match=r"no picture from 2\.50 to 42\.62 s"):
+        opened.sample([2.0, 5.0], 32, 48)
+    monkey = video.Video(tmp_path / "a.mkv")
+    frames = list(monkey.frames())
+    monkey._decode = lambda start: iter([frames[3], frames[1], frames[4]])  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="run backwards"):
+        monkey.sample([0.4, 0.5], 32, 48)
+
+
 def test_the_picture_at_a_time_is_the_one_that_a_player_shows(tmp_path):
     video.write(tmp_path / "a.avi", numbered(6), 2.0)
     opened = video.Video(tmp_path / "a.avi")
@@ -95,9 +223,7 @@ def test_rotation_is_honoured(tmp_path):
     data = bytearray(video.encode(frames, 5.0, "h264")[0])
     matrix = data.index(b"tkhd") + 44
     assert struct.unpack_from(">9i", data, matrix) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
-    struct.pack_into(
-        ">9i", data, matrix, 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30
-    )  # a quarter turn clockwise
+    struct.pack_into(">9i", data, matrix, 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)  # a quarter turn clockwise
     (tmp_path / "phone.mp4").write_bytes(data)
     opened = video.Video(tmp_path / "phone.mp4")
     assert (opened.info.height, opened.info.width) == (64, 32)
@@ -141,6 +267,16 @@ def test_a_truncated_mp4_never_gives_wrong_pictures(tmp_path):
     (tmp_path / "a.mp4").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"a\.mp4"):
         video.Video(tmp_path / "a.mp4").sample([0.0, 3.5], 64, 64)
+
+
+@pytest.mark.parametrize(("at", "value"), [(48, 0), (48, 2**32 - 1), (128, 0), (132, 0), (176, 2**31), (180, 0)])
+def test_an_avi_with_a_damaged_header_is_refused(tmp_path, at, value):
+    data = bytearray(avi.encode(numbered(3), 3.0))
+    struct.pack_into("<I", data, at, value)
+    (tmp_path / "a.avi").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.avi: cannot be read as a video"):
+        video.Video(tmp_path / "a.avi")
+    assert avi.decode(bytes(data[:200])) is None
 
 
 def test_shots_are_found_where_the_picture_changes(tmp_path):

@@ -1,16 +1,26 @@
-"""Read, cut, fit and write videos; audio is ignored, rotation honoured.
+"""Read, cut, fit and write videos; audio is ignored, rotation and the shape of the pixels are honoured.
 
 Times are seconds from the file's start. The picture "at time t" is the last frame whose time is <= t (plus
 1 ms, because annotations round to milliseconds), which is what a player shows. Pictures are uint8 [H, W, 3]
 RGB.
+
+What a damaged or hostile file can do is bounded: only FORMATS are opened and no other file or address is
+followed (a text file named .mp4 may be a playlist), pictures are at most MAX_PIXELS large, a video at most
+LONGEST seconds and MAX_PACKETS packets long, a read that hangs ends after PATIENCE seconds. A picture that the
+decoder had to patch up, one that is held for longer than LONGEST_STILL and one behind the real end of a file
+that was cut off are never handed out.
 """
 
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,8 +30,20 @@ from vans.data import avi
 from vans.errors import UserError
 
 TOLERANCE = 1e-3  # s
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-BROKEN = (av.error.FFmpegError, EOFError)
+HOLD = 0.5  # s that the first and the last picture may stand in for missing neighbours
+LONGEST_STILL = 30.0  # s between two pictures; beyond it the file's times are not believed
+LONGEST = 86_400.0  # s
+MAX_PACKETS = 20_000_000  # 24 h at 230 pictures per second
+MAX_PIXELS = 8192 * 8192
+PATIENCE = 120.0  # s for opening a file or reading one packet of it
+SEEK_BACK = (0.0, 1.0, 5.0, 30.0)  # s before the wanted time; some files' indices point too late
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg"
+OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"),
+    *(".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"),
+)
+BROKEN = (av.error.FFmpegError, EOFError, OSError, ValueError, ArithmeticError, MemoryError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -43,83 +65,191 @@ class Video:
         if not self.path.is_file():
             raise UserError(f"{self.path}: no such video")
         try:
-            if self.path.suffix.lower() == ".avi" and (decoded := avi.decode(self.path.read_bytes())):
+            if decoded := self._uncompressed():
                 self._raw, fps = decoded
                 count, height, width, _ = self._raw.shape
                 self.info = Info(height, width, fps, count / fps)
             else:
                 self.info = self._probe()
-        except (*BROKEN, ValueError) as error:
+        except BROKEN as error:
             raise self._unreadable(error) from error
 
-    def _unreadable(self, error: Exception) -> UserError:
+    def _unreadable(self, error: object) -> UserError:
         return UserError(f"{self.path}: cannot be read as a video ({error}); replace or remove it")
 
+    def _uncompressed(self) -> tuple[np.ndarray, float] | None:
+        """The whole file if it is one of our own AVIs; ValueError if it is cut short."""
+        if self.path.suffix.lower() != ".avi":
+            return None
+        with open(self.path, "rb") as file:
+            return avi.decode(file.read()) if avi.is_ours(file.read(avi.HEADER)) and not file.seek(0) else None
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[Any, Any]]:
+        """(container, its first moving video stream), ready to decode; UserError where reading fails."""
+        try:
+            with av.open(
+                str(self.path), options=dict(OPTIONS), metadata_errors="replace", timeout=PATIENCE
+            ) as container:
+                still = av.stream.Disposition.attached_pic  # the cover of a song
+                streams = [s for s in container.streams.video if not s.disposition & still]
+                if not streams:
+                    raise UserError(f"{self.path}: holds no video stream; replace or remove it")
+                stream = streams[0]
+                if stream.codec_context is None:
+                    raise ValueError("its codec is not known")
+                stream.thread_type = "NONE"
+                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+                yield container, stream
+        except BROKEN as error:
+            raise self._unreadable(error) from error
+
     def _probe(self) -> Info:
-        with av.open(str(self.path)) as container:
-            if not container.streams.video:
-                raise UserError(f"{self.path}: holds no video stream; replace or remove it")
-            stream = container.streams.video[0]
-            first = next(container.decode(stream), None)
+        with self._open() as (container, stream):
+            first = next((f for p in container.demux(stream) for f in p.decode()), None)
             if first is None:
                 raise UserError(f"{self.path}: holds no picture; replace or remove it")
-            fps = float(stream.average_rate or stream.guessed_rate or 25)
-            if stream.duration and stream.time_base:
-                duration = float(stream.duration * stream.time_base)
-            elif container.duration:
-                duration = container.duration / av.time_base
-            else:
-                duration = (stream.frames or 1) / fps
-            height, width = _upright(first.to_ndarray(format="rgb24"), first.rotation).shape[:2]
-            return Info(height, width, fps, duration)
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+            fps = fps if 0 < fps <= 1000 else 25.0
+            aspect = float(stream.sample_aspect_ratio or 1)
+            self._aspect = aspect if 0.25 <= aspect <= 4 else 1.0
+            height, width = self._picture(first).shape[:2]
+            duration = _duration(container, stream)
+        if not 0 < duration <= LONGEST:
+            duration = self._scan()
+        if not 0 < duration <= LONGEST:
+            raise self._unreadable(f"its times reach to {duration:g} s")
+        return Info(height, width, fps, duration)
 
-    def frames(self, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
-        """(time, picture) from the key frame at or before `start` on; UserError where decoding fails."""
+    def _scan(self) -> float:
+        """Duration, s, of a file that does not tell it: where its last packet ends."""
+        end = 0.0
+        with self._open() as (container, stream):
+            origin = _origin(container)
+            for count, packet in enumerate(container.demux(stream)):
+                if count > MAX_PACKETS:
+                    raise ValueError("too many packets")
+                if packet.pts is not None and packet.time_base:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base - origin))
+        return end
+
+    def _decode(self, start: float) -> Iterator[tuple[float, Any]]:
+        """(time, frame) from the last key frame at or before `start` on; frames are still to be converted."""
         if self._raw is not None:
             for i in range(max(0, int(start * self.info.fps) - 1), len(self._raw)):
                 yield i / self.info.fps, self._raw[i]
             return
-        try:
-            with av.open(str(self.path)) as container:
-                stream = container.streams.video[0]
-                stream.thread_type = "NONE"
-                origin = Fraction(container.start_time or 0, av.time_base)
-                if start > 0:
+        for back in SEEK_BACK if start > 0 else ():
+            early = True
+            for time, frame in self._decode_from(start - back):
+                if early and time > start + TOLERANCE:
+                    break
+                early = False
+                yield time, frame
+            else:
+                if not early:
+                    return
+        yield from self._decode_from(0.0)
+
+    def _decode_from(self, start: float) -> Iterator[tuple[float, Any]]:
+        """(time, frame) from where seeking to `start` leads."""
+        with self._open() as (container, stream):
+            origin = _origin(container)
+            if start > 0:
+                try:
                     container.seek(int((Fraction(start) + origin) * av.time_base), backward=True)
-                for picture in container.decode(stream):
-                    if picture.pts is None:
-                        continue
-                    time = float(picture.pts * picture.time_base - origin)
-                    yield time, _upright(picture.to_ndarray(format="rgb24"), picture.rotation)
+                except av.error.FFmpegError:
+                    return
+            for count, packet in enumerate(container.demux(stream)):
+                if count > MAX_PACKETS:
+                    raise ValueError("too many packets")
+                for frame in packet.decode():
+                    if frame.pts is not None and frame.time_base:
+                        yield float(frame.pts * frame.time_base - origin), frame
+
+    def _picture(self, frame: Any) -> np.ndarray:
+        """A decoded frame as it is shown: uint8 [H, W, 3]."""
+        if isinstance(frame, np.ndarray):
+            return frame
+        try:
+            picture = frame.to_ndarray(format="rgb24")
+            if self._aspect != 1:
+                size = (max(1, round(picture.shape[1] * self._aspect)), picture.shape[0])
+                picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+            return _upright(picture, frame.rotation)
         except BROKEN as error:
             raise self._unreadable(error) from error
 
-    def sample(self, times: list[float] | np.ndarray, height: int, width: int) -> np.ndarray:
+    def frames(self, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
+        """(time, picture) from the key frame at or before `start` on; UserError where decoding fails."""
+        for time, frame in self._decode(start):
+            yield time, self._picture(frame)
+
+    def sample(self, times: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
         """The pictures at ascending times, fitted to height x width: uint8 [T, height, width, 3].
 
-        Raises UserError if the video ends before the last time, ValueError if the times do not ascend.
+        Raises UserError if the video ends before the last time, is damaged where it is looked at, or its
+        times cannot be believed; ValueError if the times do not ascend.
         """
+        return np.stack(list(self.pictures(times, height, width)))
+
+    def pictures(self, times: Sequence[float] | np.ndarray, height: int, width: int) -> Iterator[np.ndarray]:
+        """As `sample`, one picture uint8 [height, width, 3] after the other (in memory: only one)."""
         wanted = [float(t) + TOLERANCE for t in times]
-        if not wanted or any(b < a for a, b in pairwise(wanted)):
+        if not wanted or any(b < a for a, b in pairwise(wanted)) or not math.isfinite(sum(wanted)):
             raise ValueError(f"times must ascend and hold at least one, got {list(times)[:5]}")
-        out: list[np.ndarray] = []
-        shown: np.ndarray | None = None
-        last = step = 0.0
-        for time, picture in self.frames(wanted[0]):
-            while len(out) < len(wanted) and shown is not None and time > wanted[len(out)]:
-                out.append(fit(shown, height, width))
-            if len(out) == len(wanted):
-                break
-            step = time - last if shown is not None else 0.0
-            shown, last = picture, time
-        held = max(last + step, self.info.duration) + TOLERANCE  # the last picture is shown to the end
-        while shown is not None and len(out) < len(wanted) and wanted[len(out)] <= held + TOLERANCE:
-            out.append(fit(shown, height, width))
-        if len(out) < len(wanted):
-            raise UserError(
-                f"{self.path}: ends at {last:.2f} s, before {wanted[-1]:.2f} s; cut the annotation"
-            )
-        return np.stack(out)
+        fitted = partial(self._fitted, height=height, width=width)
+        shown: Any = None
+        done, last, step = 0, 0.0, 0.0
+        for time, frame in self._decode(wanted[0]):
+            if shown is not None:
+                step = time - last
+                if step < 0:
+                    raise UserError(f"{self.path}: its times run backwards at {last:.2f} s; replace or remove it")
+                now = fitted(shown, last) if time > wanted[done] else None
+                while time > wanted[done]:
+                    if step > LONGEST_STILL and wanted[done] > last + HOLD:
+                        raise UserError(f"{self.path}: no picture from {last:.2f} to {time:.2f} s; replace it")
+                    assert now is not None
+                    yield now
+                    done += 1
+                    if done == len(wanted):
+                        return
+            elif time > wanted[0] + HOLD:
+                raise UserError(f"{self.path}: no picture before {time:.2f} s; cut the annotation")
+            shown, last = frame, time
+        # The last picture is shown to the end; how long that is, a file that was cut off does not know.
+        own = max(1 / self.info.fps, self._length(shown) or min(step, HOLD))
+        held = min(max(last + own, self.info.duration), last + own + HOLD) + 2 * TOLERANCE
+        if shown is None or wanted[-1] > held:
+            raise UserError(f"{self.path}: ends at {last:.2f} s, before {wanted[-1]:.2f} s; cut the annotation")
+        now = fitted(shown, last)
+        for _ in wanted[done:]:
+            yield now
+
+    def _fitted(self, frame: Any, time: float, height: int, width: int) -> np.ndarray:
+        """A frame to look at; UserError if the decoder had to patch it up."""
+        if getattr(frame, "is_corrupt", False):
+            raise UserError(f"{self.path}: damaged at {time:.2f} s; replace or remove it")
+        return fit(self._picture(frame), height, width)
+
+    def _length(self, frame: Any) -> float:
+        """How long a frame says that it is shown, s; 0 if it says nothing or nothing believable."""
+        ticks, base = getattr(frame, "duration", None), getattr(frame, "time_base", None)
+        seconds = float(ticks * base) if ticks and base else 0.0
+        return seconds if 0 < seconds <= LONGEST_STILL else 0.0
+
+
+def _origin(container: Any) -> Fraction:
+    """When the file starts, s."""
+    return Fraction(container.start_time or 0, av.time_base)
+
+
+def _duration(container: Any, stream: Any) -> float:
+    """When the file says that its pictures end, s from its start; 0 if it does not say."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else 0.0
 
 
 def _upright(picture: np.ndarray, rotation: int) -> np.ndarray:
@@ -159,9 +289,7 @@ def encode(frames: np.ndarray, fps: float, codec: str = "raw") -> tuple[bytes, s
         )
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for picture in frames:
-            for packet in stream.encode(
-                av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            ):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
@@ -173,11 +301,11 @@ def decode(data: bytes) -> tuple[np.ndarray, float]:
     if (decoded := avi.decode(data)) is not None:
         return decoded
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), options=dict(OPTIONS), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             frames = [_upright(f.to_ndarray(format="rgb24"), f.rotation) for f in container.decode(stream)]
             return np.stack(frames), float(stream.average_rate or 25)
-    except (*BROKEN, IndexError, ValueError) as error:
+    except BROKEN as error:
         raise ValueError(f"not a readable video ({error})") from error
 
 
@@ -198,6 +326,8 @@ def read(path: str | Path) -> tuple[np.ndarray, float]:
     if video._raw is not None:
         return video._raw, video.info.fps
     pictures = [picture for _, picture in video.frames()]
+    if not pictures or len({picture.shape for picture in pictures}) > 1:
+        raise UserError(f"{path}: its pictures differ in size; encode it again")
     return np.stack(pictures), video.info.fps
 
 

@@ -9,6 +9,8 @@ from fractions import Fraction
 
 import numpy as np
 
+HEADER = 224  # bytes before the first picture's chunk
+
 
 def _chunk(name: bytes, body: bytes) -> bytes:
     return name + struct.pack("<I", len(body)) + body + (b"\0" if len(body) % 2 else b"")
@@ -66,25 +68,31 @@ def encode(frames: np.ndarray, fps: float) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def is_ours(header: bytes) -> bool:
+    """Do the first HEADER bytes of a file look like what `encode` writes?"""
+    kinds = ((0, b"RIFF"), (8, b"AVI LIST"), (20, b"hdrl"), (112, b"DIB "), (164, b"strf"), (220, b"movi"))
+    if len(header) < HEADER or any(header[at : at + len(kind)] != kind for at, kind in kinds):
+        return False
+    bits, compression = struct.unpack_from("<HI", header, 186)
+    return bits == 24 and compression == 0
+
+
 def decode(data: bytes) -> tuple[np.ndarray, float] | None:
     """The bytes of a file that `encode` wrote -> (frames uint8 [T, H, W, 3], fps); None for any other file.
 
-    Raises ValueError if the file is cut short.
+    Raises ValueError if the file is cut short or its header is damaged.
     """
-    if data[:4] != b"RIFF" or data[8:12] != b"AVI " or data[12:16] != b"LIST" or data[20:24] != b"hdrl":
-        return None
-    if data[112:116] != b"DIB " or data[164:168] != b"strf":
+    if not is_ours(data[:HEADER]):
         return None
     count = struct.unpack_from("<I", data, 48)[0]
     scale, rate = struct.unpack_from("<II", data, 128)
     width, height = struct.unpack_from("<ii", data, 176)
-    bits, compression = struct.unpack_from("<HI", data, 186)
-    if bits != 24 or compression or data[220:224] != b"movi":
-        return None
+    if min(count, width, height) < 1 or not 0 < scale <= rate * 1000 <= scale * 1_000_000:
+        raise ValueError(f"the header is damaged ({count} pictures of {height} x {width}, {rate}/{scale} fps)")
     stride = (3 * width + 3) // 4 * 4
     step = 8 + stride * height
-    if len(data) < 224 + count * step:
+    if len(data) < HEADER + count * step:
         raise ValueError("the file is cut short")
-    body = np.frombuffer(data, np.uint8, count * step, 224).reshape(count, step)[:, 8:]
+    body = np.frombuffer(data, np.uint8, count * step, HEADER).reshape(count, step)[:, 8:]
     rows = body.reshape(count, height, stride)[:, ::-1, : 3 * width].reshape(count, height, width, 3)
     return np.ascontiguousarray(rows[..., ::-1]), rate / scale

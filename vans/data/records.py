@@ -11,14 +11,15 @@ TEST_SHARE = 0.1  # of videos whose source names no subset
 
 @dataclass(frozen=True)
 class Given:
-    """A pair that a published table names.
+    """A pair that the source names.
 
-    texts: (question, think, caption). sentences, files: of input and target; file None: it is to be cut.
+    texts: (question, think, caption), None: they are to be written. sentences, files: of input and target; file
+    None: it is to be cut.
     """
 
     input_id: str
     target_id: str
-    texts: tuple[str, str, str]
+    texts: tuple[str, str, str] | None
     sentences: tuple[str, str]
     files: tuple[Path | None, Path | None]
 
@@ -61,10 +62,15 @@ class Found:
 
 
 def split_of(subset: str, name: str) -> str:
-    """train | test from a source's own subset; without one, a fixed tenth of the names is test."""
+    """train | test from a source's own subset; without one, a fixed tenth of the names is test.
+
+    Raises ValueError for a subset that is not known: on which side it belongs is not ours to guess.
+    """
     subset = subset.strip().lower()
-    if subset in ("testing", "test", "validation", "val"):
+    if subset in ("testing", "test", "validation", "val", "valid", "dev"):
         return "test"
     if subset in ("training", "train"):
         return "train"
+    if subset:
+        raise ValueError("the subset is neither training nor validation nor testing")
     return "test" if Draw("split", name).chance(TEST_SHARE) else "train"

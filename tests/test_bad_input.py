@@ -1,0 +1,323 @@
+"""Bad input: each sample becomes right or is dropped with its reason, and the counts add up."""
+
+import json
+import os
+import random
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from tests import fuzz_helpers as fuzz
+from tests.data_helpers import curate_params
+from vans import video
+from vans.data.sources import discover
+from vans.data.triplets import Triplets
+from vans.errors import UserError
+
+EVENTS = "0 4 she looks\n4 8 she waves\n"
+LONG = [Fraction(i, 8) for i in range(72)]  # 9 s
+
+
+def clip(suffix=".mp4", **how):
+    """A video of 9 s of its own: no two are the same file."""
+    clip.made += 1
+    return fuzz.video_bytes(suffix, how.pop("times", LONG), options={"g": str(10 + clip.made % 50)}, **how)
+
+
+clip.made = 0
+
+
+def only_sound():
+    path = io_path()
+    with av.open(path, "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 8000
+        for packet in [*stream.encode(sound), *stream.encode(None)]:
+            container.mux(packet)
+    return path_bytes(path)
+
+
+def io_path():
+    import tempfile
+
+    return os.path.join(tempfile.mkdtemp(), "x.mp4")
+
+
+def path_bytes(path):
+    with open(path, "rb") as file:
+        data = file.read()
+    os.remove(path)
+    os.rmdir(os.path.dirname(path))
+    return data
+
+
+def turned():
+    """A quarter turn in the header."""
+    import struct
+
+    data = bytearray(clip())
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
+    return bytes(data)
+
+
+def uneven():
+    steps = np.random.default_rng(0).integers(20, 250, 90).cumsum()
+    return clip(times=[Fraction(int(t - steps[0]), 1000) for t in steps])
+
+
+KEPT = {
+    "uneven.mp4": uneven,
+    "turned.mp4": turned,
+    "odd.mkv": lambda: clip(".mkv", size=(33, 47), pixels="yuv444p"),
+    "portrait.mp4": lambda: clip(size=(96, 32)),
+    "tiny.avi": lambda: clip(".avi", size=(16, 16)),
+    "silent.webm": lambda: clip(".webm"),
+    "wrong suffix.avi": lambda: clip(".mp4"),
+    "név с пробелом 名.mp4": clip,
+    "=cmd.mp4": clip,
+    "a.b.c.mp4": clip,
+}
+DROPPED = {
+    "sound.mp4": (only_sound, "unreadable"),
+    "empty.mp4": (bytes, "unreadable"),
+    "half.mp4": (lambda: clip()[:3000], "unreadable"),
+    "half.mkv": (lambda: (data := clip(".mkv"))[: len(data) // 3], "no pair"),
+    "text.mp4": (lambda: b"this is a text\n" * 100, "unreadable"),
+    "playlist.mp4": (lambda: b"ffconcat version 1.0\nfile =cmd.mp4\n", "unreadable"),
+    "zeros.mp4": (lambda: bytes(5000), "unreadable"),
+    "still.mp4": (lambda: clip(times=LONG[:1]), "no pair"),
+    "short.mp4": (lambda: clip(times=LONG[:30]), "no pair"),
+}
+
+
+def test_each_bad_video_becomes_right_or_is_dropped(tmp_path, capfd):
+    data = tmp_path / "data"
+    fuzz.put(data / "own", {name: make() for name, make in KEPT.items()})
+    fuzz.put(data / "own", {name: make() for name, (make, _) in DROPPED.items()})
+    fuzz.put(data / "own", {f"{name.rpartition('.')[0]}.txt": EVENTS.encode() for name in KEPT | DROPPED})
+    os.symlink("nowhere.mp4", data / "own" / "link.mp4")
+    os.mkfifo(data / "own" / "pipe.mp4")
+    (data / "own" / "folder.mp4").mkdir()
+    report = fuzz.whole(data, tmp_path / "out", curate_params())
+    assert report is not None and report["videos"]["in"] == len(KEPT) + len(DROPPED) + 2
+    frame = Triplets(tmp_path / "out").frame
+    assert sorted(frame["video"]) == sorted(f"own/{name.rpartition('.')[0]}" for name in KEPT)
+    drops = fuzz.pd.read_csv(tmp_path / "out" / "dropped.csv").set_index("name")
+    for name, (_, reason) in DROPPED.items():
+        names = [f"own/{name}", f"own/{name.rpartition('.')[0]}"]
+        reasons = drops[(drops["level"] == "video") & drops.index.isin(names)]["reason"]
+        assert any(r.startswith(reason) for r in reasons), name
+    assert drops.loc["own/link.mp4", "reason"] == "a link to a file that is not there"
+    assert drops.loc["own/pipe.mp4", "reason"] == "not a file"
+    printed = capfd.readouterr()
+    assert "[" not in printed.err and "@ 0x" not in printed.out + printed.err  # FFmpeg keeps silent
+
+
+def test_what_is_kept_shows_what_it_should(tmp_path):
+    fuzz.put(tmp_path, {name: make() for name, make in KEPT.items()})
+    for name in KEPT:
+        opened = video.Video(tmp_path / name)
+        height, width = opened.info.height, opened.info.width
+        shown = [opened.sample([t], height, width)[0] for t in (1.0, 4.5)]
+        if name == "turned.mp4":
+            assert (height, width) == (48, 32)
+            shown = [np.rot90(picture) for picture in shown]
+        if name not in ("uneven.mp4", "tiny.avi"):
+            assert [fuzz.read_number(picture) for picture in shown] == [8, 36], name
+
+
+EVIL = ["../../outside", "/etc/passwd", "..", ".", "", "a/../../outside", "C:\\x", "x\x00y", "\ud800", "a" * 3000, "‮"]
+
+
+@pytest.mark.parametrize("layout", ["coin", "youcook2", "shorts", "activitynet", "v1", "vans"])
+def test_an_id_leads_to_no_file_outside_its_folder(tmp_path, layout):
+    """A video lies where each evil id points to; none is read, and each id is dropped with a reason."""
+    data = tmp_path / "data"
+    fuzz.put(tmp_path, {"outside.mp4": clip(), "data/outside.mp4.txt": b"x"})
+    fuzz.put(tmp_path, {"data/elsewhere/outside.mp4": clip()})
+    folder = data / layout
+    fuzz.put(folder, {"a.mp4": clip()})
+    if layout == "vans":
+        head, *rows = fuzz.table()
+        bad = [[f"{e}/2.mp4", f"{e}/1.mp4", e, *rows[0][3:]] for e in EVIL if e not in ("\x00", "\ud800")]
+        bad = [[cell.encode("utf-8", "replace").decode() for cell in row] for row in bad]
+        lines = "\n".join(",".join('"' + c.replace('"', '""') + '"' for c in row) for row in [head, rows[0], *bad])
+        fuzz.put(
+            folder,
+            {"triplets.csv": lines.encode(), "COIN.json": json.dumps(fuzz.annotations()["coin"]["COIN.json"]).encode()},
+        )
+        expected = len(bad)
+    else:
+        ((file, content), *_) = fuzz.annotations()[layout].items()
+        entries = content.get("database", content) if isinstance(content, dict) else content
+        if isinstance(entries, dict):
+            model = next(iter(entries.values()))
+            entries.update(dict.fromkeys(EVIL, model))
+        else:
+            entries += [entries[0] | {"video_path": f"video_dataset/{e}.mp4"} for e in EVIL]
+        fuzz.put(folder, {file: json.dumps(content).encode()})
+        expected = len(EVIL)
+    found = discover(data)
+    paths = [
+        p for r in found.records if r.source == layout for p in (r.path, *(f for g in r.given for f in g.files)) if p
+    ]
+    assert paths and all(p == folder / "a.mp4" for p in paths)
+    lost = [r for r in found.records if r.source == layout and r.path is None]
+    dropped = [d for d in found.dropped if d[1].startswith(f"{layout}/")]
+    assert len(lost) + len(dropped) >= expected
+    report = fuzz.whole(data, tmp_path / "out", curate_params())
+    assert (report is None) == (layout == "shorts")  # its film has other shots than labels
+
+
+SEGMENTS = [
+    ([3.0, 0.5], "a segment ends before it starts"),
+    ([3.0], "a segment is not [start, end]"),
+    (["a", "b"], "a time is not a number of seconds from 0 on"),
+    ([-1, 4], "a time is not a number of seconds from 0 on"),
+    ([0, 1e999], "a time is not a number of seconds from 0 on"),
+    ([float("nan"), 4], "a time is not a number of seconds from 0 on"),
+    ([True, 4], "a time is not a number of seconds from 0 on"),
+    ("12", "a segment is not [start, end]"),
+    (None, "a segment is not [start, end]"),
+    ({"0": 1}, "a segment is not [start, end]"),
+]
+
+
+@pytest.mark.parametrize(("times", "reason"), SEGMENTS)
+def test_a_bad_segment_is_dropped_and_the_rest_of_its_video_kept(tmp_path, times, reason):
+    data = tmp_path / "data"
+    steps = [*fuzz.STEPS[:2], {"id": "x", "segment": times, "label": "bad"}, {"id": "y", "label": "no times"}]
+    entry = {"class": "T", "subset": "training", "annotation": steps}
+    fuzz.put(data / "coin", {"COIN.json": json.dumps({"database": {"a": entry}}).encode(), "a.mp4": clip()})
+    report = fuzz.whole(data, tmp_path / "out", curate_params())
+    assert report is not None and report["triplets"]["all"] == 1 and report["videos"]["kept"] == 1
+    assert report["segments"] == {
+        "in": 4,
+        "kept": 2,
+        "dropped": {f"annotation not readable ({why})": 1 for why in (reason, "segment is missing")},
+    }
+
+
+def test_segments_beyond_the_end_and_overlapping_ones(tmp_path):
+    spans = [[0, 4], [4, 20], [60, 1e6], [2, 9.4]]
+    steps = [{"id": i, "segment": s, "label": f"step {i}"} for i, s in enumerate(spans)]
+    entry = {"class": "T", "subset": "training", "annotation": steps}
+    fuzz.put(tmp_path / "data/coin", {"COIN.json": json.dumps({"database": {"a": entry}}).encode(), "a.mp4": clip()})
+    report = fuzz.whole(tmp_path / "data", tmp_path / "out", curate_params())
+    assert report is not None and report["triplets"]["all"] == 1
+    assert report["segments"]["dropped"] == {
+        "begins after the video's end": 1,
+        "no event before or after it that does not overlap it": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "entry", [None, 3, "x", [], {}, {"annotation": None}, {"annotation": "ab"}, {"annotation": {}}]
+)
+def test_a_bad_entry_drops_its_video_alone(tmp_path, entry):
+    good = {"class": "T", "subset": "training", "annotation": fuzz.STEPS[:2]}
+    database = {"database": {"bad": entry, "a": good}}
+    fuzz.put(tmp_path / "coin", {"COIN.json": json.dumps(database).encode(), "a.mp4": clip(), "bad.mp4": clip()})
+    found = discover(tmp_path)
+    assert [r.name for r in found.records] == ["a"]
+    assert [(level, name) for level, name, _ in found.dropped] == [("video", "coin/bad")]
+
+
+def test_an_id_that_is_there_twice_counts_once(tmp_path):
+    entry = json.dumps({"class": "T", "subset": "testing", "annotation": []})
+    text = f'{{"database": {{"a": {entry}, "a": {entry.replace("testing", "training")}}}}}'
+    fuzz.put(tmp_path / "coin", {"COIN.json": text.encode(), "a.mp4": clip()})
+    found = discover(tmp_path)
+    assert [r.split for r in found.records] == ["test"]
+    assert found.dropped == [("video", "coin/a", "its id is there twice")]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"{", "is not JSON"),
+        (b"", "is not JSON"),
+        (b"[]", "'database'"),
+        (b"{}", "'database'"),
+        (b'{"database": []}', "'database'"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b"\xff\xfe\x00", "is not JSON"),
+        (bytes(100), "is not JSON"),
+        (b'{"database": ' + b"9" * 5000 + b"}", "is not JSON"),
+    ],
+)
+def test_a_bad_annotation_file_stops_with_its_name(tmp_path, data, message):
+    fuzz.put(tmp_path / "coin", {"COIN.json": data, "a.mp4": b"x"})
+    with pytest.raises(UserError, match=rf"COIN\.json: .*{message}"):
+        discover(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_annotations_in_other_encodings(tmp_path, encoding):
+    steps = [s | {"label": "café"} for s in fuzz.STEPS[:2]]
+    database = {n: {"class": "T", "annotation": steps if n == "a" else fuzz.STEPS} for n in "ab"}
+    text = json.dumps({"database": database}, ensure_ascii=False)
+    fuzz.put(tmp_path / "coin", {"COIN.json": text.encode(encoding), "a.mp4": clip(), "b.mp4": clip()})
+    found = discover(tmp_path)
+    first, second = found.records
+    if encoding == "latin-1":  # which letter was meant is not known: only the texts that hold it are lost
+        assert first.segments == () and len(second.segments or ()) == 3
+        assert {r for _, _, r in found.dropped} == {"annotation not readable (a text is not in UTF-8)"}
+    else:
+        assert [s.label for s in first.segments or ()] == ["café", "café"] and not found.dropped
+
+
+def test_links_that_the_user_has_put_are_followed_once(tmp_path):
+    fuzz.put(tmp_path / "disk", {"deep/a.mp4": clip()})
+    fuzz.put(tmp_path / "data/coin", {"COIN.json": json.dumps(fuzz.annotations()["coin"]["COIN.json"]).encode()})
+    os.symlink(tmp_path / "disk", tmp_path / "data/coin/videos")
+    os.symlink(tmp_path / "data/coin", tmp_path / "disk/deep/round")
+    (first, *others) = discover(tmp_path / "data").records
+    assert first.path is not None and first.path.name == "a.mp4" and all(r.path is None for r in others)
+
+
+def test_a_source_folder_whose_name_is_no_text_is_refused(tmp_path):
+    try:
+        os.mkdir(os.fsencode(tmp_path) + b"/\xff\xfe")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with pytest.raises(UserError, match="rename the folder"):
+        discover(tmp_path)
+
+
+# --------------------------------------------------------------------------------------------------------- fuzz
+def test_fuzz_videos(tmp_path, capfd):
+    """300 damaged videos of nine kinds, each with two annotated events, 30 in a run."""
+    sound = fuzz.seeds()
+    for run in range(10):
+        draw = random.Random(run)
+        data = tmp_path / str(run) / "data"
+        for i in range(30):
+            suffix = draw.choice(sorted(sound))
+            fuzz.put(data / "own", {f"{i}{suffix}": fuzz.damaged(sound[suffix], draw), f"{i}.txt": EVENTS.encode()})
+        report = fuzz.whole(data, data.parent / "out", curate_params())
+        assert report is None or report["videos"]["in"] == 30
+    assert "@ 0x" not in capfd.readouterr().err
+
+
+def test_fuzz_annotations(tmp_path):
+    """400 damaged annotation files, tables and sidecars: all are read; every tenth goes through the whole run."""
+    videos = {f"{name}.mp4": clip() for name in "abc"}
+    refused = dropped = 0
+    for number in range(400):
+        draw = random.Random(number)
+        folder, files = fuzz.damaged_source(draw)
+        data = tmp_path / str(number) / "data"
+        fuzz.put(data / folder, files)
+        fuzz.put(data / folder, videos)
+        if number % 10 == 0:
+            fuzz.whole(data, data.parent / "out", curate_params())
+        try:
+            dropped += fuzz.accounted(data) > 0
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error) and data.name in str(error)
+    assert refused > 20 and dropped > 150

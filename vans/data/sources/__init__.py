@@ -1,0 +1,61 @@
+"""Source folders `data/<name>/`, each in one of the known layouts, read into records.
+
+A layout is one module here: which files name it, and a few lines that turn an entry of its annotations into a
+Record (interface: source.Layout). To add one, write such a module and add it to LAYOUTS; docs/data.md tells
+users what to download and where to put it.
+
+A source that cannot be read at all (no JSON, a column missing, two sources in one folder) is the user's to put
+right: UserError. One bad entry, row or event is dropped with its reason, and the rest is read.
+"""
+
+from pathlib import Path
+
+from vans.data.records import Found
+from vans.data.sources.activitynet import ACTIVITYNET
+from vans.data.sources.coin import COIN
+from vans.data.sources.plain import PLAIN
+from vans.data.sources.shorts import SHORTS
+from vans.data.sources.source import Layout, Source
+from vans.data.sources.tables import TABLES
+from vans.data.sources.v1_33k import V1_33K
+from vans.data.sources.video_holmes import VIDEO_HOLMES
+from vans.data.sources.videos import is_video
+from vans.data.sources.youcook2 import YOUCOOK2
+from vans.errors import UserError
+
+LAYOUTS = (TABLES, YOUCOOK2, SHORTS, ACTIVITYNET, VIDEO_HOLMES, V1_33K, COIN)
+
+
+def discover(data_dir: str | Path) -> Found:
+    """Read all source folders. Raises UserError if there is none or an annotation file is not readable.
+
+    A data_dir that itself holds annotations or videos is taken as one source folder.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise UserError(f"{data_dir}: no such folder; `vans world` makes the toy world, or bring your own")
+    folders = sorted(p for p in data_dir.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if any(is_video(p) for p in data_dir.iterdir()) or _layouts(data_dir):
+        folders = [data_dir.resolve()]
+    if not folders:
+        raise UserError(f"{data_dir}: holds no source folder; put videos into {data_dir}/<name>/")
+    found = Found()
+    for folder in folders:
+        Source(folder, found).read(layout_of(folder))
+    return found
+
+
+def layout_of(folder: Path) -> Layout:
+    """The layout of a source folder. UserError if it holds the annotations of two sources."""
+    layouts = _layouts(folder)
+    if layouts and layouts[0] is TABLES:  # COIN's and YouCook2's annotations give the tables' times
+        layouts = [x for x in layouts if x not in (COIN, YOUCOOK2)]
+    if len(layouts) > 1:
+        files = ([n for n in x.files if (folder / n).is_file()] for x in layouts[:2])
+        names = " and ".join((n or [f"tables of {x.title}"])[0] for n, x in zip(files, layouts))
+        raise UserError(f"{folder}: holds {names}; give each source a folder of its own")
+    return layouts[0] if layouts else PLAIN
+
+
+def _layouts(folder: Path) -> list[Layout]:
+    return [layout for layout in LAYOUTS if layout.is_in(folder)]

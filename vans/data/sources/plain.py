@@ -1,0 +1,91 @@
+"""Your own videos, each with or without a sidecar of the same name beside it (the first that is there counts):
+
+    x.json   {events: [{start, end, text, question, reasoning, caption}], subset, kind, topic, scene};
+             events without start and end name the shots that are searched, in order
+    x.srt, x.vtt   subtitles: one event each
+    x.txt    lines "start end what happens", or "what happens" for each shot in order
+
+`question`, `reasoning` and `caption` of an event are those of the pair whose target it is; at the top level they
+are those of the last event. Times: seconds or [hh:]mm:ss. Without sidecar, shots are searched.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vans.data.records import Record
+from vans.data.sources.source import Layout, Source, Texts
+from vans.data.sources.values import decoded, entry_json, text
+
+SIDECARS = (".json", ".srt", ".vtt", ".txt")
+KINDS = ("predictive", "procedural")
+CUE = re.compile(r"\s*([\d:.,]+)\s*-->\s*([\d:.,]+)")
+LINE = re.compile(r"\s*([\d:.,]+)\s*(?:[\s\u2013\u2014~-]|-->)\s*([\d:.,]+)\s+(\S.*)")
+
+
+def entries(source: Source) -> Iterator[tuple[str, Path]]:
+    """Every video."""
+    yield from list(source.videos.named.items())
+
+
+def record(source: Source, name: str, path: Path) -> Record:
+    """One video and what its sidecar says."""
+    source.videos.use(path)
+    files = (path.with_suffix(suffix) for suffix in SIDECARS)
+    file = next((f for f in files if f.is_file()), None)
+    if file is None:
+        return source.record(name, "predictive", path=path)
+    content = entry_json(file) if file.suffix == ".json" else _from_text(file)
+    items, kind = content["events"], text(content.get("kind")) or "predictive"
+    if kind not in KINDS:
+        raise ValueError(f"the kind is neither {KINDS[0]} nor {KINDS[1]}")
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ValueError("the events are not a list of objects")
+    fields = {key: content.get(key) for key in ("subset", "scene", "topic")}
+    if items and not any("start" in item or "end" in item for item in items):
+        labels = tuple(text(item.get("text")) for item in items)
+        return source.record(name, kind, path=path, labels=labels, **fields)
+    numbered = [{**item, "id": str(number)} for number, item in enumerate(items, start=1)]
+    if numbered:
+        numbered[-1] = {k: content.get(k) for k in ("question", "reasoning", "caption")} | numbered[-1]
+    events = source.events(name, numbered, lambda e, n: (e["id"], [e["start"], e["end"]], e.get("text")))
+    texts = {item["id"]: _texts(item) for item in numbered if item.get("question")}
+    return source.record(name, kind, path=path, events=events, texts=texts, **fields)
+
+
+def _texts(item: dict) -> Texts:
+    """Question, reasoning and caption of an event that has a question; without caption its text is the caption."""
+    return text(item["question"]), text(item.get("reasoning")), text(item.get("caption") or item.get("text"))
+
+
+def _from_text(file: Path) -> dict:
+    """The events of subtitles or lines of text. ValueError if the file is neither."""
+    lines = decoded(file.read_bytes()).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if file.suffix == ".txt":
+        lines = [line for line in lines if line.strip()]
+        timed = [LINE.fullmatch(line) for line in lines]
+        if not any(timed):
+            return {"events": [{"text": line} for line in lines]}
+        return {
+            "events": [
+                {"start": m[1], "end": m[2], "text": m[3]} if m else {"start": None, "end": None, "text": line}
+                for line, m in zip(lines, timed)
+            ]
+        }
+    events: list[dict[str, Any]] = []
+    inside = False
+    for line in lines:
+        if cue := CUE.match(line):
+            events.append({"start": cue[1], "end": cue[2], "text": ""})
+            inside = True
+        elif not line.strip():
+            inside = False
+        elif inside:
+            events[-1]["text"] += " " + re.sub(r"<[^>]*>", "", line)
+    if not events:
+        raise ValueError("the subtitles hold no cue")
+    return {"events": events}
+
+
+PLAIN = Layout("your own videos", (), entries, record)

@@ -1,0 +1,54 @@
+"""Films without timestamps: shorts.json, database -> id -> {subset, scene, condition, shots: [label, ...]}.
+
+A film is a video, whose shots are searched, or a folder of that name with one clip per shot, in the order of
+their names; then `shots` may be left out.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+from vans.data.records import Given, Record
+from vans.data.sources.source import Layout, Source
+from vans.data.sources.values import text
+
+FILE = "shorts.json"
+
+
+def entries(source: Source) -> Any:
+    """The films of shorts.json."""
+    return source.entries(source.folder / FILE)
+
+
+def record(source: Source, name: str, entry: dict) -> Record:
+    """One film."""
+    path, clips = source.videos.find(name), source.videos.inside(name)
+    if path is None and clips and "shots" not in entry:
+        labels = ("",) * len(clips)
+    elif isinstance(entry["shots"], list):
+        labels = tuple(text(label) for label in entry["shots"])
+    else:
+        raise ValueError("the shots are not a list")
+    given: tuple[Given, ...] = ()
+    if path is None and clips:
+        if len(clips) != len(labels):
+            raise ValueError("not as many clips as shots")
+        shots = list(zip(range(1, len(clips) + 1), clips, labels))
+        given = tuple(
+            Given(str(i), str(j), None, (said, next_said), (clip, next_clip))
+            for (i, clip, said), (j, next_clip, next_said) in pairwise(shots)
+        )
+    condition = text(entry.get("condition"))
+    return source.record(
+        name,
+        "predictive",
+        subset=entry.get("subset"),
+        scene=entry.get("scene"),
+        path=path,
+        topic=condition,
+        condition=condition,
+        labels=labels,
+        given=given,
+    )
+
+
+SHORTS = Layout("films without timestamps", (FILE,), entries, record)

@@ -1,0 +1,189 @@
+"""What every layout is given: its folder, the videos in it, and the way to records and drops."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from vans.data.records import Found, Given, Record, split_of
+from vans.data.shots import Segment
+from vans.data.sources.values import CONTROL, MALFORMED, Object, read_json, reason_of, segment, text
+from vans.data.sources.videos import Videos
+from vans.errors import UserError
+
+OVERLAP = 0.5  # s that an event may begin before the one in front of it ends and still follow it
+ALONE = "no event before or after it that does not overlap it"
+Texts = tuple[str, str, str]  # question, reasoning, caption
+
+
+class Source:
+    """One source folder that is being read into `found`."""
+
+    def __init__(self, folder: Path, found: Found) -> None:
+        self.folder, self.found = folder, found
+        self.name = _printable(folder.name)
+        if self.name != folder.name:
+            raise UserError(f"{_printable(str(folder))}: rename the folder; its name is not plain text in UTF-8")
+        self.videos = Videos(folder)
+
+    def read(self, layout: "Layout") -> None:
+        """Records of all entries; what cannot be read, and videos that no entry names, are dropped."""
+        before = len(self.found.records), len(self.found.dropped)
+        names: set[str] = set()
+        for name, entry in layout.entries(self):
+            if name in names:
+                self.drop("video", name, "its id is there twice")
+                continue
+            names.add(name)
+            try:
+                if not name or text(name) != name:
+                    raise ValueError("the id is empty or not plain text")
+                if record := layout.record(self, name, entry):
+                    self.found.records.append(record)
+            except MALFORMED as error:
+                self.videos.find(name)
+                self.drop("video", name, reason_of(error))
+        for name in self.videos.unused():
+            self.drop("video", name, "not in the annotations")
+        for name, reason in self.videos.odd:
+            self.drop("video", name, reason)
+        if before == (len(self.found.records), len(self.found.dropped)):
+            self.found.dropped.append(("video", self.name, "folder without annotations and videos"))
+
+    def drop(self, level: str, name: str, reason: str) -> None:
+        """Give up a video, segment or pair of this folder."""
+        self.found.dropped.append((level, f"{self.name}/{_printable(str(name))}", reason))
+
+    def entries(self, file: Path, key: str | None = "database") -> Iterator[tuple[str, Any]]:
+        """(id, entry) of a JSON file's object (or of its `key`). UserError if there is none."""
+        content = read_json(file)
+        if key is not None:
+            content = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(content, Object):
+            where = f"no key {key!r} with" if key else "not"
+            raise UserError(f"{file}: has {where} an entry for each video id; replace it")
+        for name in content.doubled:
+            self.drop("video", name, "its id is there twice")
+        yield from content.items()
+
+    def events(self, name: str, items: Any, read: Callable[[Any, int], tuple[Any, Any, Any]]) -> tuple[Segment, ...]:
+        """Annotated events; read: (item, its number from 1) -> (id, [start, end], label).
+
+        Bad ones are dropped. An id that is there again (COIN's are those of step classes) gets a number: 603,
+        603.2. Raises ValueError if items is no list.
+        """
+        if not isinstance(items, list):
+            raise ValueError("the events are not a list")
+        out: list[Segment] = []
+        times: Counter[str] = Counter()
+        taken: set[str] = set()
+        for number, item in enumerate(items, start=1):
+            try:
+                event = segment(*read(item, number))
+            except MALFORMED as error:
+                self.drop("segment", f"{name}:#{number}", reason_of(error))
+                continue
+            times[event.id] += 1
+            id = event.id if times[event.id] == 1 else f"{event.id}.{times[event.id]}"
+            while id in taken:
+                id += "."
+            taken.add(id)
+            out.append(replace(event, id=id))
+        return tuple(out)
+
+    def record(
+        self,
+        name: str,
+        kind: str,
+        subset: Any = None,
+        scene: Any = None,
+        path: Path | None = None,
+        events: tuple[Segment, ...] | None = None,
+        texts: dict[str, Texts] | None = None,
+        **fields: Any,
+    ) -> Record:
+        """A record of this folder.
+
+        events: annotated (None: shots are searched). texts: question, reasoning and caption by the id of the
+        event that they ask for. fields: topic, recipe_type, condition, labels, given. Where events overlap or
+        have texts, and no pairs are given, those that follow each other are named (see `follow`).
+        """
+        scene = text(scene) or name
+        if "given" in fields:
+            pass
+        elif events and (texts or any(b.start < a.end for a, b in pairwise(sorted(events, key=_order)))):
+            events, follows, alone = follow(events)
+            for event in alone:
+                self.drop("segment", f"{name}:{event.id}", ALONE)
+            fields["given"] = tuple(
+                Given(a.id, b.id, (texts or {}).get(b.id), (a.label, b.label), (None, None)) for a, b in follows
+            )
+        plain: dict[str, Any] = {k: text(v) if k in TEXT_FIELDS else v for k, v in fields.items()}
+        return Record(
+            source=self.name,
+            name=name,
+            path=path or self.videos.find(name),
+            kind=kind,
+            split=split_of(text(subset), scene),
+            scene=f"{self.name}/{scene}",
+            subset=text(subset),
+            segments=events,
+            **plain,
+        )
+
+
+TEXT_FIELDS = ("topic", "recipe_type", "condition")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One source layout.
+
+    title: what users call it. files: names of which its folder holds at least one. entries: (id, entry) of each
+    video that the annotations name. record: a Record of an entry (None: what was in it has been dropped); what it
+    raises of MALFORMED drops the video.
+    """
+
+    title: str
+    files: tuple[str, ...]
+    entries: Callable[[Source], Iterable[tuple[str, Any]]]
+    record: Callable[[Source, str, Any], Record | None]
+
+    def is_in(self, folder: Path) -> bool:
+        """Does the folder hold one of the layout's files?"""
+        return any((folder / name).is_file() for name in self.files)
+
+
+def follow(
+    events: Sequence[Segment],
+) -> tuple[tuple[Segment, ...], list[tuple[Segment, Segment]], list[Segment]]:
+    """Which event follows which, where events overlap: (events in a pair, pairs, events in none).
+
+    The event that follows is the first that begins when the input has ended (at most OVERLAP s before that; the
+    input is then shortened, so that it shows nothing of the target). Of several inputs that one event follows,
+    the one that ends last is taken.
+    """
+    ordered = sorted(events, key=_order)
+    inputs: dict[int, int] = {}
+    for i, event in enumerate(ordered):
+        for j in range(i + 1, len(ordered)):
+            if ordered[j].start > event.start and ordered[j].start >= event.end - OVERLAP:
+                if j not in inputs or (event.end, event.start) > (ordered[inputs[j]].end, ordered[inputs[j]].start):
+                    inputs[j] = i
+                break
+    for j, i in inputs.items():
+        ordered[i] = replace(ordered[i], end=min(ordered[i].end, ordered[j].start))
+    used = {*inputs, *inputs.values()}
+    pairs = [(ordered[i], ordered[j]) for j, i in sorted(inputs.items(), key=lambda pair: (pair[1], pair[0]))]
+    kept = tuple(event for i, event in enumerate(ordered) if i in used)
+    return kept, pairs, [event for i, event in enumerate(ordered) if i not in used]
+
+
+def _order(event: Segment) -> tuple[float, float]:
+    return event.start, event.end
+
+
+def _printable(name: str) -> str:
+    return CONTROL.sub(" ", name).encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,102 @@
+"""The videos of a source folder, found by name.
+
+Names and paths in annotations are looked up among the files that lie in the folder, and never joined to it, so
+that no id can lead out of it, whatever it holds. Links that the user has put there are followed, each once.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from vans.errors import UserError
+from vans.video import VIDEO_SUFFIXES
+
+
+def is_video(path: Path) -> bool:
+    """Is it a file with a video's suffix (and not a hidden one)?"""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+class Videos:
+    """The videos below a folder.
+
+    named: path of each by its shortest unused name, in order: the file's name, with its folder, with its suffix.
+    odd: (name, reason) of what looks like a video and cannot be one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.named: dict[str, Path] = {}
+        self.odd: list[tuple[str, str]] = []
+        self._exact: dict[str, Path] = {}
+        self._tails: dict[str, Path] = {}
+        self._inside: dict[str, list[Path]] = {}
+        self._used: set[Path] = set()
+        for path in sorted(_files(folder)):
+            relative = path.relative_to(folder)
+            if reason := _oddness(path):
+                self.odd.append((str(relative), reason))
+                continue
+            parts = relative.with_suffix("").parts
+            names = (path.stem, "/".join(parts), str(relative))
+            self.named[next((n for n in names if n not in self.named), names[-1])] = path
+            self._exact.setdefault("/".join(parts), path)
+            for i in range(len(parts)):
+                self._tails.setdefault("/".join(parts[i:]), path)
+                self._inside.setdefault("/".join(parts[i:-1]), []).append(path)
+
+    def find(self, name: str) -> Path | None:
+        """The video of that name: a file's, or a path's end; None if there is none. It counts as used."""
+        key = name.replace("\\", "/").strip("/")
+        if Path(key).suffix.lower() in VIDEO_SUFFIXES and key not in self._tails:
+            key = key[: key.rindex(".")]
+        path = self._exact.get(key) or self._tails.get(key)
+        if path is not None:
+            self._used.add(path)
+        return path
+
+    def inside(self, name: str) -> list[Path]:
+        """The videos of the folder of that name, in order (clip2 before clip10). They count as used."""
+        paths = self._inside.get(name, []) if name else []
+        self._used.update(paths)
+        return sorted(paths, key=lambda p: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", p.stem)])
+
+    def use(self, path: Path) -> None:
+        """Somebody asked for this video."""
+        self._used.add(path)
+
+    def unused(self) -> Iterator[str]:
+        """Names of the videos that nobody asked for."""
+        return (name for name, path in self.named.items() if path not in self._used)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What has a video's suffix below a folder; linked folders too, each once. UserError if one is closed."""
+
+    def closed(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be opened ({error.strerror}); change its rights or remove it")
+
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=closed):
+        here = os.stat(place)
+        if (here.st_dev, here.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                yield Path(place) / name
+
+
+def _oddness(path: Path) -> str:
+    """Why a path cannot be a video; '' if it can."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return "its name is not in UTF-8"
+    if not path.exists():
+        return "a link to a file that is not there"
+    if not path.is_file():
+        return "not a file"
+    return "" if os.access(path, os.R_OK) else "may not be read"
