@@ -284,8 +284,8 @@ def markdown(found: dict) -> str:
         f"Measured on {found['device']}, torch {found['torch']}; models: {found['models']}; "
         f"clips of {' x '.join(map(str, s['clip']))}, a group of {s['group']}, {s['render_steps'][0]} denoising steps, "
         f"guidance {s['guidance'][0]:g}, bf16; {found['prompt_tokens']} tokens of prompt, {found['answer_tokens']:g} "
-        f"of answer, {found['dit_tokens']} in the DiT ({found['render_tflop_per_s']:g} TFLOP/s while rendering, with the "
-        "VAE's time).",
+        f"of answer, {found['dit_tokens']} in the DiT ({found['render_tflop_per_s']:g} TFLOP/s while rendering, "
+        "the VAE's time included).",
         "",
         "| part | seconds | peak memory GiB |",
         "| --- | --- | --- |",

@@ -1,6 +1,7 @@
 """The stream of curated shards: every sample once an epoch, the same batches for any number of ranks and workers,
 resumable anywhere, in little memory; damage is one clear line."""
 
+import importlib.util
 import json
 import shutil
 import tracemalloc
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests import smoke
 from tests.data_helpers import curate_params, world_params
 from vans.data import shards, stream, world
 from vans.data.curate import curate
@@ -227,4 +229,18 @@ def test_memory_of_100_000_triplets(folder):
 
 def test_memory_of_the_table_of_100_000_triplets(folder):
     frame = Triplets(big(folder, 100_000)).frame
-    assert frame.memory_usage(deep=True).sum() < 200e6
+    assert frame.memory_usage(deep=True).sum() < 120e6
+
+
+def test_the_readers_benchmark(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(smoke.ROOT)
+    spec = importlib.util.spec_from_file_location("reader", smoke.ROOT / "benchmarks/reader.py")
+    assert spec is not None and spec.loader is not None
+    reader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reader)
+    monkeypatch.setattr(reader, "WORKERS", (1, 2))
+    found = reader.main(["--triplets", str(folder), "--repeats", "1", "--cold"])
+    assert found["samples"] == len(Triplets(folder)) and found["ratio_to_raw"]["raw, front to back"] == 1
+    made = reader.main(["--synthetic", "20", "--scale", "tiny", "--repeats", "1", "--out", str(tmp_path / "x.json")])
+    assert made["samples"] == 20 and json.loads((tmp_path / "x.json").read_text()) == made
+    assert set(made["samples_per_s"]) == set(found["samples_per_s"]) and min(made["samples_per_s"].values()) > 0
