@@ -43,6 +43,8 @@ class Machine:
     dtype: str = choice("float32", "bfloat16")
     gradient_checkpointing: bool = choice(True, False)  # recompute activations: less memory, a third more time
     grid: bool = choice(True, False)  # may the ablation grid be trained at this scale?
+    engine: str = choice("local", "ray")  # what maps the curation over sources (vans/data/engine.py)
+    workers: int = between(0)  # its processes; 0: one per core
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Curate:
     """From source videos to triplets."""
 
     min_segment: float = above(0)  # s
+    input_seconds: float = above(0)  # s, longest input clip; of a shorter segment the whole
+    target_seconds: float = above(0)
     codec: str = choice("raw", "h264")
     annotator: str = choice("rules")
     flowery: float = between(0, 1)  # toy world: share of flowery training captions; held-out ones are plain

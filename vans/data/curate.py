@@ -4,18 +4,24 @@ Written into the triplets folder: manifest.parquet (columns: shards.COLUMNS), sh
 <id>.input.avi and <id>.target.avi), report.json (what came in = kept + dropped by reason), dropped.csv (every
 single drop), segments.csv (every segment with its times and what became of it).
 
-Deviations from the paper (1: see annotate.py):
-2. The best clip of a segment is the window with most motion, as long as the model's clip (frames / fps =
-   3 s), where the paper asks a multimodal LLM for the best 3-5 s. Input clips are as long as target clips
-   (the paper's input clips average 9.43 s).
+The work on single sources (work.py) is mapped over them by an engine (engine.py) and kept in a store
+(store.py); everything after that happens here, in the sources' order, so that the output depends on neither.
+
+Deviations from the paper (1: see annotate):
+2. Where the annotator does not choose clips itself (the rules do not), the best clip of a segment is the window
+   with most motion, where the paper asks a multimodal LLM for the best 3-5 s.
 3. The RL subset is chosen by a written score (quality.py), where the paper picks 1 K triplets by hand.
 """
 
 import hashlib
 import json
 import re
+import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,49 +29,79 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from vans.data import duplicates, quality, sources
+from vans.data import duplicates, engine, quality, sources, work
 from vans.data.agreement import agreement
-from vans.data.annotate import ANNOTATORS, Refused, Request
+from vans.data.annotate import Annotation, Annotator, Refused, Request, annotator
 from vans.data.draw import Draw
 from vans.data.ledger import Ledger
-from vans.data.pairs import pairs
+from vans.data.pairs import Settings
 from vans.data.records import Record
 from vans.data.shards import COLUMNS, ShardWriter
+from vans.data.store import Store, digests
+from vans.data.work import Looked, Task, Worked
 from vans.errors import UserError
-from vans.files import atomic_dir
+from vans.files import atomic_dir, digest
 
+BATCH = 256  # requests that the annotator is given at once
+CRASH = "a video crashes the decoder; replace or remove it"
+KEPT = "digests.json"  # in the cache: what is known of the sources' files
 Made = tuple[dict, tuple[bytes, bytes]]  # manifest row without storage columns, (input, target) file bytes
 
 
-def curate(data_dir: str | Path, out_dir: str | Path, params: Any, progress: bool = True) -> dict:
+@dataclass(frozen=True)
+class Source:
+    """A source whose pairs have been written about: answers[i] is that of worked.pairs[i]."""
+
+    record: Record
+    worked: Worked
+    answers: list[Annotation | Refused]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the work is done; changes nothing in the output."""
+
+    engine: str = "local"
+    workers: int = 1
+
+
+def curate(
+    data_dir: str | Path,
+    out_dir: str | Path,
+    params: Any,
+    progress: bool = True,
+    cache: str | Path | None = None,
+    asked: Annotator | None = None,
+) -> dict:
     """Make triplets of everything in data_dir; out_dir is replaced as a whole, or left alone on any error.
 
-    params: seed, clip, curate (and models.clip, machine.device where CLIP is asked). Returns the report.
-    Raises UserError if nothing is kept or the splits overlap.
+    params: seed, clip, curate, machine.engine and .workers (and models.clip, machine.device where CLIP is asked).
+    cache: folder in which finished sources are kept, so that they are not done again. asked: instead of the
+    annotator that the parameters name. Returns the report. Raises UserError if nothing is kept or the splits
+    overlap.
     """
+    machine = getattr(params, "machine", None) or Machine()
     found = sources.discover(data_dir)
     ledger = Ledger(root=str(data_dir), drops=list(found.dropped))
-    records = unique(found.records, ledger)
-    records, prints, group, leaks = apart(records, params.curate.near_duplicate, ledger)
+    files = _digests(found.records, cache, machine.workers)
+    records = unique(found.records, files, ledger)
+    asked = asked or annotator(params, progress=progress)
     with atomic_dir(out_dir) as partial:
+        settings = Settings.of(params)
+        store = _store(cache or partial / "work", settings)
+        tasks = [
+            Task(record, settings, str(data_dir), str(store.folder), {f: files[f] for f in _files(record)})
+            for record in records
+        ]
+        if asked.chooses:
+            tasks = list(chosen(tasks, asked, machine, progress))
+        looked = dict(zip([t.record.title for t in tasks], look(tasks, machine, progress), strict=True))
+        kept, prints, group, leaks = apart(tasks, looked, params.curate.near_duplicate, ledger)
         writer = ShardWriter(partial / "shards")
         rows: list[dict] = []
-        for record in tqdm(
-            records, desc="curate", unit="video", disable=not progress, file=sys.stderr, mininterval=2.0
-        ):
-            before = len(ledger.drops)
-            try:
-                made = triplets_of(record, params, ledger)
-            except UserError as error:
-                ledger.note(error)
-                ledger.drop("video", record.title, "unreadable")
-                continue
+        for source in annotated(kept, looked, asked, progress):
+            made = triplets_of(source, ledger, params.seed)
             rows += [{**row, **writer.add(row["id"], clips, params.curate.codec)} for row, clips in made]
-            if made:
-                ledger.kept["video"] += 1
-            else:
-                why = [reason for _, _, reason in ledger.drops[before:]] or ["fewer than two segments"]
-                ledger.drop("video", record.title, f"no pair: {why[-1]}")
         writer.close()
         if not rows:
             raise UserError(f"{data_dir}: no triplet could be made: {_reasons(ledger)}")
@@ -74,13 +110,31 @@ def curate(data_dir: str | Path, out_dir: str | Path, params: Any, progress: boo
         mark_rl(rows, group, partial / "shards", params)
         result = report(rows, ledger) | {"rl": rl_report(rows, params.curate.agreement), "leaks": leaks}
         _write(partial, rows, result, ledger)
+        store.prune(key for t in tasks for key in (looked[t.record.title].key, t.key("show") if asked.chooses else ""))
+        shutil.rmtree(partial / "work", ignore_errors=True)
     return result
 
 
-def unique(records: list[Record], ledger: Ledger) -> list[Record]:
-    """Drop videos that are missing, and of files with the same bytes all but the best annotated one.
+# ----------------------------------------------------------------------------------------------- files and videos
+def _digests(records: list[Record], cache: str | Path | None, workers: int) -> dict[Path, str]:
+    paths = dict.fromkeys(path for record in records for path in _files(record))
+    memory = Path(cache) / KEPT if cache is not None else None
+    return digests(list(paths), memory, workers or engine.cores())
 
-    Otherwise both splits might see the same video.
+
+def _files(record: Record) -> list[Path]:
+    return [path for path in (record.path, *(f for g in record.given for f in g.files)) if path is not None]
+
+
+def _store(folder: str | Path, settings: Settings) -> Store:
+    """A folder for each setting, so that going back to another scale finds what was there."""
+    return Store(Path(folder) / digest([vars(settings), work.code()])[:16])
+
+
+def unique(records: list[Record], files: dict[Path, str], ledger: Ledger) -> list[Record]:
+    """Drop videos that are missing, and of files with the same content all but the best annotated one.
+
+    Otherwise both splits might see the same video. files: SHA-256 of each.
     """
     present = []
     by_size: dict[int, list[Record]] = {}
@@ -94,13 +148,12 @@ def unique(records: list[Record], ledger: Ledger) -> list[Record]:
     twins = set()
     for group in by_size.values():
         seen = set()
-        for record in sorted(group, key=_poorness) if len(group) > 1 else []:
+        for record in sorted(group, key=_poorness):
             assert record.path is not None
-            key = hashlib.sha256(record.path.read_bytes()).digest()
-            if key in seen:
+            if files[record.path] in seen:
                 twins.add(record.title)
                 ledger.drop("video", record.title, "same file as another video")
-            seen.add(key)
+            seen.add(files[record.path])
     return [r for r in present if r.title not in twins]
 
 
@@ -110,19 +163,79 @@ def _poorness(record: Record) -> int:
     return known.index(True)
 
 
-def triplets_of(record: Record, params: Any, ledger: Ledger) -> list[Made]:
-    """All triplets of one video (a procedural test video gives one). UserError if the video is unreadable."""
+# ------------------------------------------------------------------------------------------------ mapped over sources
+def look(tasks: Sequence[Task], machine: Any, progress: bool) -> Iterator[Looked]:
+    """Decode and cut every source that is not in the store yet."""
+    results = engine.run(work.look, tasks, machine.engine, machine.workers, "decode and cut" if progress else "")
+    for task, result in zip(tasks, results, strict=True):
+        yield Looked(task.key(), None, False, crashed=True) if result == engine.CRASHED else result
+
+
+def chosen(tasks: Sequence[Task], asked: Annotator, machine: Any, progress: bool) -> Iterator[Task]:
+    """Ask for the best clip of every segment that leaves a choice; the tasks with the answers."""
+    shown = engine.run(work.show, tasks, machine.engine, machine.workers, "show segments" if progress else "")
+    ready = (task for task, result in zip(tasks, shown, strict=True) if result != engine.CRASHED)
+    answered: dict[str, dict[str, float | str]] = {}
+    while some := list(islice(ready, BATCH // 8)):  # a source has several segments, each of many pictures
+        candidates = [(task.record.title, c) for task in some for c in work.candidates(task)]
+        answers = asked.choose([c for _, c in candidates])
+        for (title, candidate), answer in zip(candidates, answers, strict=True):
+            segment = candidate.id.removeprefix(f"{title}:")
+            answered.setdefault(title, {})[segment] = str(answer) if isinstance(answer, Refused) else float(answer)
+    for task in tasks:
+        yield replace(task, starts=answered.get(task.record.title, {}))
+
+
+# ------------------------------------------------------------------------------------------- written, in order
+def annotated(
+    tasks: Sequence[Task], looked: dict[str, Looked], asked: Annotator, progress: bool
+) -> Iterator[Source]:
+    """Have question, reasoning and caption written for every pair, many sources at a time."""
+    some: list[tuple[Task, Worked]] = []
+    waiting = 0
+    bar = tqdm(total=len(tasks), desc="write", unit="video", disable=not progress, file=sys.stderr, mininterval=2.0)
+    with bar:
+        for last, task in enumerate(tasks, start=1 - len(tasks)):
+            crashed = looked[task.record.title].crashed
+            some.append((task, Worked(Ledger(), [], CRASH) if crashed else work.worked(task)))
+            waiting += len(some[-1][1].pairs)
+            if waiting >= BATCH or not last:
+                answers = iter(asked.write([r for t, w in some for r in _requests(t.record, w, asked.chooses)]))
+                for task, worked in some:
+                    yield Source(task.record, worked, list(islice(answers, len(worked.pairs))))
+                    bar.update()
+                some, waiting = [], 0
+
+
+def _requests(record: Record, worked: Worked, clips: bool) -> list[Request]:
+    """What is asked about a source's pairs; clips: with the pictures, for who looks at them."""
+    return [
+        Request(
+            *(id_of(record, a.segment.id, b.segment.id), record.kind, record.topic, a.segment.label, b.segment.label),
+            given=None if given is None else record.given[given].texts,
+            clips=(a.data, b.data) if clips else None,
+            split=record.split,
+        )
+        for a, b, given in worked.pairs
+    ]
+
+
+def triplets_of(source: Source, ledger: Ledger, seed: int) -> list[Made]:
+    """All triplets of one source (a procedural test video gives one), and the entries of its books."""
+    record, worked, before = source.record, source.worked, len(ledger.drops)
+    ledger.add(worked.ledger)
+    if worked.error:
+        ledger.details.append(worked.error)
+        ledger.drop("video", record.title, "unreadable")
+        return []
     made: list[Made] = []
-    for first, second, texts in pairs(record, params, ledger):
+    for (first, second, _), written in zip(worked.pairs, source.answers, strict=True):
         name = id_of(record, first.segment.id, second.segment.id)
-        request = Request(name, record.kind, record.topic, first.segment.label, second.segment.label, texts)
-        try:
-            flowery = params.curate.flowery if record.split == "train" else 0.0
-            written = ANNOTATORS[params.curate.annotator](request, params.seed, flowery)
-        except Refused as reason:
-            ledger.drop("pair", name, str(reason))
+        questions = written.questions if isinstance(written, Refused) else written.refused
+        ledger.refused += [f"{name}: {question}" for question in questions]
+        if isinstance(written, Refused):
+            ledger.drop("pair", name, str(written))
             continue
-        ledger.refused += [f"{name}: {question}" for question in written.refused]
         row = {
             **{"id": name, "source": record.source, "kind": record.kind, "split": record.split},
             **{"video": record.title, "scene": record.scene, "subset": record.subset},
@@ -137,11 +250,16 @@ def triplets_of(record: Record, params: Any, ledger: Ledger) -> list[Made]:
         }
         made.append((row, (first.data, second.data)))
     if record.split == "test" and record.kind == "procedural" and len(made) > 1:
-        keep = Draw(params.seed, "test", record.title).below(len(made))
+        keep = Draw(seed, "test", record.title).below(len(made))
         for row, _ in made[:keep] + made[keep + 1 :]:
             ledger.drop("pair", str(row["id"]), "test split takes one pair per procedural video")
         made = made[keep : keep + 1]
     ledger.kept["pair"] += len(made)
+    if made:
+        ledger.kept["video"] += 1
+    else:
+        why = [reason for _, _, reason in ledger.drops[before:]] or ["fewer than two segments"]
+        ledger.drop("video", record.title, f"no pair: {why[-1]}")
     return made
 
 
@@ -155,27 +273,22 @@ def id_of(record: Record, first: str, second: str) -> str:
 
 
 def apart(
-    records: list[Record], radius: float, ledger: Ledger
-) -> tuple[list[Record], dict[str, np.ndarray], dict[str, str], dict]:
+    tasks: Sequence[Task], looked: dict[str, Looked], radius: float, ledger: Ledger
+) -> tuple[list[Task], dict[str, np.ndarray], dict[str, str], dict]:
     """Drop training videos that are near-duplicates of test videos.
 
     Returns (what is left, title -> fingerprints, title -> group, facts for the report).
     """
-    prints: dict[str, np.ndarray] = {}
-    for record in records:
-        try:
-            prints[record.title] = duplicates.fingerprints(record)
-        except UserError:
-            continue  # unreadable: counted where it is cut
-    seen = [r for r in records if r.title in prints]
+    prints = {title: found.prints for title, found in looked.items() if found.prints is not None}
+    seen = [t.record for t in tasks if t.record.title in prints]
     if not seen:
-        return records, {}, {}, {}
-    group, facts = duplicates.groups(seen, list(prints.values()), radius)
+        return list(tasks), {}, {}, {}
+    group, facts = duplicates.groups(seen, [prints[r.title] for r in seen], radius)
     gone = duplicates.leaking(seen, group)
     for title in sorted(gone):
         ledger.drop("video", title, duplicates.NEAR)
     facts = {"near_duplicate": radius, **facts, "dropped_from_training": len(gone)}
-    left = [r for r in records if r.title not in gone]
+    left = [t for t in tasks if t.record.title not in gone]
     return left, prints, {r.title: g for r, g in zip(seen, group, strict=True)}, facts
 
 

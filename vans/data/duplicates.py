@@ -1,7 +1,7 @@
 """Near-duplicates: the same video under another name, re-encoded, rescaled, slightly cropped or trimmed.
 
-A video's fingerprint is FRAMES pictures, evenly spread over it, each thinned to GRID x GRID colours. Two
-fingerprints' distance is sqrt(2 - 2 r), r their correlation over all those numbers: 0 for the same video,
+A video's fingerprint (fingerprint.py) is eight pictures, evenly spread over it, each thinned to 8 x 8 colours.
+Two fingerprints' distance is sqrt(2 - 2 r), r their correlation over all those numbers: 0 for the same video,
 about 1.4 for two that have nothing in common, blind to brightness and contrast. `curate.near_duplicate` is
 the distance up to which two videos count as one; what it should be depends on how alike a world's videos are.
 
@@ -18,66 +18,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from vans.data.fingerprint import FRAMES, GRID
 from vans.data.records import Record
 from vans.errors import UserError
-from vans.video import TOLERANCE, Video
 
-FRAMES = 8  # pictures of a fingerprint
-GRID = 8  # thinned to GRID x GRID
 FLAT = 4.0  # 0..255; contrast below this is taken as this, so that noise is not blown up
-SEEK = 5.0  # s; over gaps longer than this the reader jumps instead of decoding all between
 COEFFICIENTS = 16  # of the transform, for the tree
 CANDIDATES = 3_000_000  # the nearest pair is searched no further than this many candidates
 NEAR = "near-duplicate of a test video"
-
-
-def fingerprint(opened: Video) -> np.ndarray:
-    """Uint8 [FRAMES, GRID, GRID, 3] of an open video; of a damaged one, from what can be decoded.
-
-    Raises UserError if nothing can.
-    """
-    times = [(i + 0.5) / FRAMES * opened.info.duration for i in range(FRAMES)]
-    out: list[np.ndarray] = []
-    stream = opened.frames(times[0])
-    shown = ahead = None
-    error: UserError | None = None
-    for time in times:
-        try:
-            if not out or (ahead is not None and time - ahead[0] > SEEK):
-                stream = opened.frames(time)
-                ahead = next(stream, None)
-            while ahead is not None and (shown is None or ahead[0] <= time + TOLERANCE):
-                shown, ahead = ahead, next(stream, None)
-        except UserError as damage:
-            error, ahead = damage, None
-        if shown is None:
-            raise error or UserError(f"{opened.path}: holds no picture; replace or remove it")
-        small = Image.fromarray(shown[1]).resize((GRID, GRID), Image.Resampling.BOX)
-        out.append(np.asarray(small))
-    return np.stack(out)
-
-
-def fingerprints(record: Record) -> np.ndarray:
-    """Uint8 [n, FRAMES, GRID, GRID, 3]: of the video, or of each file where a table names cut ones.
-
-    Raises UserError if none can be read.
-    """
-    files = [record.path] if record.path is not None else [f for g in record.given for f in g.files]
-    prints, problem = [], UserError(f"{record.title}: no video")
-    for file in dict.fromkeys(files):
-        try:
-            prints += [fingerprint(Video(file))] if file is not None else []
-        except UserError as error:
-            problem = error
-    if not prints:
-        raise problem
-    return np.stack(prints)
 
 
 def vectors(prints: np.ndarray) -> np.ndarray:

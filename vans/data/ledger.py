@@ -33,8 +33,20 @@ class Ledger:
             self.kept["segment"] += 1
 
     def note(self, error: Exception) -> None:
-        """Keep a message; paths begin at the data folder (the report must not depend on its place)."""
-        self.details.append(str(error).replace(f"{self.root}/", ""))
+        """Keep a message."""
+        self.details.append(self.relative(error))
+
+    def relative(self, error: Exception) -> str:
+        """A message whose paths begin at the data folder (the report must not depend on its place)."""
+        return str(error).replace(f"{self.root}/", "")
+
+    def add(self, other: "Ledger") -> None:
+        """Enter another ledger's books after these."""
+        self.kept.update(other.kept)
+        self.drops += other.drops
+        self.segments += other.segments
+        self.refused += other.refused
+        self.details += other.details
 
     def level(self, level: str) -> dict:
         """{in, kept, dropped: {reason: count}} of one level."""

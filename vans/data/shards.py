@@ -1,10 +1,19 @@
-"""Triplets on disk: tar files whose members are read by offset, and a manifest that knows the offsets."""
+"""Triplets on disk: tar files whose members are read by offset, and a manifest that knows the offsets.
+
+Where a shard ends is decided by the ids of its triplets and not by counting from the first shard: what is added
+or taken away in one place changes the shard there and perhaps the next one, all others keep their bytes, and
+DVC stores only what is new.
+"""
 
 import io
 import tarfile
 from pathlib import Path
 
-PER_SHARD = 2048  # triplets in one tar file
+from vans.data.draw import Draw
+
+PER_SHARD = 2048  # triplets in one tar file at most
+FEWEST = 1024  # and at least, the last one aside
+MEAN = 512  # after the fewest, one id in so many begins a new shard
 SUFFIX = {"raw": "avi", "h264": "mp4"}
 COLUMNS = (
     *("id", "source", "kind", "split", "rl", "video", "scene", "group", "subset"),
@@ -17,22 +26,28 @@ COLUMNS = (
 )
 
 
+def begins(name: str) -> bool:
+    """Does this triplet begin a new shard, if the one before it has the fewest?"""
+    return Draw("shard begins", name).below(MEAN) == 0
+
+
 class ShardWriter:
     """Writes triplets' clips into <folder>/00000.tar, ...; the bytes depend on names and contents only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True)
-        self.count = 0
+        self.count = self.shards = 0
         self.shard = ""
         self.tar: tarfile.TarFile | None = None
 
     def add(self, name: str, clips: tuple[bytes, bytes], codec: str) -> dict:
         """Append (input, target) clip files of one triplet; returns the manifest's storage columns."""
-        if self.count % PER_SHARD == 0:
+        if self.tar is None or self.count == PER_SHARD or (self.count >= FEWEST and begins(name)):
             self.close()
-            self.shard = f"{self.count // PER_SHARD:05d}.tar"
+            self.shard = f"{self.shards:05d}.tar"
             self.tar = tarfile.TarFile(self.folder / self.shard, "w", format=tarfile.USTAR_FORMAT)
+            self.count, self.shards = 0, self.shards + 1
         assert self.tar is not None
         self.count += 1
         place: dict = {"shard": self.shard}

@@ -1,5 +1,6 @@
 """Shot boundaries of videos without timestamps, and the choice of the best clip inside a segment."""
 
+from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -52,17 +53,44 @@ def find(video: Video, threshold: float) -> list[Segment]:
     ]
 
 
-def best_window(frames: np.ndarray, count: int) -> int:
-    """Where the `count` neighbouring pictures with most motion begin (the first of equals).
+class Best:
+    """The window of `count` neighbouring pictures with most motion (the first of equals), seen in one pass.
 
-    frames: uint8 [n, H, W, 3], n >= count. Motion is the sum of absolute differences of neighbouring
-    pictures, in integers, so that equal windows are exactly equal.
+    Motion is the sum of absolute differences of neighbouring pictures, in integers, so that equal windows are
+    exactly equal. at: where the best window begins; pictures: its pictures. Only two windows are held in memory.
     """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.at = self.seen = self.total = 0
+        self.pictures: list[np.ndarray] = []
+        self.most = -1
+        self.window: deque[np.ndarray] = deque(maxlen=count)
+        self.changes: deque[int] = deque()
+
+    def push(self, picture: np.ndarray) -> None:
+        """The next picture, uint8 [H, W, 3]."""
+        if self.window and self.count > 1:
+            change = int(np.abs(picture.astype(np.int16) - self.window[-1]).sum(dtype=np.int64))
+            self.changes.append(change)
+            self.total += change - (self.changes.popleft() if len(self.changes) == self.count else 0)
+        self.window.append(picture)
+        self.seen += 1
+        if self.seen >= self.count and self.total > self.most:
+            self.most, self.at, self.pictures = self.total, self.seen - self.count, list(self.window)
+
+    @property
+    def motion(self) -> float:
+        """Mean change of a pixel from picture to picture in the best window, 0..1."""
+        steps = (self.count - 1) * self.pictures[0].size if self.pictures else 0
+        return round(self.most / (255 * steps), 6) if steps else 0.0
+
+
+def best_window(frames: np.ndarray, count: int) -> int:
+    """Where the best window (see Best) of frames uint8 [n, H, W, 3] begins; ValueError if n < count."""
     if len(frames) < count:
         raise ValueError(f"{len(frames)} pictures do not hold a window of {count}")
-    change = np.array(
-        [np.abs(b.astype(np.int16) - a).sum(dtype=np.int64) for a, b in pairwise(frames)],
-        dtype=np.int64,
-    )
-    total = np.concatenate([[0], np.cumsum(change)])
-    return int(np.argmax(total[count - 1 :] - total[: len(total) - count + 1]))
+    best = Best(count)
+    for picture in frames:
+        best.push(picture)
+    return best.at

@@ -1,0 +1,146 @@
+"""A map over sources: in this process, in several, or on a cluster; the same results in the same order.
+
+    for task, result in zip(tasks, run(function, tasks, "local", workers=2)): …
+
+function: importable by name, task -> result, both picklable. `machine.engine` says where it runs: `local` (worker
+processes of this machine; one worker is this very process) or `ray` (plain Ray tasks; the cluster that RAY_ADDRESS
+names, else this machine; data, cache and code must be there under the same paths). Ray's tasks and not its datasets:
+the results are small and wanted in order, blocks and shuffles would be in the way.
+
+A task that takes its worker process down with it (a decoder can crash) gives CRASHED; all others are done.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any
+
+from tqdm import tqdm
+
+from vans.errors import UserError
+
+AHEAD = 16  # tasks under way per worker: one slow task does not hold up the others
+CRASHED = "crashed"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    engine: str = "local",
+    workers: int = 1,
+    progress: str = "",
+) -> Iterator[Any]:
+    """Yield function(task) of each task, in order.
+
+    workers: 0 for all cores. progress: what the bar on standard error says ("": no bar). Raises what a task raises;
+    UserError if the engine is not there.
+    """
+    workers = min(workers or cores(), max(1, len(tasks)))
+    if engine == "ray":
+        results = _ray(function, tasks, workers)
+    elif engine != "local":
+        raise UserError(f"params.yaml: machine.engine: {engine!r} is unknown; use local or ray")
+    else:
+        results = map(function, tasks) if workers == 1 else _processes(function, tasks, workers)
+    bar = tqdm(total=len(tasks), desc=progress, unit="video", file=sys.stderr, mininterval=2.0, disable=not progress)
+    with bar:
+        for result in results:
+            bar.update()
+            yield result
+
+
+# ------------------------------------------------------------------------------------------- worker processes
+def _processes(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Iterator[Any]:
+    done = 0
+    while done < len(tasks):
+        pool = _pool(workers)
+        try:
+            for result in _ordered(pool, function, islice(tasks, done, None), workers * AHEAD):
+                yield result
+                done += 1
+            return
+        except BrokenProcessPool:  # one of those under way did it: each of them by itself
+            for task in tasks[done : done + workers * AHEAD]:
+                yield _alone(function, task)
+                done += 1
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ordered(pool: Any, function: Callable[[Any], Any], tasks: Iterator[Any], ahead: int) -> Iterator[Any]:
+    waiting: deque[Future] = deque(pool.submit(function, task) for task in islice(tasks, ahead))
+    while waiting:
+        result = waiting.popleft().result()
+        for task in islice(tasks, 1):
+            waiting.append(pool.submit(function, task))
+        yield result
+
+
+def _alone(function: Callable[[Any], Any], task: Any) -> Any:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(function, task).result()
+        except BrokenProcessPool:
+            return CRASHED
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_stay_with, initargs=(os.getpid(),)
+    )
+
+
+def _stay_with(parent: int) -> None:
+    """A worker must not outlive the process that started it, which may be killed without warning."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# -------------------------------------------------------------------------------------------------------- Ray
+def _ray(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Iterator[Any]:
+    try:
+        import ray
+    except ImportError:
+        raise UserError(
+            "params.yaml: machine.engine: ray needs Ray; `pip install 'vans[ray]'`, or use engine: local"
+        ) from None
+    started = not ray.is_initialized()
+    if started:
+        code = os.pathsep.join(path for path in sys.path if path)
+        settings: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": code}}}
+        if not os.environ.get("RAY_ADDRESS"):
+            settings |= {"num_cpus": workers, "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level="error", **settings)
+    try:
+        remote = ray.remote(num_cpus=1, max_retries=1)(function)
+        ahead = AHEAD * max(workers, int(ray.cluster_resources().get("CPU", 1)))
+        todo = iter(tasks)
+        waiting = deque(remote.remote(task) for task in islice(todo, ahead))
+        while waiting:
+            try:
+                result = ray.get(waiting.popleft())
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+                result = CRASHED
+            for task in islice(todo, 1):
+                waiting.append(remote.remote(task))
+            yield result
+    finally:
+        if started:
+            ray.shutdown()

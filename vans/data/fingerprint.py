@@ -1,0 +1,55 @@
+"""A video's fingerprint: what duplicates.py compares."""
+
+import numpy as np
+from PIL import Image
+
+from vans.data.records import Record
+from vans.errors import UserError
+from vans.video import TOLERANCE, Video
+
+FRAMES = 8  # pictures of a fingerprint, evenly spread over the video
+GRID = 8  # each thinned to GRID x GRID colours
+SEEK = 5.0  # s; over gaps longer than this the reader jumps instead of decoding all between
+
+
+def fingerprint(opened: Video) -> np.ndarray:
+    """Uint8 [FRAMES, GRID, GRID, 3] of an open video; of a damaged one, from what can be decoded.
+
+    Raises UserError if nothing can.
+    """
+    times = [(i + 0.5) / FRAMES * opened.info.duration for i in range(FRAMES)]
+    out: list[np.ndarray] = []
+    stream = opened.frames(times[0])
+    shown = ahead = None
+    error: UserError | None = None
+    for time in times:
+        try:
+            if not out or (ahead is not None and time - ahead[0] > SEEK):
+                stream = opened.frames(time)
+                ahead = next(stream, None)
+            while ahead is not None and (shown is None or ahead[0] <= time + TOLERANCE):
+                shown, ahead = ahead, next(stream, None)
+        except UserError as damage:
+            error, ahead = damage, None
+        if shown is None:
+            raise error or UserError(f"{opened.path}: holds no picture; replace or remove it")
+        small = Image.fromarray(shown[1]).resize((GRID, GRID), Image.Resampling.BOX)
+        out.append(np.asarray(small))
+    return np.stack(out)
+
+
+def fingerprints(record: Record) -> np.ndarray:
+    """Uint8 [n, FRAMES, GRID, GRID, 3]: of the video, or of each file where a table names cut ones.
+
+    Raises UserError if none can be read.
+    """
+    files = [record.path] if record.path is not None else [f for g in record.given for f in g.files]
+    prints, problem = [], UserError(f"{record.title}: no video")
+    for file in dict.fromkeys(files):
+        try:
+            prints += [fingerprint(Video(file))] if file is not None else []
+        except UserError as error:
+            problem = error
+    if not prints:
+        raise problem
+    return np.stack(prints)

@@ -1,0 +1,185 @@
+"""What is done to one source, in whatever process: the function that curation maps over sources.
+
+`look` decodes a source once and leaves its result in the store; what comes back is small. `show` is for annotators
+that choose the clips themselves: it leaves thin pictures of each segment there, and `look` follows with the choice.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vans import video
+from vans.data import avi, fingerprint, ledger, pairs, records, shots
+from vans.data.annotate import Candidate
+from vans.data.ledger import Ledger
+from vans.data.pairs import Cut, Pair, Settings
+from vans.data.records import Record
+from vans.data.shots import Segment
+from vans.data.store import Store
+from vans.errors import UserError
+from vans.files import digest
+
+MODULES = (video, avi, fingerprint, ledger, pairs, records, shots)  # the code that results depend on
+LIBRARIES = ("av", "numpy", "pillow", "scenedetect")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One source to work on.
+
+    root: the data folder. files: SHA-256 of each. starts: an annotator's choice (None: most motion).
+    """
+
+    record: Record
+    settings: Settings
+    root: str
+    store: str
+    files: Mapping[Path, str] = field(default_factory=dict)
+    starts: Mapping[str, float | str] | None = None
+
+    def key(self, what: str = "look") -> str:
+        """A digest of everything that the result depends on: content, annotations, parameters, code."""
+        record = self.record
+        given = [[g.input_id, g.target_id, g.sentences, [self._file(f) for f in g.files]] for g in record.given]
+        return digest(
+            {
+                "what": [what, code()],
+                "title": record.title,
+                "video": self._file(record.path),
+                "segments": record.segments and [dataclasses.astuple(s) for s in record.segments],
+                "annotated": record.segments is not None,
+                "labels": record.labels,
+                "given": given,
+                "starts": self.starts,
+                "settings": dataclasses.asdict(self.settings),
+            }
+        )
+
+    def _file(self, path: Path | None) -> list[str] | None:
+        return None if path is None else [self.files[path], str(path).replace(f"{self.root}/", "")]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What comes back of a source at once. prints: fingerprints (None: unreadable)."""
+
+    key: str
+    prints: np.ndarray | None
+    kept: bool  # it was in the store already
+    crashed: bool = False  # it took its process down
+
+
+@dataclass(frozen=True)
+class Worked:
+    """A source's books and pairs. error: why it cannot be read ('' if it can)."""
+
+    ledger: Ledger
+    pairs: list[Pair]
+    error: str
+
+
+@cache
+def code() -> str:
+    """A digest of the code and the libraries that results depend on."""
+    texts = [Path(str(module.__file__)).read_bytes() for module in MODULES]
+    return digest([hashlib.sha256(t).hexdigest() for t in texts] + [[name, version(name)] for name in LIBRARIES])
+
+
+def look(task: Task) -> Looked:
+    """Fingerprint and clips of one source into the store, if they are not there."""
+    store, key = Store(task.store), task.key()
+    known = store.get(key, blobs=False)
+    if known is None:
+        meta, blobs = _made(task)
+        store.put(key, meta, blobs)
+        return Looked(key, _prints(meta), False)
+    return Looked(key, _prints(known[0]), True)
+
+
+def worked(task: Task) -> Worked:
+    """What `look` has left in the store; made again if it is gone or damaged."""
+    known = Store(task.store).get(task.key())
+    meta, blobs = known or _made(task)
+    book = Ledger(**meta["ledger"] | {n: [tuple(x) for x in meta["ledger"][n]] for n in ("drops", "segments")})
+    cuts = [Cut(Segment(*c["segment"]), c["start"], c["end"], b, c["motion"]) for c, b in zip(meta["cuts"], blobs)]
+    return Worked(book, [(cuts[a], cuts[b], given) for a, b, given in meta["pairs"]], meta["error"])
+
+
+def _made(task: Task) -> tuple[dict, list[bytes]]:
+    book, error = Ledger(root=task.root), ""
+    found: list[Pair] = []
+    prints = None
+    try:
+        prints = fingerprint.fingerprints(task.record)
+        found = pairs.pairs(task.record, task.settings, book, task.starts)
+    except UserError as problem:
+        error = book.relative(problem)
+    cuts: dict[int, Cut] = {id(c): c for pair in found for c in pair[:2]}
+    place = {name: n for n, name in enumerate(cuts)}
+    meta = {
+        "ledger": {"kept": book.kept, "drops": book.drops, "segments": book.segments, "details": book.details},
+        "cuts": [
+            {"segment": dataclasses.astuple(c.segment), "start": c.start, "end": c.end, "motion": c.motion}
+            for c in cuts.values()
+        ],
+        "pairs": [[place[id(a)], place[id(b)], given] for a, b, given in found],
+        "prints": None if prints is None else base64.b64encode(prints.tobytes()).decode(),
+        "error": error,
+    }
+    return meta, [c.data for c in cuts.values()]
+
+
+def _prints(meta: dict) -> np.ndarray | None:
+    if meta["prints"] is None:
+        return None
+    shape = (-1, fingerprint.FRAMES, fingerprint.GRID, fingerprint.GRID, 3)
+    return np.frombuffer(base64.b64decode(meta["prints"]), np.uint8).reshape(shape)
+
+
+# ----------------------------------------------------------------------------------------------------- choosing
+def show(task: Task) -> str:
+    """Thin pictures of one source's segments into the store, if they are not there; returns their key."""
+    store, key = Store(task.store), task.key("show")
+    if store.get(key, blobs=False) is None:
+        meta, blobs = [], []
+        try:
+            for segment, times, frames in pairs.thin(task.record, task.settings):
+                meta.append({"id": segment.id, "label": segment.label, "times": times.tolist()})
+                blobs += [_jpeg(picture) for picture in frames]
+        except UserError:
+            pass  # unreadable: counted where it is cut
+        store.put(key, meta, blobs)
+    return key
+
+
+def candidates(task: Task) -> list[Candidate]:
+    """What `show` has left in the store."""
+    store = Store(task.store)
+    known = store.get(task.key("show")) or store.get(show(task))
+    assert known is not None
+    meta, blobs = known
+    pictures = iter(np.asarray(Image.open(io.BytesIO(blob)).convert("RGB")) for blob in blobs)
+    return [
+        Candidate(
+            f"{task.record.title}:{m['id']}",
+            m["label"],
+            np.array(m["times"]),
+            np.stack([next(pictures) for _ in m["times"]]),
+        )
+        for m in meta
+    ]
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "jpeg", quality=90)
+    return out.getvalue()
