@@ -25,6 +25,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -114,7 +115,8 @@ class Parts:
     """Seconds and peak memory of each part; `with parts("name"):`."""
 
     def __init__(self, device: torch.device):
-        self.device, self.rows = device, []
+        self.device = device
+        self.rows: list[dict[str, Any]] = []
 
     @contextmanager
     def __call__(self, name: str):
@@ -149,7 +151,7 @@ def build(params: parameters.Params, tiny: bool, text_layers: int, device: torch
     """The three models, ready as `vans.models.load` gives them: float32 DiT and VAE, bf16 VLM under a LoRA."""
     words = world.vocabulary()
     models = params.models
-    wan = models.vdm.config if tiny else WAN
+    wan: dict[str, Any] = models.vdm.config if tiny else WAN
     wan = {**wan, "text_encoder": {**wan["text_encoder"], **({} if tiny else {"num_layers": text_layers})}}
     with torch.device(device):
         vdm = VDM.scratch(wan, text_tokenizer(words), 0, **vdm_options(params))
@@ -176,13 +178,13 @@ def measure(params: parameters.Params, tiny: bool, text_layers: int) -> dict:
     group, alone, parts = s1.group, Group(0, 1, device), Parts(device)
     random = torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (1, *size, 3), generator=random, dtype=torch.uint8)
-    captions = [f"the ball moves to the left . {'and then again ' * g}" for g in range(group)]
+    captions: list[str | None] = [f"the ball moves to the left . {'and then again ' * g}" for g in range(group)]
     advantages = torch.linspace(-1.5, 1.5, group)
     names, keys = [f"p/{g}" for g in range(group)], ("benchmark",)
 
     print("warm-up")
     with torch.no_grad():
-        text, negative = vdm.embed(captions), vdm.embed([vdm.negative_prompt])
+        text, negative = vdm.embed([c or "" for c in captions]), vdm.embed([vdm.negative_prompt])
     latents = vdm.encode(clips)
     context = vdm.pick_references(latents)[[0] * group]
     start = initial_noise(shape, ["p"], group, False, *keys)
@@ -316,7 +318,7 @@ def main(arguments: list[str] | None = None) -> dict:
 
     params = parameters.load(parameters.find_root(), scale="tiny" if given.tiny else "paper")
     steps = given.steps or (3 if given.tiny else params.stage1.render_steps)
-    common = {"group": given.group or params.stage1.group, "render_steps": steps, "guidance": 5.0}
+    common: dict[str, Any] = {"group": given.group or params.stage1.group, "render_steps": steps, "guidance": 5.0}
     machine = replace(
         params.machine,
         device="auto" if given.tiny else "cuda",

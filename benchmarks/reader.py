@@ -7,7 +7,7 @@ raw, front to back   one process reads the bytes of all clips in the order of th
 raw, shuffled        the same bytes in the stream's order: what the exact shuffle costs on this disk
 decode alone         one process decodes the clips from memory: what a worker can do at best
 stream, bytes        the stream hands over the files as they are
-stream, clips        the stream hands over decoded clips, as for training
+stream, clips        the stream hands over decoded clips, as for training (of the first `--decoded` samples)
 
 All take turns in one process tree, `--repeats` times; each number is the median. The start of the workers is in their
 times. With --cold the shards' pages are dropped from the cache before each turn (where the file system lets them go).
@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,8 @@ WORKERS = (1, 2, 4)
 def synthetic(folder: Path, count: int, clip: parameters.Clip, codec: str) -> Path:
     """`count` triplets of drifting textures in shards with a manifest, as curation writes them; 16 distinct clips."""
     random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (16, clip.height // 8 + 8, clip.width // 8 + 8, 3), dtype=np.uint8)
-    large = coarse.repeat(8, 1).repeat(8, 2)
+    coarse = random.integers(0, 256, (16, clip.height // 32 + 3, clip.width // 32 + 3, 3), dtype=np.uint8)
+    large = coarse.repeat(32, 1).repeat(32, 2)
     moved = [[p[t : t + clip.height, t : t + clip.width] for t in range(clip.frames)] for p in large]
     files = [video.encode(np.stack(frames), clip.fps, codec)[0] for frames in moved]
     writer, rows = ShardWriter(folder / "shards"), []
@@ -71,7 +72,7 @@ def raw(folder: Path, places: list[tuple[str, int, int]]) -> int:
     return total
 
 
-def measure(folder: Path, batch: int, repeats: int, cold: bool) -> dict:
+def measure(folder: Path, batch: int, repeats: int, cold: bool, decoded: int) -> dict:
     """Samples a second of each way, and its ratio to reading raw from front to back."""
     plain = Stream(folder, batch, ("reader",), epochs=1, decode=False)
     order = plain.rows(0, plain.count)
@@ -85,7 +86,7 @@ def measure(folder: Path, batch: int, repeats: int, cold: bool) -> dict:
         ]
 
     straight, shuffled = sorted(places(order)), places(order)
-    held = [plain.read([row]) for row in order[: min(64, len(order))]]
+    held = [plain.read([row]) for row in order[: min(decoded, 32)]]
 
     def decode() -> int:
         for sample in held:
@@ -93,9 +94,14 @@ def measure(folder: Path, batch: int, repeats: int, cold: bool) -> dict:
                 video.decode(sample[which][0])
         return len(held)
 
-    def stream(workers: int, decoded: bool) -> int:
-        reader = Stream(folder, batch, ("reader",), epochs=1, decode=decoded)
-        return sum(len(b["id"]) for b in Loader(reader, workers))
+    def stream(workers: int, clips: bool) -> int:
+        reader = Stream(folder, batch, ("reader",), epochs=1, decode=clips)
+        wanted, seen = min(decoded, plain.count) if clips else plain.count, 0
+        for found in Loader(reader, workers):
+            seen += len(found["id"])
+            if seen >= wanted:
+                break
+        return seen
 
     def read(what: list[tuple[str, int, int]]) -> int:
         assert raw(folder, what) == sum(size for _, _, size in what)
@@ -106,10 +112,10 @@ def measure(folder: Path, batch: int, repeats: int, cold: bool) -> dict:
         "raw, shuffled": lambda: read(shuffled),
         "decode alone": decode,
     }
-    for decoded in (False, True):
+    for clips in (False, True):
         for workers in WORKERS:
-            name = f"stream, {'clips' if decoded else 'bytes'}, {workers} worker{'s' if workers > 1 else ''}"
-            ways[name] = lambda w=workers, d=decoded: stream(w, d)
+            name = f"stream, {'clips' if clips else 'bytes'}, {workers} worker{'s' if workers > 1 else ''}"
+            ways[name] = partial(stream, workers, clips)
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
@@ -126,6 +132,7 @@ def measure(folder: Path, batch: int, repeats: int, cold: bool) -> dict:
         "cold": cold,
         "repeats": repeats,
         "batch": batch,
+        "decoded": min(decoded, plain.count),
         "samples_per_s": {name: round(rate, 1) for name, rate in found.items()},
         "ratio_to_raw": {name: round(rate / found["raw, front to back"], 3) for name, rate in found.items()},
     }
@@ -137,6 +144,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--synthetic", type=int, help="instead: this many made-up triplets, clips of --scale's size")
     parser.add_argument("--scale", default="paper", help="whose clip size and codec the made-up triplets have")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--decoded", type=int, default=128, help="samples of a turn that decodes")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cold", action="store_true", help="drop the shards from the page cache before each turn")
     parser.add_argument("--out", type=Path, help="write the numbers to this file as JSON too")
@@ -149,7 +157,7 @@ def main(arguments: list[str] | None = None) -> dict:
         if given.synthetic:
             params = parameters.load(root, scale=given.scale)
             folder = synthetic(Path(place), given.synthetic, params.clip, params.curate.codec)
-        found = measure(folder, given.batch, given.repeats, given.cold)
+        found = measure(folder, given.batch, given.repeats, given.cold, given.decoded)
     cache = "page cache dropped" if given.cold else "page cache warm"
     print(f"{found['samples']} triplets of {found['kilobytes_per_sample']} KB, {cache}, {found['cpu_cores']} cores")
     for name, rate in found["samples_per_s"].items():

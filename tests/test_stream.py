@@ -6,6 +6,7 @@ import json
 import shutil
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -183,7 +184,8 @@ def test_what_is_missing_is_named(damaged):
 
 
 def test_arguments_that_cannot_be_meant(folder):
-    for wrong in ({"rank": 2, "size": 2}, {"batch": 0}, {"epochs": 0}, {"which": ["video"]}):
+    cases: list[dict[str, Any]] = [{"rank": 2, "size": 2}, {"batch": 0}, {"epochs": 0}, {"which": ["video"]}]
+    for wrong in cases:
         with pytest.raises(ValueError):
             Stream(folder, **{"batch": 4, "keys": KEYS, **wrong})
 

@@ -267,6 +267,9 @@ def _ranked(spec: dict, rank: int) -> Any:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        # NCCL's own watchdog ends a process whose peers hang. That is right for the children, and `Watch` then frees
+        # rank 0; in rank 0 it would end the notebook's process at the moment when `Watch` aborts the communicator.
+        os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0" if rank == 0 else "3"
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         init_method=f"file://{spec['store']}",

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from vans import files, video
 from vans.errors import UserError
@@ -140,7 +140,8 @@ class Stream(IterableDataset):
         out: dict[str, Any] = {name: words[name].to_pylist() for name in ("id", *self.texts)}
         for which in self.which:
             clips = [self._clip(row, which, id) for row, id in zip(rows, out["id"], strict=True)]
-            out[which] = torch.from_numpy(np.stack(clips)) if self.decode and clips else clips
+            # default_collate stacks into shared memory when it is called in a worker
+            out[which] = default_collate([torch.from_numpy(c) for c in clips]) if self.decode and clips else clips
         return {**out, "position": position}
 
     def _clip(self, row: int, which: str, id: str) -> Any:
