@@ -24,7 +24,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from vans.data import sources
-from vans.data.annotate import ANNOTATORS, Refused, Request
+from vans.data.annotate import Refused, Request, rules
 from vans.data.draw import Draw
 from vans.data.ledger import Ledger
 from vans.data.pairs import pairs
@@ -114,7 +114,7 @@ def triplets_of(record: Record, params: Any, ledger: Ledger) -> list[Made]:
         request = Request(name, record.kind, record.topic, first.segment.label, second.segment.label, texts)
         try:
             flowery = params.curate.flowery if record.split == "train" else 0.0
-            written = ANNOTATORS[params.curate.annotator](request, params.seed, flowery)
+            written = rules(request, params.seed, flowery)
         except Refused as reason:
             ledger.drop("pair", name, str(reason))
             continue
