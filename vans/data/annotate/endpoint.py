@@ -32,7 +32,7 @@ from tqdm import tqdm
 from vans.data.annotate import answers, prompts
 from vans.data.annotate.base import Refused
 from vans.data.annotate.cache import Reply
-from vans.data.annotate.limits import Clock, Limiter, Stopped
+from vans.data.annotate.limits import Clock, Limiter, Stop, Stopped
 from vans.data.annotate.llm import BROKEN, LLM, SAID, Query
 from vans.errors import UserError
 from vans.params import check_url, is_local
@@ -72,36 +72,47 @@ class OpenAI(LLM):
         self.model = llm.model
         self.clock = clock or Clock()
         self.limiter = Limiter(llm.requests_per_minute, llm.tokens_per_minute, self.clock)
+        self.client = self._client()
         self._lock = threading.Lock()
         self._format, self._format_works, self._failed = 0, False, 0
 
     def answer(self, keys: Sequence[str], queries: Sequence[Query]) -> list[Reply | Refused]:
         """Answer all, `concurrency` at a time; what was answered before an error is kept."""
         out: list[Reply | Refused] = [Refused(NO_ANSWER)] * len(queries)
-        stop = threading.Event()
+        stop = Stop()
         task, quiet = queries[0].task, not self.progress or len(queries) < SAID
         bar = tqdm(total=len(queries), desc=f"annotate, {task}", unit="call", disable=quiet, mininterval=2.0)
-        with self._client() as client, ThreadPoolExecutor(self.llm.concurrency) as pool, bar:
-            jobs = {pool.submit(self._one, client, k, q, stop): i for i, (k, q) in enumerate(zip(keys, queries))}
+        with ThreadPoolExecutor(self.llm.concurrency) as pool, bar:
+            jobs = {pool.submit(self._one, k, q, stop): i for i, (k, q) in enumerate(zip(keys, queries))}
             try:
                 for job in as_completed(jobs):
                     out[jobs[job]] = job.result()
                     bar.set_postfix_str(f"cost {self.meter.cost:.2f}", refresh=False)
                     bar.update()
-            except BaseException:
-                stop.set()
+            except BaseException as error:
+                stop.because(error)
                 pool.shutdown(wait=True, cancel_futures=True)  # calls under way end, and their answers are kept
-                raise
+                raise stop.error or error from None
         return out
 
     def _client(self) -> httpx.Client:
+        """One for all threads and batches, so that connections are used again."""
         headers = {"Authorization": f"Bearer {self._key_text}"} if self._key_text else {}
         limits = httpx.Limits(max_connections=self.llm.concurrency)
         proxies = not is_local(self.host)  # no proxy can reach this machine's own ports
         return httpx.Client(headers=headers, timeout=self.llm.timeout, limits=limits, trust_env=proxies)
 
     # --------------------------------------------------------------------------------------------- one question
-    def _one(self, client: httpx.Client, key: str, query: Query, stop: threading.Event) -> Reply | Refused:
+    def _one(self, key: str, query: Query, stop: Stop) -> Reply | Refused:
+        try:
+            if stop.is_set():
+                raise Stopped
+            return self._asked(key, query, stop)
+        except BaseException as error:
+            stop.because(error)  # here, not in the main thread: no other call is to begin before that wakes up
+            raise
+
+    def _asked(self, key: str, query: Query, stop: Stop) -> Reply | Refused:
         try:
             messages = self._messages(query)
         except ValueError as error:
@@ -114,7 +125,7 @@ class OpenAI(LLM):
             reraise=True,
         )
         try:
-            reply = retrying(self._attempt, client, messages, query, stop)
+            reply = retrying(self._attempt, key, messages, query, stop)
         except Again as error:
             if error.limited:
                 raise UserError(
@@ -128,7 +139,6 @@ class OpenAI(LLM):
             return reply
         with self._lock:
             self._failed = 0
-        self.meter.paid(key, query.task, self.model, reply)
         return reply
 
     def _count_failure(self, why: str) -> None:
@@ -141,14 +151,12 @@ class OpenAI(LLM):
                 "see to the endpoint (curate.llm.url, model) and run again"
             )
 
-    def _attempt(
-        self, client: httpx.Client, messages: list[dict], query: Query, stop: threading.Event
-    ) -> Reply | Refused:
+    def _attempt(self, key: str, messages: list[dict], query: Query, stop: Stop) -> Reply | Refused:
         """One attempt, in the best format that the endpoint takes. Raises Again, Stopped or UserError."""
         first, works = self._format, self._format_works
         for number in range(first, first + 1 if works else len(FORMATS)):
             with self._turn(query, stop) as entry:
-                status, data, headers = self._post(client, self._body(messages, query, FORMATS[number]), query)
+                status, data, headers = self._post(self._body(messages, query, FORMATS[number]), query)
                 if status in (400, 422) and not works and number + 1 < len(FORMATS):
                     continue
                 reply = self._understood(status, data, headers, query)
@@ -156,11 +164,12 @@ class OpenAI(LLM):
                     with self._lock:
                         self._format, self._format_works = number, True
                     self.limiter.correct(entry, reply.input + reply.output)
+                    self.meter.paid(key, query.task, self.model, reply)
                 return reply
         raise AssertionError("the last format always returns")
 
     @contextmanager
-    def _turn(self, query: Query, stop: threading.Event) -> Iterator[list[float]]:
+    def _turn(self, query: Query, stop: Stop) -> Iterator[list[float]]:
         """Wait until budget and rates allow a call."""
         tokens = self.tokens(query)
         with self.meter.room(tokens, stop):
@@ -169,12 +178,12 @@ class OpenAI(LLM):
                 raise Stopped
             yield entry
 
-    def _post(self, client: httpx.Client, body: dict, query: Query) -> tuple[int, bytes, httpx.Headers]:
+    def _post(self, body: dict, query: Query) -> tuple[int, bytes, httpx.Headers]:
         """(status, body, headers), the whole of it within `timeout` s. Raises Again if there is none."""
         deadline = time.monotonic() + self.llm.timeout
         data = bytearray()
         try:
-            with client.stream("POST", self.url, json=body) as response:
+            with self.client.stream("POST", self.url, json=body) as response:
                 for piece in response.iter_bytes():
                     data += piece
                     if len(data) > LARGEST:

@@ -12,6 +12,18 @@ class Stopped(Exception):
     """Somebody else has already said why everything stops."""
 
 
+class Stop(threading.Event):
+    """Set when nothing more is to begin; error: why, where an error is the reason."""
+
+    error: BaseException | None = None
+
+    def because(self, error: BaseException) -> None:
+        """Stop; the first error is the one that counts."""
+        if not isinstance(error, Stopped):
+            self.error = self.error or error
+        self.set()
+
+
 class Clock:
     """Real time. `sleep` ends early, with Stopped, when `stop` is set."""
 
