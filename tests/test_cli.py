@@ -11,7 +11,7 @@ from tests import smoke
 from vans import cli, report, setup
 from vans.errors import UserError
 
-COMMANDS = ("world", "answer", "score", "tables", "compare", "publish", "summary", "targets")
+COMMANDS = ("world", "estimate", "answer", "score", "tables", "compare", "publish", "summary", "targets")
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():

@@ -43,6 +43,19 @@ def world(given: argparse.Namespace) -> None:
         setup.data(pin=given.pin)
 
 
+def estimate(given: argparse.Namespace) -> None:
+    """Estimate calls, tokens and cost of annotating the data set with an LLM, before anything is asked."""
+    from vans.data.annotate.estimate import Work, count, describe
+    from vans.params import find_root, load
+
+    params = load(scale=given.scale)
+    if given.segments is None and given.pairs is None:
+        work = count(find_root() / "data", params, given.shots)
+    else:
+        work = Work(given.segments or 0, given.pairs or 0)
+    print(describe(params, work))
+
+
 def answer(given: argparse.Namespace) -> None:
     """Answer a question about a video with a caption and a video of what happens next."""
     from vans.answer import answer as respond
@@ -126,6 +139,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--pin", action="store_true", help="pin what is rendered in data.dvc instead of checking"
     )
+    sub = add(estimate)
+    sub.add_argument("--segments", type=int, metavar="N", help="so many segments instead of those in data/")
+    sub.add_argument("--pairs", type=int, metavar="N", help="so many pairs instead of those in data/")
+    sub.add_argument("--shots", type=int, default=8, metavar="N", help="shots of a video without times (%(default)s)")
+    sub.add_argument("--scale", help="of params.yaml (the current one)")
     sub = add(answer)
     sub.add_argument("video", help="any video file")
     sub.add_argument("question", help='such as "what happens next ?"')

@@ -11,9 +11,12 @@ UserError that names the key and the fix. All scales are checked, not only the c
 """
 
 import dataclasses
+import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -72,6 +75,52 @@ class RLWeights:
 
 
 @dataclass(frozen=True)
+class LLM:
+    """A multimodal LLM that annotates (docs/annotate.md). The key is in no file: it comes from the environment."""
+
+    url: str  # the endpoint's address, up to and without /chat/completions
+    model: str
+    key_variable: str  # name of the environment variable that holds the key
+    plain_http: bool = choice(True, False)  # may http:// go to other machines?
+    extra: dict[str, Any] = section()  # further fields of each request; null takes one away
+    temperature: float = between(0, 2)
+    max_tokens: int = between(16)  # of an answer
+    choose_frames: int = between(2)  # pictures of a segment whose best clip is wanted
+    frames: int = between(1)  # pictures of each clip that is written about
+    side: int = between(16)  # px, longer side of a picture
+    attempts: int = between(1)  # answers asked for until one can be used
+    concurrency: int = between(1)  # calls under way at once
+    timeout: float = above(0)  # s, for a whole answer
+    retries: int = between(0)  # of a call that failed on the way
+    requests_per_minute: int | None = between(1)
+    tokens_per_minute: int | None = between(1)
+    budget: float | None = between(0)  # in the prices' currency, for all runs together
+    price_input: float | None = between(0)  # of a million tokens
+    price_output: float | None = between(0)
+    image_tokens: int = between(0)  # estimate for a picture
+    answer_tokens: int = between(1)  # estimate for an answer
+    cache: str = section()  # file of kept answers
+
+    def check(self) -> None:
+        check_url(self.url, self.plain_http)
+        if self.budget is not None and (self.price_input is None or self.price_output is None):
+            raise ValueError("a budget needs price_input and price_output (your provider's, per million tokens)")
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,63}", self.key_variable):  # a key put here by mistake is not shown
+            raise ValueError("key_variable must be the name of an environment variable, such as VANS_API_KEY")
+        if kept := sorted({"model", "messages", "stream", "n"} & set(self.extra)):
+            raise ValueError(f"extra.{kept[0]}: cannot be set here")
+
+
+@dataclass(frozen=True)
+class LocalVLM:
+    """The local Qwen2.5-VL that annotates; prompts, pictures and attempts are curate.llm's."""
+
+    repo: str  # of the hub, or a folder
+    revision: str | None
+    batch: int = between(1)  # queries of one forward pass
+
+
+@dataclass(frozen=True)
 class Curate:
     """From source videos to triplets."""
 
@@ -79,7 +128,9 @@ class Curate:
     input_seconds: float = above(0)  # s, longest input clip; of a shorter segment the whole
     target_seconds: float = above(0)
     codec: str = choice("raw", "h264")
-    annotator: str = choice("rules")
+    annotator: str = section()  # one of vans.data.annotate.ANNOTATORS
+    llm: LLM = section()
+    qwen: LocalVLM = section()
     flowery: float = between(0, 1)  # toy world: share of flowery training captions; held-out ones are plain
     rl: int = between(0)  # triplets of the RL subset
     rl_weights: RLWeights = section()
@@ -87,6 +138,12 @@ class Curate:
     agreement: str = choice("none", "clip")  # of target clip and caption; clip: by models.clip.repo
     near_duplicate: float = between(0, 1)  # distance up to which two videos are one (vans/data/duplicates.py)
     shot_threshold: float = above(0)
+
+    def check(self) -> None:
+        from vans.data.annotate import ANNOTATORS
+
+        if self.annotator not in ANNOTATORS:
+            raise ValueError(f"annotator: {self.annotator!r} is unknown; use {one_of(ANNOTATORS)}")
 
 
 @dataclass(frozen=True)
@@ -298,6 +355,36 @@ class Params:
     def resolved(self) -> dict[str, Any]:
         """A plain nested dict (JSON and YAML can hold it), equal for equal parameters."""
         return dataclasses.asdict(self)
+
+
+# ------------------------------------------------------------------------------------------------- addresses
+def is_local(host: str) -> bool:
+    """Is a host this machine?"""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_url(url: str, plain_http: bool = False) -> str:
+    """An address that a key and videos may be sent to, without a slash at its end.
+
+    Raises ValueError, which never shows the address: what is wrong with it may be that a secret is in it.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("url: is not an address") from None
+    if parts.scheme not in ("https", "http") or not host or not url.isprintable() or " " in url:
+        raise ValueError("url: must be an address that begins with https://")
+    if "@" in parts.netloc:
+        raise ValueError("url: holds a user name or password; keys come from the environment alone (key_variable)")
+    if parts.query or parts.fragment:
+        raise ValueError("url: must not hold ? or #; keys come from the environment alone (key_variable)")
+    if parts.scheme == "http" and not is_local(host) and not plain_http:
+        raise ValueError("url: http:// shows key and videos on the way; use https:// or set plain_http: true")
+    return url.rstrip("/").removesuffix("/chat/completions")
 
 
 # --------------------------------------------------------------------------------------------------- reading

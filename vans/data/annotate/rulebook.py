@@ -1,78 +1,43 @@
-"""Question, reasoning and caption for a pair of segments; the question must not tell the answer.
+"""Question, reasoning and caption by rules, from the labels that the sources carry."""
 
-Deviation 1 from the paper: rules write the texts, from the labels that the sources carry, where the paper
-asks a multimodal LLM. To add an annotator, write one function (Request, seed, flowery) -> Annotation, add it
-to ANNOTATORS and to the choices of `curate.annotator`.
-"""
-
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from vans.data import world
+from vans.data.annotate.base import Annotation, Candidate, Refused, Request, keep_given, leaks
 from vans.data.draw import Draw
 
 LEAKY = 0.03  # share of toy questions whose first wording is bad on purpose, so that the check has work
-STOP = frozenset(
-    """a an and are as at be by do does for from has have he her his i if in into is it its me my next of off
-    on one onto or out over she so some that the their them then there they this to up was what when which
-    who will with you your happens happen comes come step""".split()  # noqa: SIM905
-)
 
 
-class Refused(Exception):
-    """No triplet can be made of this pair; the text is the reason."""
+class Rules:
+    """The annotator of the toy world and of labelled sources: no model, no cost, no pictures looked at."""
 
+    chooses = False
 
-@dataclass(frozen=True)
-class Request:
-    """A pair to write texts for.
+    def __init__(self, params: Any, root: str | Path | None = None, progress: bool = True) -> None:
+        self.seed, self.flowery = params.seed, params.curate.flowery
 
-    topic: routine, recipe or condition in words. given: (question, think, caption) of a published table.
-    """
+    def choose(self, candidates: Sequence[Candidate]) -> list[float | Refused]:
+        """Refuses all: rules see no pictures (`chooses` is False)."""
+        return [Refused("the rule annotator chooses no clip") for _ in candidates]
 
-    id: str
-    kind: str
-    topic: str
-    input_label: str
-    target_label: str
-    given: tuple[str, str, str] | None = None
+    def write(self, requests: Sequence[Request]) -> list[Annotation | Refused]:
+        """Texts in order; captions of the test split are plain."""
+        return [self._one(request) for request in requests]
 
-
-@dataclass(frozen=True)
-class Annotation:
-    """style: plain | flowery | given. refused: questions that were thrown away before this one."""
-
-    question: str
-    reasoning: str
-    caption: str
-    style: str
-    refused: tuple[str, ...] = ()
-
-
-def content_words(text: str) -> set[str]:
-    """The words of a text that carry meaning, lower case, plural and verb endings cut."""
-    words = re.findall(r"[^\W_]+", text.lower())
-    return {re.sub(r"(?<=\w{3})(ing|es|ed|s)$", "", w) for w in words if w not in STOP}
-
-
-def leaks(question: str, request: Request) -> bool:
-    """Does the question give the answer away? True if it holds at least half of what only the answer says."""
-    known = content_words(request.input_label) | content_words(request.topic)
-    answer = content_words(request.target_label)
-    telling = (answer - known) or answer
-    return bool(telling) and 2 * len(telling & content_words(question)) >= len(telling)
+    def _one(self, request: Request) -> Annotation | Refused:
+        try:
+            return rules(request, self.seed, self.flowery if request.split == "train" else 0.0)
+        except Refused as reason:
+            return reason
 
 
 def rules(request: Request, seed: int, flowery: float) -> Annotation:
     """Write by rules. Raises Refused if there is no label or every question leaks."""
     if request.given is not None:
-        question, think, caption = request.given
-        if not (question and caption):
-            raise Refused("question or caption empty")
-        if leaks(question, request):
-            raise Refused("the question gives the answer away")
-        return Annotation(question, think, caption, "given")
+        return keep_given(request)
     if not request.target_label:
         raise Refused("no label says what happens (the rule annotator needs one)")
     toy = _toy(request, seed, flowery) or _plain(request)
@@ -80,7 +45,7 @@ def rules(request: Request, seed: int, flowery: float) -> Annotation:
     for i, question in enumerate(candidates):
         if not leaks(question, request):
             return Annotation(question, reasoning, caption, style, tuple(candidates[:i]))
-    raise Refused("every question gives the answer away")
+    raise Refused("every question gives the answer away", tuple(candidates))
 
 
 def _toy(request: Request, seed: int, flowery: float) -> tuple[list[str], str, str, str] | None:
@@ -114,6 +79,3 @@ def _plain(request: Request) -> tuple[list[str], str, str, str]:
         ]
         reasoning = f"After this the most likely event is: {target}."
     return questions, reasoning, target[:1].upper() + target[1:] + ".", "plain"
-
-
-ANNOTATORS: dict[str, Callable[[Request, int, float], Annotation]] = {"rules": rules}

@@ -1,0 +1,89 @@
+"""What a model wrote -> the fields that were asked for, or one line that says why not.
+
+Models put JSON into fences, talk before and after it, think aloud in braces, or forget it: the last object in the
+text that has every field counts.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+Fields = dict[str, type]  # name -> str | bool | int
+
+CHOOSE: Fields = {"usable": bool, "picture": int}
+WRITE: Fields = {"question": str, "reasoning": str, "caption": str}
+CHECK: Fields = {"why": str, "leaks": bool}
+OPTIONAL = ("why",)
+LONGEST = {"question": 400, "reasoning": 2000, "caption": 500, "why": 500}  # characters
+LONGEST_ANSWER = 50_000
+KINDS = {str: "string", bool: "boolean", int: "integer"}
+
+
+def schema(fields: Fields) -> dict[str, Any]:
+    """The JSON schema of an object with these fields."""
+    properties = {name: {"type": KINDS[kind]} for name, kind in fields.items()}
+    return {"type": "object", "properties": properties, "required": list(fields), "additionalProperties": False}
+
+
+def read(text: str, fields: Fields) -> dict[str, Any]:
+    """The fields of the last object in `text` that has all of them, each of its type. Raises ValueError."""
+    if not text.strip():
+        raise ValueError("it was empty")
+    if len(text) > LONGEST_ANSWER:
+        raise ValueError("it was far too long")
+    why = "it held no JSON object"
+    for found in reversed(list(_objects(text))):
+        if missing := [name for name in fields if name not in found and name not in OPTIONAL]:
+            why = f"{missing[0]} was missing" if why.startswith("it held") else why
+            continue
+        return {name: _value(name, found[name], kind) for name, kind in fields.items() if name in found}
+    raise ValueError(why)
+
+
+def clean(text: str) -> str:
+    """Text that every file can hold: no halves of characters, no control characters but white space."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return re.sub(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f]", " ", text)
+
+
+def one_line(text: str) -> str:
+    """Clean text in one line."""
+    return " ".join(clean(text).split())
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    decoder, at = json.JSONDecoder(), text.find("{")
+    while at >= 0:
+        try:
+            found, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            end = at + 1
+        else:
+            yield found
+        at = text.find("{", end)
+
+
+def _value(name: str, value: Any, kind: type) -> Any:
+    if kind is str:
+        if not isinstance(value, str):
+            raise ValueError(f"{name} was not a text")
+        value = one_line(value)
+        if not value and name not in OPTIONAL:
+            raise ValueError(f"{name} was empty")
+        if len(value) > LONGEST[name]:
+            raise ValueError(f"{name} was longer than {LONGEST[name]} characters")
+        return value
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.strip().lower(), value)
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} was neither true nor false")
+        return value
+    try:
+        whole = None if isinstance(value, bool) or float(value) != int(float(value)) else int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        whole = None
+    if whole is None:
+        raise ValueError(f"{name} was not a whole number")
+    return whole

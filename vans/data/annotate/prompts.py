@@ -1,0 +1,59 @@
+"""Prompts live in files: prompts/<name>.md, with named placeholders ($topic) and places for pictures ([[input]]).
+
+A file has parts under headings: `# System`, `# User` and, for answers that could not be used, `# Again: <why>`.
+"""
+
+import re
+import string
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from vans.data.annotate.answers import one_line
+from vans.errors import UserError
+
+FOLDER = Path(__file__).parent / "prompts"
+PICTURES = re.compile(r"^\[\[(\w+)\]\]$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """parts: text under each heading, in lower case. path: for messages."""
+
+    path: Path
+    parts: dict[str, string.Template]
+
+    def fill(self, part: str, **values: object) -> str:
+        """The text under a heading, every placeholder filled in; a value is put into one line."""
+        try:
+            return self.parts[part].substitute({name: one_line(str(value)) for name, value in values.items()})
+        except KeyError as error:
+            missing = f"no part {part!r}" if part not in self.parts else f"unknown placeholder ${error.args[0]}"
+            raise UserError(f"{self.path}: {missing}; `git diff` shows what was changed") from None
+        except ValueError as error:
+            raise UserError(f"{self.path}: {error}; a dollar sign in the text is written $$") from None
+
+
+@cache
+def load(name: str, folder: Path = FOLDER) -> Prompt:
+    """Read prompts/<name>.md. UserError if it is missing or has no part called User."""
+    path = folder / f"{name}.md"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); get it back with `git checkout`") from error
+    pieces = re.split(r"^# (.+)$", text, flags=re.MULTILINE)
+    parts = {
+        heading.strip().lower(): string.Template(body.strip())
+        for heading, body in zip(pieces[1::2], pieces[2::2], strict=True)
+    }
+    if "user" not in parts:
+        raise UserError(f"{path}: no part under the heading `# User`; get it back with `git checkout`")
+    return Prompt(path, parts)
+
+
+def split(text: str) -> list[tuple[str, str]]:
+    """A filled text as ("text", words) and ("pictures", name), in order."""
+    pieces = PICTURES.split(text)
+    kinds = ("text", "pictures")
+    return [(kinds[i % 2], piece.strip()) for i, piece in enumerate(pieces) if piece.strip()]
