@@ -11,12 +11,13 @@ from tests.data_helpers import curate_params, real_clips, world_params
 from vans import video
 from vans.data import duplicates, world
 from vans.data.curate import curate
-from vans.data.duplicates import Search, fingerprint, groups, leaking, proof, vectors
+from vans.data.duplicates import Search, groups, leaking, proof, vectors
+from vans.data.fingerprint import FRAMES, GRID, fingerprint
 from vans.data.records import Record
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 
-SHAPE = (duplicates.FRAMES, duplicates.GRID, duplicates.GRID, 3)
+SHAPE = (FRAMES, GRID, GRID, 3)
 
 
 def record(name: str, split: str = "train", scene: str = "") -> Record:

@@ -187,9 +187,7 @@ def chosen(tasks: Sequence[Task], asked: Annotator, machine: Any, progress: bool
 
 
 # ------------------------------------------------------------------------------------------- written, in order
-def annotated(
-    tasks: Sequence[Task], looked: dict[str, Looked], asked: Annotator, progress: bool
-) -> Iterator[Source]:
+def annotated(tasks: Sequence[Task], looked: dict[str, Looked], asked: Annotator, progress: bool) -> Iterator[Source]:
     """Have question, reasoning and caption written for every pair, many sources at a time."""
     some: list[tuple[Task, Worked]] = []
     waiting = 0

@@ -71,9 +71,9 @@ def _processes(function: Callable[[Any], Any], tasks: Sequence[Any], workers: in
                 yield result
                 done += 1
             return
-        except BrokenProcessPool:  # one of those under way did it: each of them by itself
-            for task in tasks[done : done + workers * AHEAD]:
-                yield _alone(function, task)
+        except BrokenProcessPool:  # one of those under way did it
+            for result in _one_by_one(function, tasks[done : done + workers * AHEAD]):
+                yield result
                 done += 1
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -88,12 +88,20 @@ def _ordered(pool: Any, function: Callable[[Any], Any], tasks: Iterator[Any], ah
         yield result
 
 
-def _alone(function: Callable[[Any], Any], task: Any) -> Any:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(function, task).result()
-        except BrokenProcessPool:
-            return CRASHED
+def _one_by_one(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    """In one process, so that the task that ends it is known."""
+    pool = _pool(1)
+    try:
+        for task in tasks:
+            try:
+                result = pool.submit(function, task).result()
+            except BrokenProcessPool:
+                result = CRASHED
+                pool.shutdown()
+                pool = _pool(1)
+            yield result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -13,10 +13,7 @@ term that was not measured is left out. The choice is greedy, best score first, 
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
-
-import numpy as np
 
 from vans.data.draw import Draw
 
@@ -28,12 +25,6 @@ FLOWERY = "the caption leaves open what is to be seen"
 SAME = "another triplet of the same source was taken"
 LATER = "others of its topic come first"
 FULL = "the subset was full before its topic's turn"
-
-
-def motion(clip: np.ndarray) -> float:
-    """Mean absolute change of a pixel from frame to frame, 0..1, of uint8 [T, H, W, 3]; 0 for one frame."""
-    change = [int(np.abs(b.astype(np.int16) - a).sum(dtype=np.int64)) for a, b in pairwise(clip)]
-    return round(sum(change) / (255 * clip[0].size * len(change)), 6) if change else 0.0
 
 
 def terms(row: Mapping[str, Any], full_motion: float) -> dict[str, float | None]:

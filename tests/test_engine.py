@@ -1,0 +1,369 @@
+"""The map over sources: any number of processes, interruptions and caches give the same bytes."""
+
+import builtins
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.data_helpers import curate_params, world_params
+from vans import video
+from vans.data import engine, pairs, store, work, world
+from vans.data import shards as shards_module
+from vans.data.annotate import Annotation, Refused
+from vans.data.curate import curate
+from vans.data.ledger import Ledger
+from vans.data.pairs import Settings
+from vans.data.records import Record
+from vans.data.shards import ShardWriter
+from vans.data.shots import Segment
+from vans.data.store import Store, digests
+from vans.data.triplets import Triplets
+from vans.errors import UserError
+
+
+def machine(engine="local", workers=1):
+    return SimpleNamespace(engine=engine, workers=workers)
+
+
+def params(**fields):
+    made = curate_params(**fields)
+    made.machine = machine()
+    return made
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """(data folder, content of its triplets made in this process without a cache)."""
+    folder = tmp_path_factory.mktemp("toy")
+    world.generate(folder / "data", world_params(4, 2, 22, 2))
+    curate(folder / "data", folder / "triplets", params(), progress=False)
+    return folder / "data", content(folder / "triplets")
+
+
+# ------------------------------------------------------------------------------------------------------ engines
+def square(number: int) -> int:
+    return number * number
+
+
+def where(number: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def fall_over(number: int) -> int:
+    if number in (5, 40):
+        os._exit(3)
+    return number
+
+
+def complain(number: int) -> int:
+    raise UserError(f"no {number}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order(workers):
+    assert list(engine.run(square, list(range(50)), workers=workers)) == [n * n for n in range(50)]
+    assert list(engine.run(square, [], workers=workers)) == []
+
+
+def test_two_workers_are_two_processes():
+    seen = set(engine.run(where, list(range(40)), workers=2))
+    assert len(seen) == 2 and os.getpid() not in seen
+    assert set(engine.run(where, [1, 2], workers=1)) == {os.getpid()}
+
+
+def test_a_task_that_takes_its_process_down_is_the_only_one_lost():
+    results = list(engine.run(fall_over, list(range(45)), workers=2))
+    assert results == [engine.CRASHED if n in (5, 40) else n for n in range(45)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_task_raises_is_raised(workers):
+    with pytest.raises(UserError, match="no 3"):
+        list(engine.run(complain, [3, 4], workers=workers))
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch):
+    real = builtins.__import__
+
+    def no_ray(name, *rest, **named):
+        if name == "ray":
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", no_ray)
+    with pytest.raises(UserError, match=r"pip install 'vans\[ray\]'"):
+        list(engine.run(square, [1], engine="ray"))
+    with pytest.raises(UserError, match="local or ray"):
+        list(engine.run(square, [1], engine="spark"))
+
+
+def test_two_processes_write_the_same_bytes_as_one(toy, tmp_path):
+    made = params()
+    made.machine = machine(workers=2)
+    curate(toy[0], tmp_path / "out", made, progress=False, cache=tmp_path / "cache")
+    assert content(tmp_path / "out") == toy[1]
+
+
+def test_ray_writes_the_same_bytes(toy, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed (pip install 'vans[ray]')")
+    made = params()
+    made.machine = machine("ray", 2)
+    curate(toy[0], tmp_path / "out", made, progress=False, cache=tmp_path / "cache")
+    assert content(tmp_path / "out") == toy[1]
+
+
+# -------------------------------------------------------------------------------------------------------- cache
+def entries(cache: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in cache.glob("*/??/*")}
+
+
+def test_finished_sources_are_not_done_again(toy, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    curate(toy[0], tmp_path / "first", params(), progress=False, cache=cache)
+    before = entries(cache)
+    assert content(tmp_path / "first") == toy[1] and len(before) > 40
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "_made", lambda task: pytest.fail(f"{task.record.title} was done again"))
+        curate(toy[0], tmp_path / "second", params(rl=2, flowery=0.0), progress=False, cache=cache)
+        curate(toy[0], tmp_path / "third", params(), progress=False, cache=cache)
+    assert content(tmp_path / "third") == toy[1] and entries(cache) == before
+
+
+def test_only_what_has_changed_is_done_again(toy, tmp_path):
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    subprocess.run(["cp", "-r", toy[0], data], check=True)
+    curate(data, tmp_path / "first", params(), progress=False, cache=cache)
+    before = entries(cache)
+    annotations = data / "coin" / "COIN.json"
+    annotations.write_text(annotations.read_text().replace('"start": 0.0', '"start": 0.5'))  # of nobody's business
+    films = sorted((data / "shorts" / "videos").glob("*.avi"))
+    films[0].write_bytes(films[1].read_bytes())  # another video under the same name
+    films[1].write_bytes(films[2].read_bytes() + b" ")
+    os.utime(films[3], (1, 1))  # the same video
+    curate(data, tmp_path / "second", params(), progress=False, cache=cache)
+    after = entries(cache)
+    assert len(set(after) - set(before)) == 2 and len(set(before) - set(after)) == 2, "the old ones are removed"
+    assert all(after[name] == before[name] for name in set(before) & set(after))
+    curate(data, tmp_path / "fresh", params(), progress=False)
+    assert content(tmp_path / "second") == content(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
+def test_a_damaged_entry_is_made_again(toy, tmp_path, damage):
+    cache = tmp_path / "cache"
+    curate(toy[0], tmp_path / "first", params(), progress=False, cache=cache)
+    paths = sorted(cache.glob("*/??/*"), key=lambda p: p.stat().st_size)
+    for path in paths[-3:]:
+        data = path.read_bytes()
+        flipped = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+        damaged = {"cut": data[:-1], "flip": flipped, "empty": b"", "other": paths[-4].read_bytes()[:200]}
+        path.write_bytes(damaged[damage])
+    curate(toy[0], tmp_path / "second", params(), progress=False, cache=cache)
+    assert content(tmp_path / "second") == toy[1]
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    world.generate(tmp_path / "data", world_params(20, 4, 150, 4))
+    code = (
+        "from tests.test_engine import params, curate; from vans.data import work; import time; made = work._made\n"
+        "def slow(task):\n    time.sleep(0.02); return made(task)\n"
+        f"work._made = slow; curate({str(tmp_path / 'data')!r}, {str(tmp_path / 'out')!r}, params(), progress=False, "
+        f"cache={str(tmp_path / 'cache')!r})"
+    )
+    root = Path(__file__).resolve().parents[1]
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    while len(entries(tmp_path / "cache")) < 30 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = {name: at for name, at in entries(tmp_path / "cache").items() if not name.startswith(store.PARTIAL)}
+    assert 30 <= len(before) < 300 and not (tmp_path / "out").exists()
+    curate(tmp_path / "data", tmp_path / "out", params(), progress=False, cache=tmp_path / "cache")
+    after = entries(tmp_path / "cache")
+    assert all(after[name] == at for name, at in before.items()), "what was finished was not done again"
+    curate(tmp_path / "data", tmp_path / "fresh", params(), progress=False)
+    assert content(tmp_path / "out") == content(tmp_path / "fresh")
+
+
+def test_workers_die_with_their_parent(tmp_path):
+    code = (
+        "from vans.data import engine; from tests.test_engine import forever\n"
+        f"list(engine.run(forever, [{str(tmp_path)!r}] * 2, workers=2))"
+    )
+    root = Path(__file__).resolve().parents[1]
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    while len(pids := [int(p.name) for p in tmp_path.iterdir()]) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    limit = time.time() + 20
+    while (alive := [pid for pid in pids if _alive(pid)]) and time.time() < limit:
+        time.sleep(0.1)
+    assert len(pids) == 2 and not alive
+
+
+def forever(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_an_entry_is_whole_or_absent(tmp_path):
+    there = Store(tmp_path)
+    assert there.get("ab12") is None
+    there.put("ab12", {"n": 1}, [b"first", b""])
+    assert there.get("ab12") == ({"n": 1}, [b"first", b""]) and there.get("ab12", blobs=False) == ({"n": 1}, [])
+    there.put("cd34", [], [])
+    (tmp_path / "cd" / f"{store.PARTIAL}1-cd35").write_bytes(b"half")
+    there.prune(["ab12"])
+    assert sorted(p.name for p in tmp_path.glob("??/*")) == [f"{store.PARTIAL}1-cd35", "ab12"], "another run may write"
+    os.utime(tmp_path / "cd" / f"{store.PARTIAL}1-cd35", (1, 1))
+    there.prune(["ab12"])
+    assert [p.name for p in tmp_path.glob("??/*")] == ["ab12"]
+
+
+def test_digests_are_remembered_until_a_file_is_touched(tmp_path, monkeypatch):
+    files = [tmp_path / name for name in ("a", "b")]
+    for i, path in enumerate(files):
+        path.write_bytes(bytes([i]) * 9)
+        os.utime(path, (1000, 1000))
+    first = digests(files, tmp_path / "memory.json", 2)
+    assert len(set(first.values())) == 2
+    files[1].write_bytes(b"\7" * 9)
+    read: list[Path] = []
+    real = store.sha256_file
+
+    def counted(path):
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(store, "sha256_file", counted)
+    second = digests(files, tmp_path / "memory.json", 2)
+    assert read == [files[1]] and second[files[0]] == first[files[0]] and second[files[1]] != first[files[1]]
+    digests(files, tmp_path / "memory.json", 2)
+    assert read == [files[1]] * 2, "changed a moment ago: it may change again unnoticed"
+    (tmp_path / "memory.json").write_text("{")
+    assert digests(files, tmp_path / "memory.json") == second
+
+
+# ------------------------------------------------------------------------------------------------ clips, choosing
+COUNT, RATE = 240, 12.0  # pictures, per second: 20 s
+
+
+@pytest.fixture
+def clock(tmp_path):
+    """A video whose pictures tell their number (brightness), and a record with two annotated segments."""
+    frames = np.broadcast_to(np.arange(COUNT, dtype=np.uint8)[:, None, None, None], (COUNT, 16, 16, 3))
+    video.write(tmp_path / "data" / "coin" / "v.avi", np.ascontiguousarray(frames), RATE)
+    segments = (Segment("1", 1.0, 10.0, "wash it"), Segment("2", 10.0, 19.0, "cut it"))
+    return Record("coin", "v", tmp_path / "data/coin/v.avi", "procedural", "train", "coin/v", segments=segments)
+
+
+def numbers(cut: pairs.Cut) -> list[int]:
+    frames, fps = video.decode(cut.data)
+    assert fps == pytest.approx(len(frames) / (cut.end - cut.start), rel=1e-3)
+    return frames[:, 0, 0, 0].tolist()
+
+
+def settings(input_seconds: float, target_seconds: float) -> Settings:
+    return Settings.of(
+        curate_params(frames=9, height=16, width=16, input_seconds=input_seconds, target_seconds=target_seconds)
+    )
+
+
+def test_input_and_target_have_lengths_of_their_own(clock):
+    ((first, second, _),) = pairs.pairs(clock, settings(20.0, 4.5), Ledger())
+    assert (first.start, first.end) == (1.0, 10.0), "a segment that is shorter is taken whole"
+    assert numbers(first) == [12 + 12 * i for i in range(9)], "evenly over all of it"
+    assert second.end - second.start == pytest.approx(4.5) and 10.0 <= second.start <= 14.5
+    assert np.diff(numbers(second)).tolist() == [6] * 8
+    ((again, _, _),) = pairs.pairs(clock, settings(3.0, 3.0), Ledger())
+    assert np.diff(numbers(again)).tolist() == [4] * 8
+
+
+def test_a_chosen_clip_is_cut_where_it_begins_or_as_near_as_fits(clock):
+    for start, expected in ((12.0, 12.0), (18.9, 16.0), (0.0, 10.0)):
+        ((_, second, _),) = pairs.pairs(clock, settings(3.0, 3.0), Ledger(), {"2": start})
+        assert second.start == pytest.approx(expected)
+    ledger = Ledger()
+    assert not pairs.pairs(clock, settings(3.0, 3.0), ledger, {"2": "nothing to be seen"})
+    assert ("segment", "coin/v:2", "nothing to be seen") in ledger.drops
+
+
+class Chooser:
+    """Chooses the 4th second of each segment, refuses segment 3; writes what it is given."""
+
+    chooses = True
+
+    def __init__(self):
+        self.seen, self.requests = [], []
+
+    def choose(self, candidates):
+        self.seen += candidates
+        return [Refused("too dark") if c.id.endswith(":3") else float(c.times[0]) + 4.0 for c in candidates]
+
+    def write(self, requests):
+        self.requests += requests
+        return [Annotation("What next?", "so", f"{r.target_label} .", "written", ("leaky?",)) for r in requests]
+
+
+def test_an_annotator_may_choose_the_clips(clock, tmp_path):
+    import json
+
+    events = [(1, 1.0, 8.0), (2, 8.0, 15.0), (3, 15.0, 20.0)]
+    annotation = [{"id": str(n), "segment": [a, b], "label": f"step {n}"} for n, a, b in events]
+    database = {"v": {"class": "Wash", "recipe_type": 1, "subset": "training", "annotation": annotation}}
+    (tmp_path / "data/coin/COIN.json").write_text(json.dumps({"database": database}))
+    for run in ("first", "second"):
+        asked = Chooser()
+        report = curate(tmp_path / "data", tmp_path / run, params(), False, tmp_path / "cache", asked)
+        assert [c.id for c in asked.seen] == ["coin/v:1", "coin/v:2", "coin/v:3"]
+        assert all(c.frames.shape == (pairs.THIN, 16, 16, 3) and len(c.times) == pairs.THIN for c in asked.seen)
+        assert asked.seen[1].times[0] == 8.0 and asked.seen[1].label == "step 2"
+        (request,) = asked.requests
+        assert request.split == "train" and request.clips is not None
+    frame = Triplets(tmp_path / "first").frame
+    assert frame["input_start"].tolist() == [5.0] and frame["target_start"].tolist() == [12.0]
+    assert request.clips == tuple(Triplets(tmp_path / "first").file(frame["id"].iloc[0], w) for w in pairs.ROLES)
+    assert report["segments"]["dropped"] == {"too dark": 1} and report["questions_refused"]["count"] == 1
+    assert report["pairs"] == {"in": 2, "kept": 1, "dropped": {pairs.NEIGHBOUR_LOST: 1}}
+    assert content(tmp_path / "first") == content(tmp_path / "second")
+
+
+# ------------------------------------------------------------------------------------------------------- shards
+def shards(folder: Path, names: list[str]) -> dict[str, bytes]:
+    writer = ShardWriter(folder)
+    places = [writer.add(name, (name.encode(), b"x"), "raw") for name in names]
+    writer.close()
+    sizes = pd.Series([place["shard"] for place in places]).value_counts().sort_index()
+    assert sizes.max() <= 64 and (sizes[:-1] >= 32).all()
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_added_changes_few_shards(tmp_path, monkeypatch):
+    for name, small in (("PER_SHARD", 64), ("FEWEST", 32), ("MEAN", 16)):
+        monkeypatch.setattr(shards_module, name, small)
+    names = [f"s-{i:05d}" for i in range(1000)]
+    before = shards(tmp_path / "a", names)
+    after = shards(tmp_path / "b", names[:350] + [f"new-{i}" for i in range(10)] + names[350:])  # one per cent
+    assert len(before) > 15
+    assert 1 <= len(set(after.values()) - set(before.values())) <= 3, "the others keep their bytes"
