@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +328,10 @@ def test_sidecars_of_your_own_videos(tmp_path):
     folder = tmp_path / "own"
     for name in ("a", "b", "c", "d", "e", "f", "none"):
         put_video(folder / f"{name}.mp4", 14.0)
+    put_video(tmp_path / "named" / "train.mp4")  # like one of ActivityNet's files
+    put_json(tmp_path / "named" / "train.json", {"events": []})
+    assert layout_of(tmp_path / "named").title == "your own videos"
+    shutil.rmtree(tmp_path / "named")
     events = [{"start": 0, "end": 4, "text": "look"}, {"start": "0:05", "end": 9.5, "text": "go"}]
     asked = events + [{"start": 10, "end": 14, "text": "home", "question": "Where to?", "caption": "She walks home."}]
     put_json(folder / "a.json", {"events": asked, "subset": "validation", "kind": "procedural", "topic": "a walk"})
