@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def video_bytes(
     return out.getvalue()
 
 
+@cache
 def seeds() -> dict[str, bytes]:
     """A sound video of each kind, 9 s, by suffix (the last: an uncompressed AVI as the toy world has)."""
     times = [Fraction(i, 8) for i in range(72)]
@@ -313,27 +315,26 @@ def whole(data: Path, out: Path, params: Any) -> dict | None:
     One clear line or a whole result; on each level in = kept + dropped; each drop with a reason; ids that are
     unique; every clip readable; nothing written beside the result.
     """
-    beside = {*data.rglob("*"), *data.parent.iterdir()}
+    before = {*data.rglob("*"), *data.parent.iterdir()}
+    report: dict | None = None
     try:
         report = curate(data, out, params, progress=False)
     except UserError as error:
         assert "\n" not in str(error) and len(str(error)) > 20, error
         str(error).encode("utf-8")
         assert not out.exists()
-        report = None
-    else:
-        for level in ("videos", "segments", "pairs"):
-            assert report[level]["in"] == report[level]["kept"] + sum(report[level]["dropped"].values())
-            assert all(report[level]["dropped"])
+    if report is not None:
+        levels = [report[level] for level in ("videos", "segments", "pairs")]
+        assert all(level["in"] == level["kept"] + sum(level["dropped"].values()) for level in levels), levels
         drops = pd.read_csv(out / "dropped.csv", keep_default_na=False)
-        assert len(drops) == sum(sum(report[k]["dropped"].values()) for k in ("videos", "segments", "pairs"))
-        assert drops["reason"].str.len().min() > 3 if len(drops) else True
+        assert len(drops) == sum(sum(level["dropped"].values()) for level in levels)
+        assert (drops["reason"].str.len() > 3).all()
         triplets = Triplets(out)
         assert triplets.frame["id"].is_unique and len(triplets) == report["triplets"]["all"]
         for which in ("input", "target"):
             assert triplets.clips(triplets.select(), which).shape[1:] == (params.clip.frames, 32, 32, 3)
         assert not (triplets.frame["question"].eq("") | triplets.frame["caption"].eq("")).any()
-    assert {*data.rglob("*"), *data.parent.iterdir()} == beside | ({out} if report else set())
+    assert {*data.rglob("*"), *data.parent.iterdir()} == before | ({out} if report else set())
     return report
 
 

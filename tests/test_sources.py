@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from vans import video
 from vans.data.curate import curate
 from vans.data.records import split_of
 from vans.data.shots import Segment
-from vans.data.sources import discover, layout_of, tables
+from vans.data.sources import LAYOUTS, discover, layout_of, tables
+from vans.data.sources.plain import SIDECARS
 from vans.data.sources.source import follow
 from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
@@ -218,12 +221,12 @@ def test_films_without_timestamps_as_videos_and_as_folders_of_clips(tmp_path):
     for name in ("whole", "cut/clip10", "cut/clip9", "cut/clip2", "bare/1", "bare/2", "short/1", "short/2"):
         put_video(folder / f"{name}.mp4")
     found = discover(tmp_path)
-    whole, cut, bare = found.records
+    whole, cut, unsaid = found.records
     assert whole.labels == ("a", "b", "c") and whole.scene == "shorts/s1" and whole.topic == "it rains"
     assert follows(cut) == [("1", "2"), ("2", "3")] and cut.path is None
     assert [f and f.stem for g in cut.given for f in g.files] == ["clip2", "clip9", "clip9", "clip10"]
     assert [g.sentences for g in cut.given] == [("a", "b"), ("b", "c")]
-    assert bare.given[0].sentences == ("", "") and bare.split == "test"
+    assert unsaid.given[0].sentences == ("", "") and unsaid.split == "test"
     assert found.dropped == [
         ("video", "shorts/short", "annotation not readable (not as many clips as shots)"),
         ("video", "shorts/gone", "annotation not readable (shots is missing)"),
@@ -248,12 +251,12 @@ def test_the_published_tables_of_both_sources_in_one_folder(tmp_path):
     columns = tuple(c for c in reversed(tables.COLUMNS) if c not in ("name", "input_id", "target_id"))
     put_table(folder / "VANS-DATA_YouCook.csv", row("yc", "0", "1"), columns=columns, delimiter=";")
     found = discover(tmp_path)
-    coin, cook_record = found.records
+    coin, cooked = found.records
     assert follows(coin) == [("1", "2")] and coin.given[0].files == (None, None)
-    assert (coin.split, coin.topic, cook_record.split, cook_record.topic) == ("test", "make tea", "test", "this recipe")
+    assert (coin.split, coin.topic, cooked.split, cooked.topic) == ("test", "make tea", "test", "this recipe")
     assert coin.given[0].texts == ("What next?", "So.", "It boils.")
-    assert follows(cook_record) == [("0", "1")] and cook_record.path is None
-    assert [f and f.stem for f in cook_record.given[0].files] == ["0", "1"]
+    assert follows(cooked) == [("0", "1")] and cooked.path is None
+    assert [f and f.stem for f in cooked.given[0].files] == ["0", "1"]
     twice = "the same pair is there twice"
     assert found.dropped == [
         ("pair", "vans/VANS-DATA_COIN.csv:3", twice),
@@ -325,6 +328,10 @@ def test_sidecars_of_your_own_videos(tmp_path):
     folder = tmp_path / "own"
     for name in ("a", "b", "c", "d", "e", "f", "none"):
         put_video(folder / f"{name}.mp4", 14.0)
+    put_video(tmp_path / "named" / "train.mp4")  # like one of ActivityNet's files
+    put_json(tmp_path / "named" / "train.json", {"events": []})
+    assert layout_of(tmp_path / "named").title == "your own videos"
+    shutil.rmtree(tmp_path / "named")
     events = [{"start": 0, "end": 4, "text": "look"}, {"start": "0:05", "end": 9.5, "text": "go"}]
     asked = events + [{"start": 10, "end": 14, "text": "home", "question": "Where to?", "caption": "She walks home."}]
     put_json(folder / "a.json", {"events": asked, "subset": "validation", "kind": "procedural", "topic": "a walk"})
@@ -358,6 +365,15 @@ def test_sidecars_of_your_own_videos(tmp_path):
     assert sorted(made.index) == ["own/a", "own/b", "own/d", "own/e"] and report["videos"]["in"] == 7
     assert made.loc["own/b", ["question", "reasoning", "caption"]].tolist() == ["What now?", "It is time.", "go"]
     assert made.loc["own/e", "caption"] == "She bows."
+
+
+def test_the_page_for_users_names_every_file_that_tells_a_source():
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    for layout in LAYOUTS:
+        assert layout.files and layout.title in page
+        assert all(f"`{name}`" in page for name in layout.files)
+    assert all(f"`x{suffix}`" in page for suffix in SIDECARS)
+    assert all(suffix in page for suffix in video.VIDEO_SUFFIXES)
 
 
 def test_two_sources_in_one_folder_are_refused(tmp_path):
@@ -408,6 +424,7 @@ def test_class_names_become_words():
 def test_times_in_every_way_that_sources_write_them():
     good = {3: 3, 2.5: 2.5, "7": 7, " 1.5 ": 1.5, "01:02": 62, "1:00:02.5": 3602.5, "00:00:01,250": 1.25, "90:00": 5400}
     assert {k: seconds(k) for k in good} == good
+    bad: object
     for bad in (-1, "-1", float("nan"), float("inf"), "x", "", None, True, [1], {}, 10**400, "1:2:3:4"):
         with pytest.raises(ValueError, match="seconds"):
             seconds(bad)

@@ -171,6 +171,27 @@ def test_a_picture_that_is_too_large_and_one_that_had_to_be_patched_up_are_refus
         opened.sample(np.arange(0, 12, 0.125), 32, 48)
 
 
+def test_what_a_file_may_claim_is_bounded(tmp_path, monkeypatch):
+    (tmp_path / "a.mkv").write_bytes(video_bytes(".mkv", STEADY))
+    opened = video.Video(tmp_path / "a.mkv")
+    monkeypatch.setattr(video, "MAX_PACKETS", 10)
+    with pytest.raises(UserError, match="too many packets"):
+        list(opened.frames())
+    monkeypatch.setattr(video, "LONGEST", 5.0)
+    with pytest.raises(UserError, match="too many packets"):
+        video.Video(tmp_path / "a.mkv")
+    monkeypatch.setattr(video, "MAX_PACKETS", 1000)
+    with pytest.raises(UserError, match=r"its times reach to 12\.5 s"):
+        video.Video(tmp_path / "a.mkv")
+
+
+def test_pictures_that_change_their_size_on_the_way(tmp_path):
+    (tmp_path / "a.ts").write_bytes(video_bytes(".ts") + video_bytes(".ts", size=(64, 64)))
+    opened = video.Video(tmp_path / "a.ts")
+    assert {picture.shape for _, picture in opened.frames()} == {(32, 48, 3)}
+    assert shots.find(opened, 27.0)
+
+
 def test_times_that_run_backwards_or_leap_are_not_believed(tmp_path):
     leap = [Fraction(i, 8) + (40 if i > 20 else 0) for i in range(60)]
     (tmp_path / "a.mkv").write_bytes(video_bytes(".mkv", leap))

@@ -35,6 +35,7 @@ LONGEST_STILL = 30.0  # s between two pictures; beyond it the file's times are n
 LONGEST = 86_400.0  # s
 MAX_PACKETS = 20_000_000  # 24 h at 230 pictures per second
 MAX_PIXELS = 8192 * 8192
+AT_ONCE = 2**30  # bytes of a file that may be read as a whole
 PATIENCE = 120.0  # s for opening a file or reading one packet of it
 SEEK_BACK = (0.0, 1.0, 5.0, 30.0)  # s before the wanted time; some files' indices point too late
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg"
@@ -78,11 +79,13 @@ class Video:
         return UserError(f"{self.path}: cannot be read as a video ({error}); replace or remove it")
 
     def _uncompressed(self) -> tuple[np.ndarray, float] | None:
-        """The whole file if it is one of our own AVIs; ValueError if it is cut short."""
-        if self.path.suffix.lower() != ".avi":
+        """The whole file if it is a small AVI of our own kind; ValueError if it is cut short."""
+        if self.path.suffix.lower() != ".avi" or self.path.stat().st_size > AT_ONCE:
             return None
         with open(self.path, "rb") as file:
-            return avi.decode(file.read()) if avi.is_ours(file.read(avi.HEADER)) and not file.seek(0) else None
+            if not avi.is_ours(file.read(avi.HEADER)):
+                return None
+        return avi.decode(self.path.read_bytes())
 
     @contextmanager
     def _open(self) -> Iterator[tuple[Any, Any]]:
@@ -181,9 +184,12 @@ class Video:
             raise self._unreadable(error) from error
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
-        """(time, picture) from the key frame at or before `start` on; UserError where decoding fails."""
+        """(time, picture) from the key frame at or before `start` on; UserError where decoding fails.
+
+        Damaged pictures are among them; all have the first one's size, whatever the file does.
+        """
         for time, frame in self._decode(start):
-            yield time, self._picture(frame)
+            yield time, fit(self._picture(frame), self.info.height, self.info.width)
 
     def sample(self, times: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
         """The pictures at ascending times, fitted to height x width: uint8 [T, height, width, 3].
@@ -325,10 +331,7 @@ def read(path: str | Path) -> tuple[np.ndarray, float]:
     video = Video(path)
     if video._raw is not None:
         return video._raw, video.info.fps
-    pictures = [picture for _, picture in video.frames()]
-    if not pictures or len({picture.shape for picture in pictures}) > 1:
-        raise UserError(f"{path}: its pictures differ in size; encode it again")
-    return np.stack(pictures), video.info.fps
+    return np.stack([picture for _, picture in video.frames()]), video.info.fps
 
 
 def cut(path: str | Path, start: float, count: int, fps: float, height: int, width: int) -> np.ndarray:

@@ -51,4 +51,4 @@ def record(source: Source, name: str, entry: dict) -> Record:
     )
 
 
-SHORTS = Layout("films without timestamps", (FILE,), entries, record)
+SHORTS = Layout("short films", (FILE,), entries, record)

@@ -12,6 +12,7 @@ from vans.data.shots import Segment
 from vans.data.sources.values import CONTROL, MALFORMED, Object, read_json, reason_of, segment, text
 from vans.data.sources.videos import Videos
 from vans.errors import UserError
+from vans.video import VIDEO_SUFFIXES
 
 OVERLAP = 0.5  # s that an event may begin before the one in front of it ends and still follow it
 ALONE = "no event before or after it that does not overlap it"
@@ -152,8 +153,9 @@ class Layout:
     record: Callable[[Source, str, Any], Record | None]
 
     def is_in(self, folder: Path) -> bool:
-        """Does the folder hold one of the layout's files?"""
-        return any((folder / name).is_file() for name in self.files)
+        """Does the folder hold one of the layout's files (and no video of that name, whose sidecar it would be)?"""
+        files = (folder / name for name in self.files if (folder / name).is_file())
+        return any(not any(f.with_suffix(s).is_file() for s in VIDEO_SUFFIXES) for f in files)
 
 
 def follow(

@@ -17,7 +17,7 @@ from vans.data.records import Given, Record
 from vans.data.shots import Segment
 from vans.data.sources import coin, youcook2
 from vans.data.sources.source import Layout, Source
-from vans.data.sources.values import MALFORMED, decoded, text, words
+from vans.data.sources.values import MALFORMED, decoded, file_bytes, text, words
 from vans.errors import UserError
 
 TABLE_NAME = "triplets.csv"
@@ -107,7 +107,7 @@ def read_table(path: Path) -> Iterator[tuple[int, Row | str]]:
     Cells are stripped, captions without their tail, name and ids taken from the paths where they are lost.
     Raises UserError if a column is missing.
     """
-    lines = _lines(path.read_bytes())
+    lines = _lines(file_bytes(path))
     header, mark = _header(path)
     if missing := [c for c in COLUMNS if c not in header and c not in FROM_PATHS]:
         names = ", ".join(h.encode("ascii", "backslashreplace").decode()[:40] for h in header[:20])
@@ -172,8 +172,7 @@ def clean_caption(caption: str) -> str:
 
 def _header(path: Path) -> tuple[list[str], str]:
     """A CSV file's column names and the mark between its cells: comma, semicolon or tab."""
-    with open(path, "rb") as file:
-        first = _lines(file.read(65_536))[0]
+    first = _lines(file_bytes(path, 65_536))[0]
     try:
         read = [([c.strip() for c in next(csv.reader([first], delimiter=m), [])], m) for m in ",;\t"]
     except csv.Error:

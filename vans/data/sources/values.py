@@ -83,6 +83,15 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-8-sig", "surrogateescape")
 
 
+def file_bytes(path: Path, limit: int = -1) -> bytes:
+    """A file's first bytes, or all. Raises UserError if it may not be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); change its rights or replace it") from error
+
+
 def read_json(path: Path) -> Any:
     """A JSON file's content, objects as Object. Raises UserError if it cannot be read."""
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vans.data.records import Record
 from vans.data.sources.source import Layout, Source
-from vans.data.sources.values import decoded
+from vans.data.sources.values import decoded, file_bytes
 from vans.errors import UserError
 
 FILE, NAMES = "youcookii_annotations_trainval.json", "label_foodtype.csv"
@@ -20,7 +20,7 @@ def entries(source: Source) -> Iterator[tuple[str, Any]]:
     """(id, (entry, its recipe in words))."""
     names = {}
     if (table := source.folder / NAMES).is_file():
-        rows = csv.reader(io.StringIO(decoded(table.read_bytes()), newline=""))
+        rows = csv.reader(io.StringIO(decoded(file_bytes(table)), newline=""))
         try:
             names = {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
         except csv.Error as error:
