@@ -367,3 +367,13 @@ def test_what_is_added_changes_few_shards(tmp_path, monkeypatch):
     after = shards(tmp_path / "b", names[:350] + [f"new-{i}" for i in range(10)] + names[350:])  # one per cent
     assert len(before) > 15
     assert 1 <= len(set(after.values()) - set(before.values())) <= 3, "the others keep their bytes"
+
+
+def test_workers_that_cannot_start_are_one_line_and_no_crashed_videos(tmp_path):
+    """A script that has no `if __name__ == "__main__"` is run again by each worker: said once, not retried for ever."""
+    script = tmp_path / "script.py"
+    script.write_text("from vans.data import engine\nprint(list(engine.run(abs, [1, 2, 3], workers=2)))\n")
+    place = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=place, timeout=300)
+    assert done.returncode == 1 and "crashed" not in done.stdout
+    assert "machine.workers: 1 needs none" in done.stderr.strip().splitlines()[-1]

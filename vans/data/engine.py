@@ -105,9 +105,18 @@ def _one_by_one(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterato
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
+    """Worker processes that have started. UserError if they cannot: then no task is to blame."""
+    pool = ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_stay_with, initargs=(os.getpid(),)
     )
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "worker processes do not start (is memory short? A script that curates has to do it below "
+            "`if __name__ == '__main__':`); machine.workers: 1 needs none"
+        ) from error
+    return pool
 
 
 def _stay_with(parent: int) -> None:
