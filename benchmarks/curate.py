@@ -132,9 +132,9 @@ def cut_alone(tasks: list[Task]) -> None:
     for task in tasks:
         assert task.record.path is not None
         opened, frames = video.Video(task.record.path), task.settings.frames
-        for segment in task.record.segments or ():
-            times = np.linspace(segment.start, segment.end, frames, endpoint=False)
-            opened.sample(times, task.settings.height, task.settings.width)
+        segments = task.record.segments or ()
+        times = [np.linspace(s.start, s.end, frames, endpoint=False) for s in segments]
+        opened.sample(np.concatenate(times), task.settings.height, task.settings.width)
 
 
 def paper() -> parameters.Params:
