@@ -29,7 +29,7 @@ from vans.errors import UserError
 
 FLAT = 4.0  # 0..255; contrast below this is taken as this, so that noise is not blown up
 COEFFICIENTS = 16  # of the transform, for the tree
-CANDIDATES = 3_000_000  # the nearest pair is searched no further than this many candidates
+CANDIDATES = 300_000  # the nearest pair is searched no further than this many candidates
 NEAR = "near-duplicate of a test video"
 
 

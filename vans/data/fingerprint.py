@@ -1,5 +1,8 @@
 """A video's fingerprint: what duplicates.py compares."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -19,13 +22,14 @@ def fingerprint(opened: Video) -> np.ndarray:
     """
     times = [(i + 0.5) / FRAMES * opened.info.duration for i in range(FRAMES)]
     out: list[np.ndarray] = []
-    stream = opened.frames(times[0])
-    shown = ahead = None
+    stream: Iterator[tuple[float, Any]] = iter(())
+    shown: tuple[float, Any] | None = None
+    ahead: tuple[float, Any] | None = None
     error: UserError | None = None
     for time in times:
         try:
             if not out or (ahead is not None and time - ahead[0] > SEEK):
-                stream = opened.frames(time)
+                stream = opened._decode(time)  # pictures are converted where they are looked at only
                 ahead = next(stream, None)
             while ahead is not None and (shown is None or ahead[0] <= time + TOLERANCE):
                 shown, ahead = ahead, next(stream, None)
@@ -33,7 +37,7 @@ def fingerprint(opened: Video) -> np.ndarray:
             error, ahead = damage, None
         if shown is None:
             raise error or UserError(f"{opened.path}: holds no picture; replace or remove it")
-        small = Image.fromarray(shown[1]).resize((GRID, GRID), Image.Resampling.BOX)
+        small = Image.fromarray(opened._picture(shown[1])).resize((GRID, GRID), Image.Resampling.BOX)
         out.append(np.asarray(small))
     return np.stack(out)
 

@@ -7,8 +7,8 @@ segment where that is shorter), with `clip.frames` pictures evenly spread over i
 one size whatever the length. The window with most motion is taken, or the one that an annotator has chosen.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +25,7 @@ NEIGHBOUR_LOST = "one of the two segments was dropped"
 ROLES = ("input", "target")
 THIN = 24  # pictures of a segment that an annotator is shown
 SIDE = 384  # px, their longer side at most
+SEEK = 5.0  # s; segments that are not farther apart are decoded in one go
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,17 @@ def _neighbours(record: Record, settings: Settings, ledger: Ledger, starts: Star
     opened = video.Video(record.path)
     found = sorted(_segments(record, opened, settings), key=lambda s: s.start)
     seen = [s for s in found if not s.black]
+    parts = []
+    for segment in seen:
+        ends = segment is seen[-1], segment is seen[0]  # the last is no input, the first no target
+        parts.append(Part(opened, segment, tuple(r for r, out in zip(ROLES, ends) if not out or len(seen) == 1)))
+    done = iter(cut(parts, settings, starts))
     cuts: list[tuple[Segment, Cuts | None]] = []
     for segment in found:
         if segment.black:
             ledger.segment(record.title, segment.id, segment.start, segment.end, "black between shots")
         else:
-            ends = segment is seen[-1], segment is seen[0]  # the last is no input, the first no target
-            roles = tuple(r for r, out in zip(ROLES, ends) if not out or len(seen) == 1)
-            cuts.append((segment, cut(record.title, Part(opened, segment, roles), settings, ledger, starts)))
+            cuts.append((segment, _enter(record.title, next(done), ledger)))
     if record.segments is None and record.labels is not None:
         kept = [c for _, c in cuts if c is not None]
         if len(kept) != len(record.labels):
@@ -118,17 +122,19 @@ def _neighbours(record: Record, settings: Settings, ledger: Ledger, starts: Star
 
 def _given(record: Record, settings: Settings, ledger: Ledger, starts: Starts) -> Iterator[Pair]:
     """Pairs that a source names: files already cut, or segments to cut from the whole video."""
+    parts = list(_given_parts(record))
+    done = iter(cut([part for part in parts if part is not None], settings, starts))
+    todo = iter(parts)
     cuts: dict[str, Cuts | None] = {}
-    parts = _given_parts(record)
     for index, given in enumerate(record.given):
         for key in (given.input_id, given.target_id):
             if key in cuts:
                 continue
-            if (part := next(parts)) is None:
+            if next(todo) is None:
                 ledger.segment(record.title, key, 0.0, 0.0, "the table's segment has no times and no file")
                 cuts[key] = None
             else:
-                cuts[key] = cut(record.title, part, settings, ledger, starts)
+                cuts[key] = _enter(record.title, next(done), ledger)
         a, b = cuts[given.input_id], cuts[given.target_id]
         if a is None or b is None:
             ledger.drop("pair", f"{record.title}:{given.input_id}-{given.target_id}", NEIGHBOUR_LOST)
@@ -187,50 +193,101 @@ def grid(start: float, end: float, seconds: float, frames: int) -> tuple[np.ndar
     return start + np.arange(frames) / rate, rate
 
 
-def cut(title: str, part: Part, settings: Settings, ledger: Ledger, starts: Starts) -> Cuts | None:
-    """The best clip of a segment for each of its roles, or None with the reason in the ledger."""
-    opened, segment = part.opened, part.segment
-    chosen = starts.get(segment.id)
-    reason = too_short(opened, segment, settings) or (chosen if isinstance(chosen, str) else "")
+@dataclass
+class Plan:
+    """What is looked at for one segment's clips, and what has come of it.
+
+    grids: window's length in s -> (times, pictures per second); windows of equal length are the same clip.
+    """
+
+    part: Part
+    reason: str = ""
+    error: UserError | None = None
+    grids: dict[float, tuple[np.ndarray, float]] = field(default_factory=dict)
     cuts: Cuts | None = None
-    if not reason:
-        try:
-            cuts = _cut(part, settings, None if isinstance(chosen, str) else chosen)
-        except UserError as error:
-            reason = "pictures unreadable"
-            ledger.note(error)
-    ledger.segment(title, segment.id, segment.start, segment.end, reason)
-    return cuts
+
+    @property
+    def times(self) -> list[float]:
+        """All times that are looked at, ascending, s."""
+        return sorted({float(time) for times, _ in self.grids.values() for time in times})
 
 
-def _cut(part: Part, settings: Settings, chosen: float | None) -> Cuts:
-    """Decode once, whatever the roles; UserError where that fails."""
+def cut(parts: Sequence[Part], settings: Settings, starts: Starts) -> list[Plan]:
+    """The best clips of segments. Those near each other are decoded in one go, each alone if that fails."""
+    plans = [_plan(part, settings, starts.get(part.segment.id)) for part in parts]
+    runs: list[list[Plan]] = []
+    for plan in sorted((p for p in plans if not p.reason), key=lambda p: p.times[0]):
+        last = runs[-1] if runs else []
+        if last and last[0].part.opened is plan.part.opened and plan.times[0] - last[-1].times[-1] <= SEEK:
+            last.append(plan)
+        else:
+            runs.append([plan])
+    for run in runs:
+        for some in (run, *([plan] for plan in run if len(run) > 1)):
+            if all(plan.cuts is not None for plan in some):
+                continue
+            try:
+                _decode(some, settings)
+            except UserError as error:
+                if len(some) == 1:
+                    some[0].reason, some[0].error = "pictures unreadable", error
+    return plans
+
+
+def _enter(title: str, plan: Plan, ledger: Ledger) -> Cuts | None:
+    """Into the books; the clips, if there are any."""
+    segment = plan.part.segment
+    if plan.error is not None:
+        ledger.note(plan.error)
+    ledger.segment(title, segment.id, segment.start, segment.end, plan.reason)
+    return plan.cuts
+
+
+def _plan(part: Part, settings: Settings, chosen: float | str | None) -> Plan:
     segment, count = part.segment, settings.frames
+    if reason := too_short(part.opened, segment, settings) or (chosen if isinstance(chosen, str) else ""):
+        return Plan(part, reason)
+    plan = Plan(part)
     end = min(segment.end, part.opened.info.duration)
-    grids: dict[float, tuple[np.ndarray, float]] = {}  # windows of equal length are the same clip
-    lengths = {role: getattr(settings, f"{role}_seconds") for role in part.roles}
-    for seconds in lengths.values():
+    for role in part.roles:
+        seconds = getattr(settings, f"{role}_seconds")
         times, rate = grid(segment.start, end, seconds, count)
         if chosen is not None:
-            first = min(max(0, round((chosen - segment.start) * rate)), len(times) - count)
+            first = min(max(0, round((float(chosen) - segment.start) * rate)), len(times) - count)
             times = times[first : first + count]
-        grids[seconds] = times, rate
-    best = {seconds: Best(count) for seconds in grids}
-    wanted = sorted({float(t) for times, _ in grids.values() for t in times})
-    takers: dict[float, list[Best]] = {time: [] for time in wanted}
-    for seconds, (times, _) in grids.items():
-        for time in times:
-            takers[float(time)].append(best[seconds])
-    for time, picture in zip(wanted, part.opened.pictures(wanted, settings.height, settings.width), strict=True):
+        plan.grids[seconds] = times, rate
+    return plan
+
+
+def _decode(plans: Sequence[Plan], settings: Settings) -> None:
+    """Look at all pictures of a run once and encode its clips; UserError where that fails."""
+    best = {(n, seconds): Best(settings.frames) for n, plan in enumerate(plans) for seconds in plan.grids}
+    takers: dict[float, list[Best]] = {}
+    ends: dict[float, list[int]] = {}  # which plans have seen all after that time
+    for n, plan in enumerate(plans):
+        for seconds, (times, _) in plan.grids.items():
+            for time in times:
+                takers.setdefault(float(time), []).append(best[n, seconds])
+        ends.setdefault(plan.times[-1], []).append(n)
+    wanted = sorted(takers)
+    pictures = plans[0].part.opened.pictures(wanted, settings.height, settings.width)
+    for time, picture in zip(wanted, pictures, strict=True):
         for taker in takers[time]:
             taker.push(picture)
+        for n in ends.get(time, ()):
+            plans[n].cuts = _encode(plans[n], {s: best.pop((n, s)) for s in plans[n].grids}, settings)
+        takers[time] = []  # what is done is not held in memory
+
+
+def _encode(plan: Plan, best: Mapping[float, Best], settings: Settings) -> Cuts:
     clips = {}
-    for seconds, (times, rate) in grids.items():
+    for seconds, (times, rate) in plan.grids.items():
         found = best[seconds]
         data, _ = video.encode(np.stack(found.pictures), rate, settings.codec)
         start = float(times[found.at])
-        clips[seconds] = Cut(segment, round(start, 3), round(start + count / rate, 3), data, found.motion)
-    return {role: clips[seconds] for role, seconds in lengths.items()}
+        end = round(start + settings.frames / rate, 3)
+        clips[seconds] = Cut(plan.part.segment, round(start, 3), end, data, found.motion)
+    return {role: clips[getattr(settings, f"{role}_seconds")] for role in plan.part.roles}
 
 
 # ----------------------------------------------------------------------------------------------------- choosing

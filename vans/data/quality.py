@@ -28,7 +28,7 @@ FULL = "the subset was full before its topic's turn"
 
 
 def terms(row: Mapping[str, Any], full_motion: float) -> dict[str, float | None]:
-    """The terms of one triplet, each in [0, 1], None if it was not measured.
+    """The terms of one triplet, each in [0, 1], None if it was not measured (None or NaN).
 
     agreement: 2.5 times the mean cosine of CLIP's features of the target clip's frames and of the caption, at
     most 1. motion: of the target clip, as a share of full_motion, at most 1, so that quiet events are not left
@@ -38,7 +38,7 @@ def terms(row: Mapping[str, Any], full_motion: float) -> dict[str, float | None]
     words, (least, most) = row["caption_words"], WORDS
     cosine = row["agreement"]
     return {
-        "agreement": None if cosine is None else min(1.0, max(0.0, CLIPSCORE * cosine)),
+        "agreement": None if cosine is None or cosine != cosine else min(1.0, max(0.0, CLIPSCORE * cosine)),
         "motion": min(1.0, row["motion"] / full_motion),
         "length": max(0.0, min(1.0, words / least, 2.0 - words / most)),
         "self_check": 1.0 / (1.0 + row["questions_refused"]),

@@ -1,0 +1,276 @@
+"""What curation costs: the map over videos against the decoder alone, the books, and DVC at full size.
+
+    python benchmarks/curate.py decode                      # synthetic H.264 videos
+    python benchmarks/curate.py decode --videos FOLDER      # your own
+    python benchmarks/curate.py books --triplets 100000
+    python benchmarks/curate.py storage --triplets 100000   # 5.7 GB of shards and as much of DVC's cache
+
+decode: every video is cut into steps of --step seconds from its begin to its end; "decoder alone" decodes the same
+files from begin to end and throws the pictures away, "decode and cut" is the pictures of every clip at its size and
+rate, "curation" all of it: choice by motion, H.264 of the clips, fingerprint, store. They take turns in one process;
+the numbers are medians of processor time, since other work on the machine would count as theirs.
+books: made-up pairs and fingerprints go through the functions that write the manifest. storage: rendered toy clips
+under the names of a full data set in shards; `dvc add`, `dvc status`, and one per cent more, added at one place
+(a new source) and spread over all videos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from vans import params as parameters
+from vans import video
+from vans.data import curate, work, world
+from vans.data.annotate import annotator
+from vans.data.fingerprint import FRAMES, GRID
+from vans.data.ledger import Ledger
+from vans.data.pairs import Cut, Settings
+from vans.data.records import Record
+from vans.data.render import Scene, render_event
+from vans.data.shards import ShardWriter
+from vans.data.shots import Segment
+from vans.data.work import Looked, Task, Worked
+from vans.files import atomic_write_text
+
+
+@contextmanager
+def clock(into: dict[str, float], name: str, now: Callable[[], float] = time.perf_counter) -> Iterator[None]:
+    before = now()
+    yield
+    into[name] = into.get(name, 0.0) + now() - before
+
+
+# ----------------------------------------------------------------------------------------------------- decoding
+def synthetic(folder: Path, count: int, seconds: float) -> list[Path]:
+    """Videos of 640 x 360 at 25 fps: soft random shapes that drift, as H.264 at a usual quality."""
+    paths = []
+    for n in range(count):
+        rng = np.random.default_rng(n)
+        small = Image.fromarray(rng.integers(0, 256, (40, 120, 3), dtype=np.uint8))
+        wide = np.asarray(small.resize((2560, 720), Image.Resampling.BICUBIC))
+        paths.append(folder / f"v{n}.mp4")
+        with av.open(str(paths[-1]), "w") as out:
+            stream = out.add_stream("libx264", rate=25, options={"crf": "23", "preset": "veryfast"})
+            stream.height, stream.width, stream.pix_fmt = 360, 640, "yuv420p"
+            for t in range(round(seconds * 25)):
+                x, y = t * 2 % 1900, int(150 + 100 * np.sin(t / 40))
+                picture = wide[y : y + 360, x : x + 640].astype(np.int16) + rng.integers(-6, 7, (360, 640, 1))
+                frame = np.ascontiguousarray(picture.clip(0, 255).astype(np.uint8))
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            out.mux(stream.encode())
+    return paths
+
+
+def decoder_alone(paths: list[Path]) -> int:
+    pictures = 0
+    for path in paths:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            pictures += sum(1 for _ in container.decode(stream))
+    return pictures
+
+
+def decode(given: argparse.Namespace) -> dict:
+    """Seconds for the same files: decoder alone, and decoding, choosing, cutting, encoding and storing the clips."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if given.videos:
+            paths = sorted(p for p in given.videos.iterdir() if p.suffix in video.VIDEO_SUFFIXES)
+        else:
+            paths = synthetic(folder, 2, given.seconds)
+        files = curate.digests(paths)
+        tasks = []
+        for path in paths:
+            length, step = video.Video(path).info.duration, given.step
+            cuts = np.arange(0, length - step + 0.01, step)
+            steps = tuple(Segment(str(i), float(t), float(t) + step, "x") for i, t in enumerate(cuts))
+            record = Record("s", path.stem, path, "procedural", "train", path.stem, segments=steps)
+            settings = dataclasses.replace(Settings.of(paper()), codec=given.codec)
+            tasks.append(Task(record, settings, name, "", {path: files[path]}))
+        turns: list[dict[str, float]] = []
+        clips = pictures = 0
+        for turn in range(given.repeats + 1):  # the first turn warms up
+            seconds: dict[str, float] = {}
+            with clock(seconds, "decoder_alone", time.process_time):
+                pictures = decoder_alone(paths)
+            with clock(seconds, "decode_and_cut", time.process_time):
+                cut_alone(tasks)
+            turned = [dataclasses.replace(t, store=str(folder / f"store{turn}")) for t in tasks]
+            with clock(seconds, "curation", time.process_time):
+                for task in turned:
+                    work.look(task)
+            clips = sum(len({id(c) for pair in work.worked(t).pairs for c in pair[:2]}) for t in turned)
+            turns += [seconds] if turn else []
+    median = {f"{name}_s": round(statistics.median(t[name] for t in turns), 3) for name in turns[0]}
+    ratio = {
+        f"{name}_ratio": round(statistics.median(t["decoder_alone"] / t[name] for t in turns), 3)
+        for name in ("decode_and_cut", "curation")
+    }
+    rate = round(clips / median["curation_s"], 2)
+    return {"videos": len(paths), "pictures": pictures, "clips": clips, **median, **ratio, "clips_per_cpu_s": rate}
+
+
+def cut_alone(tasks: list[Task]) -> None:
+    """The pictures of each segment's clips, at the clips' size."""
+    for task in tasks:
+        assert task.record.path is not None
+        opened, frames = video.Video(task.record.path), task.settings.frames
+        segments = task.record.segments or ()
+        times = [np.linspace(s.start, s.end, frames, endpoint=False) for s in segments]
+        opened.sample(np.concatenate(times), task.settings.height, task.settings.width)
+
+
+def paper() -> parameters.Params:
+    """The paper's scale."""
+    return parameters.load(parameters.find_root(), scale="paper")
+
+
+# ------------------------------------------------------------------------------------------------------- books
+def books(given: argparse.Namespace) -> dict:
+    """Seconds for the manifest of a full data set: texts, near-duplicates, splits, leak check, RL subset, files."""
+    params = parameters.load(parameters.find_root(), scale="tiny")
+    sources = given.triplets * 2 // 3  # three triplets from two videos
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (sources, 4, 4, 4, 3), dtype=np.uint8)
+    prints = coarse.repeat(2, axis=1).repeat(2, axis=2).repeat(2, axis=3)
+    copies = rng.permutation(sources)[: sources // 100 * 2].reshape(2, -1)  # one per cent is there twice
+    noise = rng.integers(-4, 5, (copies.shape[1], FRAMES, GRID, GRID, 3))
+    prints[copies[0]] = np.clip(prints[copies[1]].astype(np.int16) + noise, 0, 255)
+    tasks, looked, made = [], {}, {}
+    events = list(world.EVENTS)
+    for n in range(sources):
+        topic = world.CONDITIONS[n % 8] if n % 10 < 7 else list(world.ROUTINES)[n % 3]
+        kind = "predictive" if n % 10 < 7 else "procedural"
+        record = Record(f"s{n % 6}", f"v{n:06d}", None, kind, "test" if n % 100 == 0 else "train", f"v{n}", topic=topic)
+        cuts = [
+            Cut(Segment(str(i), 3.0 * i, 3.0 * i + 3, world.label("ball", events[(n + i) % 8])), 0.0, 3.0, b"", 0.01)
+            for i in range(3 if n % 2 else 2)
+        ]
+        pairs = [(a, b, None) for a, b in pairwise(cuts)]
+        tasks.append(Task(record, Settings.of(params), "", ""))
+        looked[record.title] = Looked("", prints[n][None], True)
+        made[record.title] = Worked(Ledger(kept={"segment": len(cuts)}), pairs, "")  # type: ignore[arg-type]
+    seconds: dict[str, float] = {}
+    asked, ledger, rows = annotator(params, progress=False), Ledger(), []
+    with tempfile.TemporaryDirectory() as folder:
+        with clock(seconds, "near-duplicates"):
+            kept, left, group, leaks = curate.apart(tasks, looked, params.curate.near_duplicate, ledger)
+        with clock(seconds, "texts and rows"):
+            for task in kept:
+                done = made[task.record.title]
+                answers = asked.write(curate._requests(task.record, done, False))
+                source = curate.Source(task.record, done, answers)
+                rows += [row for row, _ in curate.triplets_of(source, ledger, 0)]
+        place = {"shard": "", "input_offset": 0, "input_size": 0, "target_offset": 0, "target_size": 0}
+        rows = [row | place for row in rows]
+        with clock(seconds, "splits"):
+            curate.check_splits(rows)
+        with clock(seconds, "leak check of what is left"):
+            leaks |= curate.proven(rows, left, params.curate.near_duplicate)
+        with clock(seconds, "RL subset"):
+            curate.mark_rl(rows, group, Path(folder), params)
+        with clock(seconds, "report and files"):
+            result = curate.report(rows, ledger) | {"leaks": leaks}
+            curate._write(Path(folder), rows, result, ledger)
+    total = sum(seconds.values())
+    return {
+        **{"videos": sources, "triplets": len(rows), "dropped_near_duplicates": leaks["dropped_from_training"]},
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        **{"total_s": round(total, 2), "triplets_per_s": round(len(rows) / total)},
+        "leak_check": leaks["across_the_split"],
+    }
+
+
+# ------------------------------------------------------------------------------------------------------ storage
+def storage(given: argparse.Namespace) -> dict:
+    """Seconds of DVC and bytes that are new in its cache."""
+    pool = []
+    for i in range(200):
+        scene = Scene(shape=("ball", "box", "cone")[i % 3], x=14.0 + i % 17 / 4, wall=i % 4, floor=i % 3)
+        clip = render_event(scene, world.EVENTS[i % 8])
+        pool.append(video.encode(clip, 3.0, "raw")[0])
+    names = [f"source{i * 6 // given.triplets}-v{i:06d}-1-2" for i in range(given.triplets)]
+    extra = len(names) // 100
+    place = [*names[: len(names) // 2], *(f"source3-a{i:06d}-1-2" for i in range(extra)), *names[len(names) // 2 :]]
+    spread = [n for i, name in enumerate(names) for n in ([name, f"{name}-b"] if i % 100 == 0 else [name])]
+    out: dict = {"triplets": len(names)}
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        root = Path(folder)
+        dvc(root, "init", "--no-scm", "-q")
+        dvc(root, "config", "core.analytics", "false")
+        dvc(root, "config", "cache.type", "hardlink")
+        for what, some in (("first", names), ("one_place", place), ("spread", spread)):
+            seconds: dict[str, float] = {}
+            before = cached(root)
+            if (root / "triplets").exists():
+                subprocess.run(["rm", "-rf", str(root / "triplets")], check=True)
+            with clock(seconds, "write_s"):
+                writer = ShardWriter(root / "triplets" / "shards")
+                for name in some:
+                    which = sum(name.encode()) % len(pool)
+                    writer.add(name, (pool[which], pool[which - 1]), "raw")
+                writer.close()
+            with clock(seconds, "dvc_add_s"):
+                dvc(root, "add", "-q", "triplets")
+            with clock(seconds, "dvc_status_s"):
+                dvc(root, "status", "-q")
+            after = cached(root)
+            new = sum(size for path, size in after.items() if path not in before)
+            shards = len(list((root / "triplets" / "shards").iterdir()))
+            fresh = len(set(after) - set(before))
+            facts = {"shards": shards, "new_files": fresh, "new_GB": round(new / 1e9, 3)}
+            out[what] = {**{k: round(v, 2) for k, v in seconds.items()}, **facts}
+            print(what, out[what], flush=True)
+    return out
+
+
+def dvc(root: Path, *arguments: str) -> None:
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment, check=True)
+
+
+def cached(root: Path) -> dict[str, int]:
+    files = (root / ".dvc" / "cache").rglob("*")
+    return {str(p): p.stat().st_size for p in files if p.is_file()}
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict]] = {"decode": decode, "books": books, "storage": storage}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="what curation costs")
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--triplets", type=int, default=100_000)
+    parser.add_argument("--videos", type=Path, help="decode: folder of videos (default: synthetic ones)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="decode: length of a synthetic video")
+    parser.add_argument("--step", type=float, default=5.0, help="decode: s, length of a segment")
+    parser.add_argument("--codec", choices=("h264", "raw"), default="h264", help="decode: of the clips")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="storage: where there is room (default: the temporary folder)")
+    parser.add_argument("--out", type=Path, help="write the numbers to this file as JSON too")
+    given = parser.parse_args()
+    found = PARTS[given.part](given)
+    print(json.dumps(found, indent=1))
+    if given.out:
+        atomic_write_text(given.out, json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
