@@ -159,7 +159,7 @@ def unique(records: list[Record], files: dict[Path, str], ledger: Ledger) -> lis
 
 def _poorness(record: Record) -> int:
     """0: texts given; 1: times annotated; 2: shots labelled; 3: nothing known."""
-    known = (bool(record.given), record.segments is not None, record.labels is not None, True)
+    known = (any(g.texts for g in record.given), record.segments is not None, record.labels is not None, True)
     return known.index(True)
 
 
@@ -265,7 +265,7 @@ def id_of(record: Record, first: str, second: str) -> str:
     """A triplet's id: letters, digits, . _ -, at most 80 long; changed names get a digest, to differ."""
     full = f"{record.source}-{record.name}-{first}-{second}"
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", full)
-    if plain == full and len(full) <= 80:
+    if plain == full and len(full) <= 80 and "-" not in record.source + first + second:  # else two could be one
         return full
     return f"{plain[:68]}-{hashlib.sha256(full.encode()).hexdigest()[:10]}"
 

@@ -123,15 +123,16 @@ def _neighbours(record: Record, settings: Settings, ledger: Ledger, starts: Star
 def _given(record: Record, settings: Settings, ledger: Ledger, starts: Starts) -> Iterator[Pair]:
     """Pairs that a source names: files already cut, or segments to cut from the whole video."""
     parts = list(_given_parts(record))
-    done = iter(cut([part for part in parts if part is not None], settings, starts))
+    done = iter(cut([part for part in parts if isinstance(part, Part)], settings, starts))
     todo = iter(parts)
     cuts: dict[str, Cuts | None] = {}
     for index, given in enumerate(record.given):
         for key in (given.input_id, given.target_id):
             if key in cuts:
                 continue
-            if next(todo) is None:
-                ledger.segment(record.title, key, 0.0, 0.0, "the table's segment has no times and no file")
+            part = next(todo)
+            if isinstance(part, str):
+                ledger.segment(record.title, key, 0.0, 0.0, part)
                 cuts[key] = None
             else:
                 cuts[key] = _enter(record.title, next(done), ledger)
@@ -142,8 +143,8 @@ def _given(record: Record, settings: Settings, ledger: Ledger, starts: Starts) -
             yield a["input"], b["target"], index
 
 
-def _given_parts(record: Record) -> Iterator[Part | None]:
-    """The segments that given pairs name, each once, in their order; None: it has no times and no file."""
+def _given_parts(record: Record) -> Iterator[Part | str]:
+    """The segments that given pairs name, each once, in their order; or why one cannot be cut."""
     whole = video.Video(record.path) if record.path is not None else None
     segments = {s.id: s for s in record.segments or ()}
     inputs, targets = ({getattr(g, f"{role}_id") for g in record.given} for role in ROLES)
@@ -156,13 +157,17 @@ def _given_parts(record: Record) -> Iterator[Part | None]:
             done.add(key)
             roles = tuple(role for role, of in zip(ROLES, (inputs, targets)) if key in of)
             if file is not None:
-                opened = video.Video(file)
+                try:
+                    opened = video.Video(file)
+                except UserError:
+                    yield "its file is unreadable"
+                    continue
                 yield Part(opened, Segment(key, 0.0, opened.info.duration, sentence), roles)
             elif whole is not None and key in segments:
                 label = sentence or segments[key].label
                 yield Part(whole, replace(segments[key], label=label), roles)
             else:
-                yield None
+                yield "the table's segment has no times and no file"
 
 
 def _any(cuts: Cuts) -> Cut:
@@ -297,7 +302,7 @@ def thin(record: Record, settings: Settings) -> Iterator[tuple[Segment, np.ndarr
     Segments that are as short as a clip leave no choice. Raises UserError as `pairs`.
     """
     if record.given:
-        parts = [p for p in _given_parts(record) if p is not None]
+        parts = [p for p in _given_parts(record) if isinstance(p, Part)]
     else:
         assert record.path is not None
         opened = video.Video(record.path)
