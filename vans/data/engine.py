@@ -27,6 +27,7 @@ from tqdm import tqdm
 from vans.errors import UserError
 
 AHEAD = 16  # tasks under way per worker: one slow task does not hold up the others
+FEW = 64  # tasks for which starting a process is worth it
 CRASHED = "crashed"
 
 
@@ -44,10 +45,10 @@ def run(
 ) -> Iterator[Any]:
     """Yield function(task) of each task, in order.
 
-    workers: 0 for all cores. progress: what the bar on standard error says ("": no bar). Raises what a task raises;
+    workers: 0 for all cores, as far as it is worth starting them. progress: what the bar on standard error says ("": no bar). Raises what a task raises;
     UserError if the engine is not there.
     """
-    workers = min(workers or cores(), max(1, len(tasks)))
+    workers = min(workers or min(cores(), len(tasks) // FEW), len(tasks)) or 1
     if engine == "ray":
         results = _ray(function, tasks, workers)
     elif engine != "local":
