@@ -67,3 +67,17 @@ def ranks_of(group: Group) -> list[int]:
 def _dies(note: str) -> None:
     Path(note).touch()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stage2_some_anchors(group: Group, **arguments: str) -> list[dict]:
+    """`vans.train.stage2:train_vdm` where every other prompt of the RL subset has no anchor, and where which has does
+    not depend on the process that it falls to."""
+
+    from vans.train import stage2
+
+    def captions(self, ids: list[str], keys: tuple) -> tuple[dict[str, str], float]:
+        has = self.triplets.select(split="train", rl=True)[::2]
+        return {i: self.triplets.row(i)["caption"] for i in ids if i in has}, 0.0
+
+    with patch.object(stage2.Anchor, "captions", captions):
+        return stage2.train_vdm(group, captions="anchor", **arguments)

@@ -188,7 +188,7 @@ class VDM:
             out = dit(
                 hidden_states=hidden.to(self.dit.dtype),
                 timestep=sigma.to(x.device) * 1000.0,
-                encoder_hidden_states=text.to(self.dit.dtype),
+                encoder_hidden_states=text.to(x.device, self.dit.dtype),
                 return_dict=False,
             )[0]
         return out[:, :, start:].float()

@@ -229,9 +229,9 @@ def train_vdm(group: Group, root: str, out: str) -> list[dict]:
     for step, ids in part.steps():
         which = "target" if step % 2 else "input"
         x = store[which][ids].to(group.device)
-        draws = {id: numpy_generator(params.seed, "t2v", step, id) for id in ids}
-        texts = [part.corpus.describe(id, which, draws[id]) for id in ids]
-        texts = ["" if draws[id].random() < params.base.drop_caption else t for id, t in zip(ids, texts, strict=True)]
+        draws = [numpy_generator(params.seed, "t2v", step, id) for id in ids]
+        texts = [part.corpus.describe(id, which, draw) for id, draw in zip(ids, draws, strict=True)]
+        texts = ["" if draw.random() < params.base.drop_caption else t for draw, t in zip(draws, texts, strict=True)]
         levels = training_sigmas(part.settings.batch, vdm.shift, generator(params.seed, "t2v", step)).tolist()
         eps = noise(tuple(x.shape[1:]), ids, params.seed, "t2v", step)
         loss = flow_matching_loss(vdm, x, eps, vdm.embed(texts), None, torch.tensor(group.share(levels)))

@@ -78,6 +78,7 @@ def latents(root: Path, vdm: VDM, triplets: Triplets, ids: list[str], which: str
             "which": which,
         }
     )[:16]
+    key = group.gather(key)[0]  # sums of weights may differ in their last bit between unlike GPUs
     folder = root / "cache" / "latents" / key
 
     def encode(chunk: list[str]) -> dict[str, Tensor]:
@@ -113,7 +114,9 @@ class Embeddings:
 def embeddings(root: Path, vdm: VDM, texts: list[str], group: Group) -> Embeddings:
     """Embed what is not yet embedded (as `latents` does) and open it; only the tokens that a text has are kept."""
     sizes = {"max_text": vdm.max_text, "vocabulary": files.digest(sorted(vdm.tokenizer.get_vocab().items()))}
-    key = files.digest({"encoder": _weights_digest(vdm.text_encoder), "texts": texts, **sizes})[:16]
+    dtype = str(next(vdm.text_encoder.parameters()).dtype)
+    key = files.digest({"encoder": _weights_digest(vdm.text_encoder), "dtype": dtype, "texts": texts, **sizes})[:16]
+    key = group.gather(key)[0]
     folder = root / "cache" / "texts" / key
 
     @torch.no_grad()
@@ -140,7 +143,9 @@ def _fill(folder: Path, items: list, compute: Callable[[list], dict[str, Tensor]
         files.check_free_space(folder, 2 * sum(v.nbytes for v in value.values()))
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".partial-{group.rank}"
-        save_file(value, partial)
+        with files.no_space_is_a_user_error(folder):
+            save_file(value, partial)
+            files._sync_file(partial)
         partial.rename(folder / f"chunk-{index:05d}.safetensors")
     group.barrier()
 

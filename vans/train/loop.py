@@ -128,6 +128,9 @@ class Run:
     def _resume(self) -> None:
         found = sorted(self.folder.glob("step-*"))
         if not found:
+            if self.group.main:  # pictures of a run that ended before its first checkpoint
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self.group.barrier()
             return
         record = json.loads((found[-1] / "run.json").read_text())
         if record["fingerprint"] != self.fingerprint:

@@ -87,6 +87,8 @@ def train_vdm(
     with torch.no_grad():
         negative = policy.embed([policy.negative_prompt])
     run = Run(name, settings, group, {"dit": policy.dit}, {"dit": optim}, Path(root), s.checkpoint_every)
+    check_anchors(run.history, s)
+    none_kept = not any((run.folder / "groups").glob("*.json"))
 
     for step in run.steps(s.steps):
         set_lr(optim, schedule(step, s.steps, s.warmup, decay=0.0))
@@ -98,8 +100,9 @@ def train_vdm(
             found, resampled = {i: triplets.row(i)["caption"] for i in prompts}, 0.0
         else:
             found, resampled = anchor.captions(prompts, keys)
-        counts = {"anchors_resampled": resampled, "anchors_missing": 1 - len(found) / len(set(prompts))}
-        mine, texts = list(found), list(found.values())
+        mine = [i for i in prompts if i in found]
+        texts = [found[i] for i in mine]
+        counts = {"anchors_resampled": resampled, "anchors_missing": 1 - len(mine) / len(prompts)}
         if not mine:  # the other processes wait for this one's share of the gradient: none
             stats = grpo_nothing(s, optim, trained, group)
             run.log(step, **counts, **stats)
@@ -153,7 +156,8 @@ def train_vdm(
             total=len(prompts) * s.group,
         )
 
-        if step % s.keep_groups == 0 or step == s.steps - 1:
+        if none_kept or step % s.keep_groups == 0 or step == s.steps - 1:
+            none_kept = False
             record = {
                 "id": mine[0],
                 "question": triplets.row(mine[0])["question"],
@@ -204,10 +208,11 @@ def make_trainable(policy, lora_rank: int, seed: int):
 def check_anchors(history: list[dict], s) -> None:
     """UserError where the first steps (ten, or all if there are fewer) found no anchor at all: nothing would be learnt,
     however long it trains."""
-    if len(history) == min(10, s.steps) and all(row["anchors_missing"] == 1 for row in history):
+    first = history[: min(10, s.steps)]
+    if len(first) == min(10, s.steps) and all(row["anchors_missing"] == 1 for row in first):
         raise UserError(
             f"stage2.anchor_threshold is {s.anchor_threshold:g}: none of the VLM's captions of the first "
-            f"{len(history)} steps comes that close to the truth (ROUGE-L), so there is nothing to train on; lower it, "
+            f"{len(first)} steps comes that close to the truth (ROUGE-L), so there is nothing to train on; lower it, "
             "raise stage2.anchor_attempts, or train the VLM longer"
         )
 
@@ -305,7 +310,7 @@ class Anchor:
         found: dict[str, str] = {}
         drawn = 0
         for attempt in range(s.anchor_attempts):
-            todo = [i for i in ids if i not in found]
+            todo = [i for i in dict.fromkeys(ids) if i not in found]
             if not todo:
                 break
             rows = [self.triplets.row(i) for i in todo]
