@@ -70,14 +70,16 @@ def _dies(note: str) -> None:
 
 
 def stage2_some_anchors(group: Group, **arguments: str) -> list[dict]:
-    """`vans.train.stage2:train_vdm` where every other prompt of the RL subset has no anchor, and where which has does
-    not depend on the process that it falls to."""
-
+    """`vans.train.stage2:train_vdm` where only the first prompt of the first step has an anchor: of two processes the
+    second one has nothing to do."""
+    from vans.params import load
     from vans.train import stage2
+    from vans.train.feed import batch_ids
 
     def captions(self, ids: list[str], keys: tuple) -> tuple[dict[str, str], float]:
-        has = self.triplets.select(split="train", rl=True)[::2]
-        return {i: self.triplets.row(i)["caption"] for i in ids if i in has}, 0.0
+        params, every = load(arguments["root"]), self.triplets.select(split="train", rl=True)
+        first = batch_ids(every, 0, params.stage2.prompts, params.seed, "stage2")[0]
+        return {i: self.triplets.row(i)["caption"] for i in ids if i == first}, 0.0
 
     with patch.object(stage2.Anchor, "captions", captions):
         return stage2.train_vdm(group, captions="anchor", **arguments)
