@@ -138,7 +138,8 @@ def _claims(table: Table) -> str:
     """What became of each claim over all samples, one line each."""
     kinds = {order.kind for order in table.orders}
     kind = "all" if "all" in kinds else min(kinds, default="all")
-    lines = "\n".join(f"- {line[:1].upper()}{line[1:]}" for line in sentences(table.orders, kind))
+    found = sentences(table.orders, kind)
+    lines = "\n".join(f"- {line if line[1] == '_' else line[0].upper() + line[1:]}" for line in found)  # r_t1 stays
     return f"{ABOUT_CLAIMS}\n\n{lines}" if lines else "None can be checked: no two rows that they compare were scored."
 
 
