@@ -45,8 +45,8 @@ def run(
 ) -> Iterator[Any]:
     """Yield function(task) of each task, in order.
 
-    workers: 0 for all cores, as far as it is worth starting them. progress: what the bar on standard error says ("": no bar). Raises what a task raises;
-    UserError if the engine is not there.
+    workers: 0 for all cores, as far as it is worth starting them. progress: what the bar on standard error says
+    ("": no bar). Raises what a task raises; UserError if the engine is not there.
     """
     workers = min(workers or min(cores(), len(tasks) // FEW), len(tasks)) or 1
     if engine == "ray":
