@@ -57,20 +57,22 @@ def clock(into: dict[str, float], name: str, now: Callable[[], float] = time.per
 
 
 # ----------------------------------------------------------------------------------------------------- decoding
-def synthetic(folder: Path, count: int, seconds: float) -> list[Path]:
-    """Videos of 640 x 360 at 25 fps: soft random shapes that drift, as H.264 at a usual quality."""
+def synthetic(folder: Path, count: int, seconds: float, height: int) -> list[Path]:
+    """Videos of 16 : 9 at 25 fps: soft random shapes that drift, as H.264 at a usual quality."""
+    width = height * 16 // 9 // 2 * 2
     paths = []
     for n in range(count):
         rng = np.random.default_rng(n)
         small = Image.fromarray(rng.integers(0, 256, (40, 120, 3), dtype=np.uint8))
-        wide = np.asarray(small.resize((2560, 720), Image.Resampling.BICUBIC))
+        wide = np.asarray(small.resize((4 * width, 2 * height), Image.Resampling.BICUBIC))
         paths.append(folder / f"v{n}.mp4")
         with av.open(str(paths[-1]), "w") as out:
             stream = out.add_stream("libx264", rate=25, options={"crf": "23", "preset": "veryfast"})
-            stream.height, stream.width, stream.pix_fmt = 360, 640, "yuv420p"
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             for t in range(round(seconds * 25)):
-                x, y = t * 2 % 1900, int(150 + 100 * np.sin(t / 40))
-                picture = wide[y : y + 360, x : x + 640].astype(np.int16) + rng.integers(-6, 7, (360, 640, 1))
+                x, y = t * 2 % (3 * width), int(height * (0.4 + 0.3 * np.sin(t / 40)))
+                picture = wide[y : y + height, x : x + width].astype(np.int16)
+                picture += rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
                 frame = np.ascontiguousarray(picture.clip(0, 255).astype(np.uint8))
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             out.mux(stream.encode())
@@ -94,7 +96,7 @@ def decode(given: argparse.Namespace) -> dict:
         if given.videos:
             paths = sorted(p for p in given.videos.iterdir() if p.suffix in video.VIDEO_SUFFIXES)
         else:
-            paths = synthetic(folder, 2, given.seconds)
+            paths = synthetic(folder, 2, given.seconds, given.height)
         files = curate.digests(paths)
         tasks = []
         for path in paths:
@@ -260,6 +262,7 @@ def main() -> None:
     parser.add_argument("--triplets", type=int, default=100_000)
     parser.add_argument("--videos", type=Path, help="decode: folder of videos (default: synthetic ones)")
     parser.add_argument("--seconds", type=float, default=20.0, help="decode: length of a synthetic video")
+    parser.add_argument("--height", type=int, default=360, help="decode: px of a synthetic video")
     parser.add_argument("--step", type=float, default=5.0, help="decode: s, length of a segment")
     parser.add_argument("--codec", choices=("h264", "raw"), default="h264", help="decode: of the clips")
     parser.add_argument("--repeats", type=int, default=3)
