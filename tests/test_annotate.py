@@ -222,6 +222,14 @@ def test_the_chosen_picture_is_the_start(tmp_path, picture, start):
     assert server.calls[0].body["temperature"] == 0
 
 
+def test_the_best_clip_is_as_long_as_a_target_whatever_the_models_clip_is(tmp_path):
+    with Server(lambda call: said({"usable": True, "picture": 6})) as server:
+        params = settings(server.url)
+        params = dataclasses.replace(params, curate=dataclasses.replace(params.curate, target_seconds=5.0))
+        made = endpoint.OpenAI(params, tmp_path, progress=False, clock=FakeClock()).choose([candidate()])
+    assert made == [26.0] and "Choose the 5 seconds" in server.calls[0].text  # a clip of 5 s must fit before 31 s
+
+
 def test_a_picture_that_is_not_there_is_asked_for_again(tmp_path):
     replies = iter([{"usable": True, "picture": 7}, {"usable": True}, {"usable": True, "picture": 1}])
     with Server(lambda call: said(next(replies))) as server:
