@@ -781,6 +781,27 @@ def test_without_usage_the_tokens_are_estimated(tmp_path):
         assert asked.spent()["tokens in"] == asked.tokens(query) == text_tokens(query.system) + text_tokens(query.user)
 
 
+@pytest.mark.parametrize("number", [2**63, 2**63 - 1, 10**30, -1, True, "12"])
+def test_token_counts_that_cannot_be_are_estimated(tmp_path, number):
+    usage = {"prompt_tokens": number, "completion_tokens": number, "total_tokens": number}
+    with Server(lambda call: said("hm", usage=usage)) as server:
+        for _ in range(2):  # the sums over all runs are kept too
+            asked = asking(server, tmp_path, attempts=1)
+            asked.write(requests(1))
+    query = asked._writing(requests(1)[0], llm.Draft(), 0)
+    assert asked.meter.cache.spent().input == asked.tokens(query) and server.count() == 1
+
+
+@pytest.mark.parametrize("finish", ["\ud800 half", "a" * 10_000, f"\x00 {KEY}", ["stop", {"of": KEY}], 7])
+def test_whatever_stands_for_the_end_of_an_answer_is_kept_clean(tmp_path, finish):
+    with Server(lambda call: said("hm", finish)) as server:
+        asked = asking(server, tmp_path, attempts=1)
+        assert captions(asked.write(requests(1))) == [f"refused: {llm.UNREADABLE}"]
+    with sqlite3.connect(tmp_path / "answers.sqlite") as base:
+        ((kept,),) = base.execute("SELECT finish FROM answers")
+    assert KEY not in kept and kept.isprintable() and len(kept) <= 40
+
+
 def test_the_budget_stops_the_run_and_what_is_paid_for_is_kept(tmp_path):
     def behave(call: Call) -> Answer:
         tree = json.loads(good(call).data)
