@@ -33,8 +33,10 @@ from vans.data.annotate import ANNOTATORS, Annotation, Candidate, Refused, Reque
 from vans.data.annotate import prompts as prompt_files
 from vans.data.annotate.cache import Cache, Reply
 from vans.data.annotate.cost import Meter, estimate, text_tokens
-from vans.data.annotate.estimate import Work, describe, expected
+from vans.data.annotate.estimate import Work, count, describe, expected
 from vans.data.annotate.limits import Clock, Limiter, Stopped
+from vans.data.sources import discover
+from vans.data.sources.tables import COLUMNS
 from vans.errors import UserError
 from vans.params import check_url, load
 
@@ -849,6 +851,28 @@ def test_the_estimate_before_the_run(tmp_path, capfd):
         asked.write(requests(40))
     assert "annotate, write: 20 calls, about" in (again := capfd.readouterr().err)
     assert "(20 answers kept from before)" in again
+
+
+def test_pairs_that_a_source_names_are_counted_and_missing_videos_are_not(tmp_path):
+    def put(file: str, content: object = "") -> None:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content if isinstance(content, str) else json.dumps(content))
+
+    events = {"duration": 40, "timestamps": [[0, 9], [8, 18], [10, 20], [19, 30]], "sentences": ["a", "b", "c", "d"]}
+    put("activitynet/train.json", {"v_here": events, "v_gone": events})
+    put("activitynet/here.mp4")
+    cells = {"input_video_path": "/v/1.mp4", "output_video_path": "/v/2.mp4", "ENG_Instruction": "What next?"}
+    cells |= {"ENG_Think": "So.", "ENG_GT_Caption": "It boils.", "name": "v", "target_id": "2"}
+    put("vans/triplets.csv", ",".join(COLUMNS) + "\n" + ",".join(cells.get(c, "1") for c in COLUMNS) + "\n")
+    put("vans/v/1.mp4")
+    put("vans/v/2.mp4")
+    put("films/shorts.json", {"database": {"film": {"scene": "s"}, "lost": {"scene": "s", "shots": ["a", "b"]}}})
+    for shot in range(3):
+        put(f"films/film/{shot}.mp4")
+    named = [g for r in discover(tmp_path).records if r.path for g in r.given]
+    assert len(named) == 2  # of ActivityNet's four events that overlap
+    ids = {id for g in named for id in (g.input_id, g.target_id)}
+    assert count(tmp_path, settings(), shots=8) == Work(len(ids) + 2 + 3, 2 + 0 + 2, 0)
 
 
 def test_the_estimate_is_near_what_is_sent(tmp_path):
