@@ -327,7 +327,9 @@ def test_annotations_that_would_be_passed_over_stop_the_run(tmp_path):
     (tmp_path / "data" / "stray.mp4").unlink()
     (tmp_path / "data" / "mine").mkdir()
     (tmp_path / "data" / "coin").rename(tmp_path / "data" / "mine" / "coin")
-    with pytest.raises(UserError, match=r"mine/coin: annotations of COIN too deep to be read; move this folder to .*/<"):
+    with pytest.raises(
+        UserError, match=r"mine/coin: annotations of COIN too deep to be read; move this folder to .*/<"
+    ):
         discover(tmp_path / "data")
 
 

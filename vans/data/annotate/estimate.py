@@ -1,9 +1,10 @@
 """What annotating a data set will take, before anything is decoded or asked: `vans estimate`.
 
 Calls: one for each segment (choose), two for each pair (write, check). Segments and pairs are counted from the
-annotations of the videos that are there; one whose shots are still to be found counts as `shots` of them. Shots that turn out too short, texts
-that have to be written again and answers that are kept from before are not known yet: the first and the last make it
-less, the second makes it more, `attempts` times as much at most. How tokens and money are estimated: cost.py.
+annotations of the videos that are there; one whose shots are still to be found counts as `shots` of them. Shots that
+turn out too short, texts that have to be written again and answers that are kept from before are not known yet: the
+first and the last make it less, the second makes it more, `attempts` times as much at most. How tokens and money are
+estimated: cost.py.
 """
 
 from dataclasses import dataclass
