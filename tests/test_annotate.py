@@ -33,8 +33,10 @@ from vans.data.annotate import ANNOTATORS, Annotation, Candidate, Refused, Reque
 from vans.data.annotate import prompts as prompt_files
 from vans.data.annotate.cache import Cache, Reply
 from vans.data.annotate.cost import Meter, estimate, text_tokens
-from vans.data.annotate.estimate import Work, describe, expected
+from vans.data.annotate.estimate import Work, count, describe, expected
 from vans.data.annotate.limits import Clock, Limiter, Stopped
+from vans.data.sources import discover
+from vans.data.sources.tables import COLUMNS
 from vans.errors import UserError
 from vans.params import check_url, load
 
@@ -220,6 +222,14 @@ def test_the_chosen_picture_is_the_start(tmp_path, picture, start):
     assert len(server.calls[0].pictures) == 6
     assert "0.0, 2.0, 4.0, 6.0, 8.0, 10.0" in server.calls[0].text and "stir" in server.calls[0].text
     assert server.calls[0].body["temperature"] == 0
+
+
+def test_the_best_clip_is_as_long_as_a_target_whatever_the_models_clip_is(tmp_path):
+    with Server(lambda call: said({"usable": True, "picture": 6})) as server:
+        params = settings(server.url)
+        params = dataclasses.replace(params, curate=dataclasses.replace(params.curate, target_seconds=5.0))
+        made = endpoint.OpenAI(params, tmp_path, progress=False, clock=FakeClock()).choose([candidate()])
+    assert made == [26.0] and "Choose the 5 seconds" in server.calls[0].text  # a clip of 5 s must fit before 31 s
 
 
 def test_a_picture_that_is_not_there_is_asked_for_again(tmp_path):
@@ -773,6 +783,27 @@ def test_without_usage_the_tokens_are_estimated(tmp_path):
         assert asked.spent()["tokens in"] == asked.tokens(query) == text_tokens(query.system) + text_tokens(query.user)
 
 
+@pytest.mark.parametrize("number", [2**63, 2**63 - 1, 10**30, -1, True, "12"])
+def test_token_counts_that_cannot_be_are_estimated(tmp_path, number):
+    usage = {"prompt_tokens": number, "completion_tokens": number, "total_tokens": number}
+    with Server(lambda call: said("hm", usage=usage)) as server:
+        for _ in range(2):  # the sums over all runs are kept too
+            asked = asking(server, tmp_path, attempts=1)
+            asked.write(requests(1))
+    query = asked._writing(requests(1)[0], llm.Draft(), 0)
+    assert asked.meter.cache.spent().input == asked.tokens(query) and server.count() == 1
+
+
+@pytest.mark.parametrize("finish", ["\ud800 half", "a" * 10_000, f"\x00 {KEY}", ["stop", {"of": KEY}], 7])
+def test_whatever_stands_for_the_end_of_an_answer_is_kept_clean(tmp_path, finish):
+    with Server(lambda call: said("hm", finish)) as server:
+        asked = asking(server, tmp_path, attempts=1)
+        assert captions(asked.write(requests(1))) == [f"refused: {llm.UNREADABLE}"]
+    with sqlite3.connect(tmp_path / "answers.sqlite") as base:
+        ((kept,),) = base.execute("SELECT finish FROM answers")
+    assert KEY not in kept and kept.isprintable() and len(kept) <= 40
+
+
 def test_the_budget_stops_the_run_and_what_is_paid_for_is_kept(tmp_path):
     def behave(call: Call) -> Answer:
         tree = json.loads(good(call).data)
@@ -820,6 +851,28 @@ def test_the_estimate_before_the_run(tmp_path, capfd):
         asked.write(requests(40))
     assert "annotate, write: 20 calls, about" in (again := capfd.readouterr().err)
     assert "(20 answers kept from before)" in again
+
+
+def test_pairs_that_a_source_names_are_counted_and_missing_videos_are_not(tmp_path):
+    def put(file: str, content: object = "") -> None:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content if isinstance(content, str) else json.dumps(content))
+
+    events = {"duration": 40, "timestamps": [[0, 9], [8, 18], [10, 20], [19, 30]], "sentences": ["a", "b", "c", "d"]}
+    put("activitynet/train.json", {"v_here": events, "v_gone": events})
+    put("activitynet/here.mp4")
+    cells = {"input_video_path": "/v/1.mp4", "output_video_path": "/v/2.mp4", "ENG_Instruction": "What next?"}
+    cells |= {"ENG_Think": "So.", "ENG_GT_Caption": "It boils.", "name": "v", "target_id": "2"}
+    put("vans/triplets.csv", ",".join(COLUMNS) + "\n" + ",".join(cells.get(c, "1") for c in COLUMNS) + "\n")
+    put("vans/v/1.mp4")
+    put("vans/v/2.mp4")
+    put("films/shorts.json", {"database": {"film": {"scene": "s"}, "lost": {"scene": "s", "shots": ["a", "b"]}}})
+    for shot in range(3):
+        put(f"films/film/{shot}.mp4")
+    named = [g for r in discover(tmp_path).records if r.path for g in r.given]
+    assert len(named) == 2  # of ActivityNet's four events that overlap
+    ids = {id for g in named for id in (g.input_id, g.target_id)}
+    assert count(tmp_path, settings(), shots=8) == Work(len(ids) + 2 + 3, 2 + 0 + 2, 0)
 
 
 def test_the_estimate_is_near_what_is_sent(tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,6 +109,20 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
         list(engine.run(square, [1], engine="ray"))
     with pytest.raises(UserError, match="local or ray"):
         list(engine.run(square, [1], engine="spark"))
+
+
+def test_a_ray_cluster_that_is_not_there_is_one_line(monkeypatch):
+    def init(**settings):
+        raise ConnectionError("Could not find any running\nRay instance")
+
+    ray = types.SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(
+        UserError, match=r"running Ray instance\); check RAY_ADDRESS \(10\.0\.0\.1:6379\), or set"
+    ) as caught:
+        list(engine.run(square, [1], engine="ray"))
+    assert "\n" not in str(caught.value)
 
 
 def test_two_processes_write_the_same_bytes_as_one(toy, tmp_path):

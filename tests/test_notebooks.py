@@ -7,11 +7,16 @@ import sys
 
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tests import smoke
 from vans import notebooks
+from vans.data import world
+from vans.data.triplets import Triplets
 from vans.errors import UserError
+from vans.params import from_dict, read
+from vans.show import videos
 
 COMMITTED = sorted((smoke.ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in COMMITTED]
@@ -131,3 +136,30 @@ def test_form_of_the_committed_notebooks(path):
         for node in ast.walk(ast.parse(cell.source)):
             assert not isinstance(node, ast.FunctionDef | ast.ClassDef), "functions belong in vans/"
     assert notebook.cells[0].cell_type == "markdown", "starts with what it is about"
+
+
+def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monkeypatch):
+    tree = read(smoke.ROOT / "params.yaml")
+    sizes = {"procedural_train": 4, "procedural_test": 1, "predictive_train": 12, "predictive_test": 1}
+    tree["world"] |= sizes
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    (tmp_path / "dvc.yaml").touch()
+    world.generate(tmp_path / "data", from_dict(tree).world)
+    monkeypatch.chdir(tmp_path)
+    shown: list = []
+    decoded: list = []
+    clips = Triplets.clips
+    monkeypatch.setattr(videos, "gallery", lambda rows, fps, **size: shown.append(list(rows)))
+    monkeypatch.setattr(Triplets, "clips", lambda self, ids, which: decoded.extend(ids) or clips(self, ids, which))
+    notebook = nbformat.read(smoke.ROOT / "notebooks" / "01_data_curation.ipynb", as_version=4)
+    code = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
+    names: dict = {"clip": from_dict(tree).clip}
+    for id in ("cell-1", "cell-2", "cell-11", "cell-15"):
+        exec(code[id], names)
+        names |= {"most": 2, "compared": 3, "scenes": 1}
+    assert [len(rows) for rows in shown] == [3, 1]  # two inputs and the last target; one scene
+    assert len(decoded) == 3 + 3 * 2 + 2
+    shown.clear(), decoded.clear()
+    names["toy"] = False
+    exec(code["cell-15"], names)
+    assert not decoded and not shown

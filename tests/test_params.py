@@ -87,6 +87,15 @@ def test_wrong_values_are_one_clear_line(tree, path, value, message):
     assert "\n" not in str(caught.value) and str(caught.value).startswith("params.yaml: ")
 
 
+@pytest.mark.parametrize("side", ["height", "width"])
+def test_h264_takes_even_sides_only(tree, side):
+    tree["scales"]["tiny"]["clip"][side] = 33
+    assert getattr(from_dict(tree).clip, side) == 33
+    tree["scales"]["tiny"]["curate"]["codec"] = "h264"
+    with pytest.raises(UserError, match="clip is .* but curate.codec: h264 needs an even height and width; make both"):
+        from_dict(tree)
+
+
 def test_a_mistake_in_another_scale_is_found_too(tree):
     tree["scales"]["other"] = copy.deepcopy(tree["scales"]["tiny"])
     assert from_dict(tree, "other").scale == "other"

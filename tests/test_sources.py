@@ -317,6 +317,30 @@ def test_a_folder_of_videos_alone_and_a_data_folder_that_is_the_source(tmp_path)
     assert record.title == "own/a"
 
 
+def test_annotations_that_would_be_passed_over_stop_the_run(tmp_path):
+    put_coin(tmp_path / "data" / "coin")
+    put_video(tmp_path / "data" / "coin" / "a.mp4")
+    assert len(discover(tmp_path / "data").records) == 1
+    put_video(tmp_path / "data" / "stray.mp4")
+    with pytest.raises(UserError, match=r"data: stray\.mp4 lies beside coin/, a source \(COIN\); put it into a folder"):
+        discover(tmp_path / "data")
+    (tmp_path / "data" / "stray.mp4").unlink()
+    (tmp_path / "data" / "mine").mkdir()
+    (tmp_path / "data" / "coin").rename(tmp_path / "data" / "mine" / "coin")
+    with pytest.raises(
+        UserError, match=r"mine/coin: annotations of COIN too deep to be read; move this folder to .*/<"
+    ):
+        discover(tmp_path / "data")
+
+
+def test_a_sidecar_in_a_folder_of_a_folder_is_no_annotation_of_a_source(tmp_path):
+    put_video(tmp_path / "own" / "holiday" / "train.mp4")
+    put_json(tmp_path / "own" / "holiday" / "train.json", {"events": []})
+    put_video(tmp_path / "own" / "b.mp4")
+    assert [r.name for r in discover(tmp_path).records] == ["b", "train"]
+    assert [r.name for r in discover(tmp_path / "own").records] == ["b", "train"]
+
+
 def test_videos_of_the_same_name_are_all_there(tmp_path):
     for name in ("a.mp4", "a.avi", "x/a.avi", "x/a.mp4", "x/._a.mp4", ".cache/b.mp4"):
         put_video(tmp_path / "own" / name)

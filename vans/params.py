@@ -351,6 +351,11 @@ class Params:
                     f"{name}.batch is {fit.batch}, which {self.machine.processes} processes cannot share evenly; "
                     "make it a multiple of machine.processes"
                 )
+        if self.curate.codec == "h264" and (self.clip.height % 2 or self.clip.width % 2):
+            raise ValueError(
+                f"clip is {self.clip.height} x {self.clip.width}, but curate.codec: h264 needs an even height and "
+                "width; make both even"
+            )
 
     def resolved(self) -> dict[str, Any]:
         """A plain nested dict (JSON and YAML can hold it), equal for equal parameters."""

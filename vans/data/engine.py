@@ -145,7 +145,13 @@ def _ray(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> 
         settings: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": code}}}
         if not os.environ.get("RAY_ADDRESS"):
             settings |= {"num_cpus": workers, "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="error", **settings)
+        try:
+            ray.init(log_to_driver=False, logging_level="error", **settings)
+        except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+            where = os.environ.get("RAY_ADDRESS")
+            fix = f"check RAY_ADDRESS ({where})" if where else "see to this machine"
+            why = " ".join(str(error).split())[:200]
+            raise UserError(f"Ray does not start ({why}); {fix}, or set machine.engine: local in params.yaml") from None
     try:
         remote = ray.remote(num_cpus=1, max_retries=1)(function)
         ahead = AHEAD * max(workers, int(ray.cluster_resources().get("CPU", 1)))

@@ -39,6 +39,7 @@ from vans.params import check_url, is_local
 
 QUALITY = 90  # of the JPEG pictures
 LARGEST = 8 * 2**20  # bytes of an answer
+MOST_TOKENS = 10**9  # of one call; an endpoint that counts more has miscounted, and the estimate is taken
 SLOWEST = 60.0  # s, the longest wait between two attempts
 PATIENCE = 300.0  # s; an endpoint that asks to wait longer has a quota that is used up
 IN_A_ROW = 5  # calls that fail one after the other, each after all its retries, before the run stops
@@ -283,7 +284,8 @@ class OpenAI(LLM):
             output = max(output or 0, total - input)  # some leave hidden thinking out of completion_tokens
         if input is None:
             input = self.tokens(query)
-        return Reply(text, str(finish), input, len(text.encode()) // 4 + 1 if output is None else output)
+        finish = answers.one_line(self._safe(str(finish)))[:40]
+        return Reply(text, finish, input, len(text.encode()) // 4 + 1 if output is None else output)
 
     def _safe(self, text: str) -> str:
         """Without the key. (One of fewer than six characters, such as EMPTY, is no secret.)"""
@@ -335,7 +337,7 @@ def _wait(state: tenacity.RetryCallState) -> float:
 
 
 def _tokens(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
 
 
 def _data_url(picture: Any) -> str:

@@ -1,9 +1,10 @@
 """What annotating a data set will take, before anything is decoded or asked: `vans estimate`.
 
 Calls: one for each segment (choose), two for each pair (write, check). Segments and pairs are counted from the
-annotations; a video whose shots are still to be found counts as `shots` of them. Shots that turn out too short, texts
-that have to be written again and answers that are kept from before are not known yet: the first and the last make it
-less, the second makes it more, `attempts` times as much at most. How tokens and money are estimated: cost.py.
+annotations of the videos that are there; one whose shots are still to be found counts as `shots` of them. Shots that
+turn out too short, texts that have to be written again and answers that are kept from before are not known yet: the
+first and the last make it less, the second makes it more, `attempts` times as much at most. How tokens and money are
+estimated: cost.py.
 """
 
 from dataclasses import dataclass
@@ -32,20 +33,33 @@ def count(data_dir: str | Path, params: Any, shots: int) -> Work:
     """The work in a data folder, from its annotations alone. UserError as `vans.data.sources.discover`."""
     segments = pairs = guessed = 0
     for record in sources.discover(data_dir).records:
-        lengths = _lengths(record, shots)
+        if record.path is None and not (record.given and all(None not in g.files for g in record.given)):
+            continue  # its video is missing
         guessed += record.segments is None and not record.given
-        long = [length >= params.curate.min_segment for length in lengths]
-        segments += sum(long)
-        pairs += sum(a and b for a, b in pairwise(long)) if not record.given else 0
+        lengths = _given(record) if record.given else dict(enumerate(_lengths(record, shots)))
+        long = {id: length >= params.curate.min_segment for id, length in lengths.items()}
+        segments += sum(long.values())
+        if record.given:
+            pairs += sum(g.texts is None and long[g.input_id] and long[g.target_id] for g in record.given)
+        else:
+            pairs += sum(a and b for a, b in pairwise(long.values()))
     return Work(segments, pairs, guessed)
+
+
+def _given(record: Record) -> dict[str, float]:
+    """Length of each segment that a given pair names, s: inf for a file of its own, 0 for what cannot be cut."""
+    known = {s.id: s.end - s.start for s in record.segments or ()} if record.path is not None else {}
+    out: dict[str, float] = {}
+    for given in record.given:
+        for id, file in zip((given.input_id, given.target_id), given.files, strict=True):
+            out.setdefault(id, known.get(id, 0.0) if file is None else float("inf"))
+    return out
 
 
 def _lengths(record: Record, shots: int) -> list[float]:
     """Lengths of a video's segments in order, s; shots that nobody has measured count as long enough."""
     if record.segments is not None:
         return [s.end - s.start for s in sorted(record.segments, key=lambda s: s.start) if not s.black]
-    if record.given:
-        return []
     return [float("inf")] * (shots if record.labels is None else len(record.labels))
 
 

@@ -183,8 +183,8 @@ class LLM:
 
     @property
     def _seconds(self) -> float:
-        """Length of a clip, s."""
-        return self.params.clip.frames / self.params.clip.fps
+        """Length of the clip that is wanted, s: a target's; an input may be longer and begins at the same place."""
+        return self.params.curate.target_seconds
 
     # ------------------------------------------------------------------------------------------------- writing
     def _unasked(self, request: Request) -> Annotation | Refused | None:

@@ -19,7 +19,7 @@ from vans.data.sources.source import Layout, Source
 from vans.data.sources.tables import TABLES
 from vans.data.sources.v1_33k import V1_33K
 from vans.data.sources.video_holmes import VIDEO_HOLMES
-from vans.data.sources.videos import is_video
+from vans.data.sources.videos import folders_in, is_video
 from vans.data.sources.youcook2 import YOUCOOK2
 from vans.errors import UserError
 
@@ -29,7 +29,8 @@ LAYOUTS = (TABLES, YOUCOOK2, SHORTS, ACTIVITYNET, VIDEO_HOLMES, V1_33K, COIN)
 def discover(data_dir: str | Path) -> Found:
     """Read all source folders. Raises UserError if there is none or an annotation file is not readable.
 
-    A data_dir that itself holds annotations or videos is taken as one source folder.
+    A data_dir that itself holds annotations or videos is taken as one source folder. Annotations that would not be
+    read, because they lie deeper than their source's folder, are a UserError too.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
@@ -41,7 +42,10 @@ def discover(data_dir: str | Path) -> Found:
         raise UserError(f"{data_dir}: holds no source folder; put videos into {data_dir}/<name>/")
     found = Found()
     for folder in folders:
-        Source(folder, found).read(layout_of(folder))
+        layout = layout_of(folder)
+        if layout is PLAIN:
+            _check_depth(folder, data_dir)
+        Source(folder, found).read(layout)
     return found
 
 
@@ -55,6 +59,18 @@ def layout_of(folder: Path) -> Layout:
         names = " and ".join((n or [f"tables of {x.title}"])[0] for n, x in zip(files, layouts))
         raise UserError(f"{folder}: holds {names}; give each source a folder of its own")
     return layouts[0] if layouts else PLAIN
+
+
+def _check_depth(folder: Path, data_dir: Path) -> None:
+    """UserError if annotations lie below a folder of bare videos: they would be passed over without a word."""
+    for inner in folders_in(folder):
+        if inner == folder or not (below := _layouts(inner)):
+            continue
+        title = below[0].title
+        if folder == data_dir.resolve() and inner.parent == folder:
+            stray = next(p.name for p in sorted(folder.iterdir()) if is_video(p))
+            raise UserError(f"{data_dir}: {stray} lies beside {inner.name}/, a source ({title}); put it into a folder")
+        raise UserError(f"{inner}: annotations of {title} too deep to be read; move this folder to {data_dir}/<name>/")
 
 
 def _layouts(folder: Path) -> list[Layout]:

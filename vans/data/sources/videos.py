@@ -70,8 +70,21 @@ class Videos:
         return (name for name, path in self.named.items() if path not in self._used)
 
 
+def folders_in(folder: Path) -> Iterator[Path]:
+    """A folder and all below it; linked ones too, each once; hidden ones not. UserError if one is closed."""
+    return (place for place, _ in _walk(folder))
+
+
 def _files(folder: Path) -> Iterator[Path]:
-    """What has a video's suffix below a folder; linked folders too, each once. UserError if one is closed."""
+    """What has a video's suffix below a folder."""
+    for place, files in _walk(folder):
+        for name in files:
+            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                yield place / name
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, names of its files) of a folder and all below it."""
 
     def closed(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be opened ({error.strerror}); change its rights or remove it")
@@ -84,9 +97,7 @@ def _files(folder: Path) -> Iterator[Path]:
             continue
         seen.add((here.st_dev, here.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                yield Path(place) / name
+        yield Path(place), files
 
 
 def _oddness(path: Path) -> str:
