@@ -15,6 +15,8 @@ from vans.data import annotate, oracle, world
 from vans.data import curate as module
 from vans.data.annotate import Refused, Request
 from vans.data.curate import curate
+from vans.data.ledger import Ledger
+from vans.data.records import Record
 from vans.data.shards import COLUMNS
 from vans.data.triplets import Triplets
 from vans.errors import UserError
@@ -164,6 +166,17 @@ def test_missing_or_damaged_triplets_are_one_clear_line(toy, tmp_path):
     shard.unlink()
     with pytest.raises(UserError, match=r"00000\.tar: missing"):
         Triplets(tmp_path / "t")
+
+
+def test_of_equal_files_the_test_video_stays_however_poor(tmp_path):
+    records = []
+    for name, split, labels in (("rich", "train", ("a", "b")), ("poor", "test", None), ("other", "train", None)):
+        (tmp_path / name).write_bytes(b"same")
+        records.append(Record("s", name, tmp_path / name, "predictive", split, f"s/{name}", labels=labels))
+    ledger = Ledger()
+    left = module.unique(records, {r.path: "digest" for r in records if r.path is not None}, ledger)
+    assert [r.name for r in left] == ["poor"]
+    assert [name for _, name, _ in ledger.drops] == ["s/rich", "s/other"]
 
 
 def test_when_nothing_is_kept_what_was_there_stays(tmp_path):

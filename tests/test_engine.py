@@ -1,6 +1,7 @@
 """The map over sources: any number of processes, interruptions and caches give the same bytes."""
 
 import builtins
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from tests.data_helpers import curate_params, world_params
 from vans import video
+from vans.data import curate as curation
 from vans.data import engine, pairs, store, work, world
 from vans.data import shards as shards_module
 from vans.data.annotate import Annotation, Refused
@@ -327,8 +329,6 @@ class Chooser:
 
 
 def test_an_annotator_may_choose_the_clips(clock, tmp_path):
-    import json
-
     events = [(1, 1.0, 8.0), (2, 8.0, 15.0), (3, 15.0, 20.0)]
     annotation = [{"id": str(n), "segment": [a, b], "label": f"step {n}"} for n, a, b in events]
     database = {"v": {"class": "Wash", "recipe_type": 1, "subset": "training", "annotation": annotation}}
@@ -346,6 +346,32 @@ def test_an_annotator_may_choose_the_clips(clock, tmp_path):
     assert request.clips == tuple(Triplets(tmp_path / "first").file(frame["id"].iloc[0], w) for w in pairs.ROLES)
     assert report["segments"]["dropped"] == {"too dark": 1} and report["questions_refused"]["count"] == 1
     assert report["pairs"] == {"in": 2, "kept": 1, "dropped": {pairs.NEIGHBOUR_LOST: 1}}
+    assert content(tmp_path / "first") == content(tmp_path / "second")
+
+
+def test_pictures_to_choose_from_are_few_at_once_and_kept_for_the_next_run(clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(curation, "CHOICES", 2, raising=False)
+    database = {
+        name: {
+            **{"class": "Wash", "recipe_type": 1, "subset": "training"},
+            "annotation": [{"id": str(n), "segment": [4 * n, 4 * n + 4], "label": f"step {n}"} for n in (1, 2, 4)],
+        }
+        for name in ("v", "w")
+    }
+    (tmp_path / "data/coin/COIN.json").write_text(json.dumps({"database": database}))
+    frames, _ = video.read(tmp_path / "data/coin/v.avi")
+    video.write(tmp_path / "data/coin/w.avi", 255 - frames[::-1], RATE)
+    sizes = []
+
+    class Counts(Chooser):
+        def choose(self, candidates):
+            sizes.append(len(candidates))
+            return super().choose(candidates)
+
+    curate(tmp_path / "data", tmp_path / "first", params(), False, tmp_path / "cache", Counts())
+    assert sizes == [2, 2, 2]
+    monkeypatch.setattr(pairs, "thin", lambda *_: pytest.fail("pictures were made again"))
+    curate(tmp_path / "data", tmp_path / "second", params(), False, tmp_path / "cache", Counts())
     assert content(tmp_path / "first") == content(tmp_path / "second")
 
 

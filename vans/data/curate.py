@@ -43,6 +43,7 @@ from vans.errors import UserError
 from vans.files import atomic_dir, digest
 
 BATCH = 256  # requests that the annotator is given at once
+CHOICES = 128  # and segments to choose from: each is many pictures, some 6 MB
 CRASH = "a video crashes the decoder; replace or remove it"
 KEPT = "digests.json"  # in the cache: what is known of the sources' files
 Made = tuple[dict, tuple[bytes, bytes]]  # manifest row without storage columns, (input, target) file bytes
@@ -110,7 +111,8 @@ def curate(
         mark_rl(rows, group, partial / "shards", params)
         result = report(rows, ledger) | {"rl": rl_report(rows, params.curate.agreement), "leaks": leaks}
         _write(partial, rows, result, ledger)
-        store.prune(key for t in tasks for key in (looked[t.record.title].key, t.key("show") if asked.chooses else ""))
+        shown = {replace(t, starts=None).key("show") for t in tasks if asked.chooses}  # before anything was chosen
+        store.prune({found.key for found in looked.values()} | shown)
         shutil.rmtree(partial / "work", ignore_errors=True)
     return result
 
@@ -132,9 +134,10 @@ def _store(folder: str | Path, settings: Settings) -> Store:
 
 
 def unique(records: list[Record], files: dict[Path, str], ledger: Ledger) -> list[Record]:
-    """Drop videos that are missing, and of files with the same content all but the best annotated one.
+    """Drop videos that are missing, and of files with the same content all but one.
 
-    Otherwise both splits might see the same video. files: SHA-256 of each.
+    Otherwise both splits might see the same video. A test video stays, else the best annotated one. files: SHA-256
+    of each.
     """
     present = []
     by_size: dict[int, list[Record]] = {}
@@ -148,7 +151,7 @@ def unique(records: list[Record], files: dict[Path, str], ledger: Ledger) -> lis
     twins = set()
     for group in by_size.values():
         seen = set()
-        for record in sorted(group, key=_poorness):
+        for record in sorted(group, key=lambda r: (r.split != "test", _poorness(r))):
             assert record.path is not None
             if files[record.path] in seen:
                 twins.add(record.title)
@@ -176,10 +179,10 @@ def chosen(tasks: Sequence[Task], asked: Annotator, machine: Any, progress: bool
     shown = engine.run(work.show, tasks, machine.engine, machine.workers, "show segments" if progress else "")
     ready = (task for task, result in zip(tasks, shown, strict=True) if result != engine.CRASHED)
     answered: dict[str, dict[str, float | str]] = {}
-    while some := list(islice(ready, BATCH // 8)):  # a source has several segments, each of many pictures
-        candidates = [(task.record.title, c) for task in some for c in work.candidates(task)]
-        answers = asked.choose([c for _, c in candidates])
-        for (title, candidate), answer in zip(candidates, answers, strict=True):
+    candidates = ((task.record.title, c) for task in ready for c in work.candidates(task))
+    while some := list(islice(candidates, CHOICES)):
+        answers = asked.choose([c for _, c in some])
+        for (title, candidate), answer in zip(some, answers, strict=True):
             segment = candidate.id.removeprefix(f"{title}:")
             answered.setdefault(title, {})[segment] = str(answer) if isinstance(answer, Refused) else float(answer)
     for task in tasks:

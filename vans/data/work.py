@@ -8,7 +8,7 @@ import base64
 import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -161,22 +161,16 @@ def show(task: Task) -> str:
     return key
 
 
-def candidates(task: Task) -> list[Candidate]:
-    """What `show` has left in the store."""
+def candidates(task: Task) -> Iterator[Candidate]:
+    """What `show` has left in the store, one by one: a film's segments need not all be in memory."""
     store = Store(task.store)
     known = store.get(task.key("show")) or store.get(show(task))
     assert known is not None
     meta, blobs = known
     pictures = iter(np.asarray(Image.open(io.BytesIO(blob)).convert("RGB")) for blob in blobs)
-    return [
-        Candidate(
-            f"{task.record.title}:{m['id']}",
-            m["label"],
-            np.array(m["times"]),
-            np.stack([next(pictures) for _ in m["times"]]),
-        )
-        for m in meta
-    ]
+    for m in meta:
+        frames = np.stack([next(pictures) for _ in m["times"]])
+        yield Candidate(f"{task.record.title}:{m['id']}", m["label"], np.array(m["times"]), frames)
 
 
 def _jpeg(picture: np.ndarray) -> bytes:
