@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -166,6 +167,37 @@ def test_missing_or_damaged_triplets_are_one_clear_line(toy, tmp_path):
     shard.unlink()
     with pytest.raises(UserError, match=r"00000\.tar: missing"):
         Triplets(tmp_path / "t")
+
+
+class Paid:
+    """An annotator that must not be asked."""
+
+    chooses = True
+
+    def choose(self, candidates):
+        pytest.fail("a request was paid for")
+
+    def write(self, requests):
+        pytest.fail("a request was paid for")
+
+
+def test_what_is_wrong_with_data_and_weights_is_said_before_a_request(toy, tmp_path):
+    params = curate_params(agreement="clip")
+    params.models = SimpleNamespace(clip=SimpleNamespace(repo=None, revision=None))
+    params.machine = SimpleNamespace(device="cpu", engine="local", workers=1)
+    for repo, message in ((None, "models.clip.repo"), (str(tmp_path), "open_clip_model.safetensors is missing")):
+        params.models.clip.repo = repo
+        with pytest.raises(UserError, match=message):
+            curate(toy[0], tmp_path / "out", params, progress=False, asked=Paid())
+    shutil.copytree(toy[0], tmp_path / "data")
+    file = tmp_path / "data" / "shorts" / "shorts.json"
+    films = json.loads(file.read_text())
+    first = [film for film in films["database"].values() if film["subset"] == "training"][0]
+    other = [film for film in films["database"].values() if film["subset"] != "training"][0]
+    other["scene"] = first["scene"]
+    file.write_text(json.dumps(films))
+    with pytest.raises(UserError, match="is in training and in test"):
+        curate(tmp_path / "data", tmp_path / "out", curate_params(), progress=False, asked=Paid())
 
 
 def test_of_equal_files_the_test_video_stays_however_poor(tmp_path):

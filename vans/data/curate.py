@@ -30,7 +30,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from vans.data import duplicates, engine, quality, sources, work
-from vans.data.agreement import agreement
+from vans.data.agreement import agreement, judge
 from vans.data.annotate import Annotation, Annotator, Refused, Request, annotator
 from vans.data.draw import Draw
 from vans.data.ledger import Ledger
@@ -86,6 +86,8 @@ def curate(
     ledger = Ledger(root=str(data_dir), drops=list(found.dropped))
     files = _digests(found.records, cache, machine.workers)
     records = unique(found.records, files, ledger)
+    check_splits([{"video": r.title, "scene": r.scene, "split": r.split} for r in records])
+    clip = judge(params) if params.curate.agreement == "clip" else None  # all errors come before anything is paid for
     asked = asked or annotator(params, progress=progress)
     with atomic_dir(out_dir) as partial:
         settings = Settings.of(params)
@@ -106,9 +108,8 @@ def curate(
         writer.close()
         if not rows:
             raise UserError(f"{data_dir}: no triplet could be made: {_reasons(ledger)}")
-        check_splits(rows)
         leaks |= proven(rows, prints, params.curate.near_duplicate)
-        mark_rl(rows, group, partial / "shards", params)
+        mark_rl(rows, group, partial / "shards", params, clip)
         result = report(rows, ledger) | {"rl": rl_report(rows, params.curate.agreement), "leaks": leaks}
         _write(partial, rows, result, ledger)
         shown = {replace(t, starts=None).key("show") for t in tasks if asked.chooses}  # before anything was chosen
@@ -302,11 +303,11 @@ def proven(rows: list[dict], prints: dict[str, np.ndarray], radius: float) -> di
     return {"across_the_split": {"test_videos": len(sides["test"]), "train_videos": len(sides["train"]), **found}}
 
 
-def mark_rl(rows: list[dict], group: dict[str, str], shards: Path, params: Any) -> None:
-    """Score every row and set group, agreement, rl_score, rl and rl_reason."""
+def mark_rl(rows: list[dict], group: dict[str, str], shards: Path, params: Any, clip: Any = None) -> None:
+    """Score every row and set group, agreement (clip: the CLIP that measures it), rl_score, rl and rl_reason."""
     cosines: list[float | None] = [None] * len(rows)
-    if params.curate.agreement == "clip":
-        cosines = list(agreement(rows, shards, params))
+    if clip is not None:
+        cosines = list(agreement(rows, shards, clip))
     weights = vars(params.curate.rl_weights)
     for row, cosine in zip(rows, cosines, strict=True):
         row |= {"group": group[row["video"]], "agreement": cosine}
