@@ -163,6 +163,31 @@ def test_only_what_has_changed_is_done_again(toy, tmp_path):
     assert content(tmp_path / "second") == content(tmp_path / "fresh")
 
 
+def test_the_key_knows_all_code_and_what_old_code_has_made_goes(toy, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    curate(toy[0], tmp_path / "first", params(), progress=False, cache=cache)
+    curate(toy[0], tmp_path / "first", params(min_segment=2.0), progress=False, cache=cache)
+    old = {p for p in cache.iterdir() if p.is_dir()}
+    assert len(old) == 2, "another scale's is kept"
+    (cache / "annotations").mkdir()
+    code = work.code()
+    for library in ("opencv-python", "opencv-python-headless"):
+        with monkeypatch.context() as patched:
+            patched.setattr(work, "version", lambda name, library=library: "99" if name == library else "1")
+            other = work.code.__wrapped__()
+            patched.setattr(work, "version", lambda name: "1")
+            assert other != work.code.__wrapped__(), library
+    (tmp_path / "work.py").write_text(Path(work.__file__).read_text() + "# changed\n")
+    monkeypatch.setattr(work, "__file__", str(tmp_path / "work.py"))
+    changed = work.code.__wrapped__()
+    assert changed != code
+    monkeypatch.setattr(work, "code", lambda: changed)
+    curate(toy[0], tmp_path / "second", params(), progress=False, cache=cache)
+    left = {p for p in cache.iterdir() if p.is_dir()}
+    assert len(left) == 2 and not left & old and cache / "annotations" in left, "what is not ours stays"
+    assert content(tmp_path / "second") == toy[1]
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
 def test_a_damaged_entry_is_made_again(toy, tmp_path, damage):
     cache = tmp_path / "cache"

@@ -114,6 +114,7 @@ def curate(
         _write(partial, rows, result, ledger)
         shown = {replace(t, starts=None).key("show") for t in tasks if asked.chooses}  # before anything was chosen
         store.prune({found.key for found in looked.values()} | shown)
+        _sweep(store.folder.parent)
         shutil.rmtree(partial / "work", ignore_errors=True)
     return result
 
@@ -131,7 +132,14 @@ def _files(record: Record) -> list[Path]:
 
 def _store(folder: str | Path, settings: Settings) -> Store:
     """A folder for each setting, so that going back to another scale finds what was there."""
-    return Store(Path(folder) / digest([vars(settings), work.code()])[:16])
+    return Store(Path(folder) / f"{digest(vars(settings))[:16]}-{work.code()[:16]}")
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what other versions of the code have made: no run will ask for it again."""
+    for folder in cache.glob("*"):
+        if re.fullmatch(r"[0-9a-f]{16}(-[0-9a-f]{16})?", folder.name) and not folder.name.endswith(work.code()[:16]):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def unique(records: list[Record], files: dict[Path, str], ledger: Ledger) -> list[Record]:

@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ from vans.data.store import Store
 from vans.errors import UserError
 from vans.files import digest
 
-MODULES = (video, avi, fingerprint, ledger, pairs, records, shots)  # the code that results depend on
-LIBRARIES = ("av", "numpy", "pillow", "scenedetect")
+MODULES = (video, avi, fingerprint, ledger, pairs, records, shots)  # the code that results depend on, with this file
+LIBRARIES = ("av", "numpy", "pillow", "scenedetect", "opencv-python", "opencv-python-headless")
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,16 @@ class Worked:
 @cache
 def code() -> str:
     """A digest of the code and the libraries that results depend on."""
-    texts = [Path(str(module.__file__)).read_bytes() for module in MODULES]
-    return digest([hashlib.sha256(t).hexdigest() for t in texts] + [[name, version(name)] for name in LIBRARIES])
+    texts = [Path(file).read_bytes() for file in (__file__, *(str(module.__file__) for module in MODULES))]
+    return digest([hashlib.sha256(t).hexdigest() for t in texts] + [[name, _version(name)] for name in LIBRARIES])
+
+
+def _version(library: str) -> str:
+    """'' if it is not installed (OpenCV has two names)."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
 
 
 def look(task: Task) -> Looked:
