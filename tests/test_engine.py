@@ -91,6 +91,31 @@ def test_a_task_that_takes_its_process_down_is_the_only_one_lost():
     assert results == [engine.CRASHED if n in (5, 40) else n for n in range(45)]
 
 
+def test_few_heavy_tasks_are_spread_and_one_worker_is_a_process_too(monkeypatch):
+    assert list(engine.run(fall_over, [4, 5, 6], workers=1, heavy=True)) == [4, engine.CRASHED, 6]
+    monkeypatch.setattr(engine, "cores", lambda: 2)
+    assert len(set(engine.run(where, list(range(20)), workers=0, heavy=True))) == 2
+    assert set(engine.run(where, list(range(20)), workers=0)) == {os.getpid()}
+
+
+def test_videos_for_a_real_decoder_are_known(clock, tmp_path, monkeypatch):
+    frames = np.zeros((9, 16, 16, 3), np.uint8)
+    video.write(tmp_path / "a.mp4", frames, 3.0)
+    other = Record("s", "o", tmp_path / "a.mp4", "procedural", "train", "s/o")
+    tasks = [work.Task(r, settings(3.0, 3.0), "", "", {r.path: ""}) for r in (clock, other)]
+    assert [work.decodes(t) for t in tasks] == [False, True]
+    calls: list[bool] = []
+
+    def run(*given):
+        calls.append(given[-1])
+        return iter([work.Looked("", None, False)] * len(given[1]))
+
+    monkeypatch.setattr(engine, "run", run)
+    for some in (tasks[:1], tasks):
+        assert len(list(curation.look(some, machine(), False))) == len(some)
+    assert calls == [False, True]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_task_raises_is_raised(workers):
     with pytest.raises(UserError, match="no 3"):
@@ -427,4 +452,4 @@ def test_workers_that_cannot_start_are_one_line_and_no_crashed_videos(tmp_path):
     place = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=place, timeout=300)
     assert done.returncode == 1 and "crashed" not in done.stdout
-    assert "machine.workers: 1 needs none" in done.stderr.strip().splitlines()[-1]
+    assert "below `if __name__ == '__main__':`" in done.stderr.strip().splitlines()[-1]

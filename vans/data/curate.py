@@ -19,7 +19,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -178,14 +178,19 @@ def _poorness(record: Record) -> int:
 # ------------------------------------------------------------------------------------------------ mapped over sources
 def look(tasks: Sequence[Task], machine: Any, progress: bool) -> Iterator[Looked]:
     """Decode and cut every source that is not in the store yet."""
-    results = engine.run(work.look, tasks, machine.engine, machine.workers, "decode and cut" if progress else "")
+    results = _mapped(work.look, tasks, machine, "decode and cut" if progress else "")
     for task, result in zip(tasks, results, strict=True):
         yield Looked(task.key(), None, False, crashed=True) if result == engine.CRASHED else result
 
 
+def _mapped(function: Callable[[Task], Any], tasks: Sequence[Task], machine: Any, progress: str) -> Iterator[Any]:
+    heavy = any(work.decodes(task) for task in tasks)
+    return engine.run(function, tasks, machine.engine, machine.workers, progress, heavy)
+
+
 def chosen(tasks: Sequence[Task], asked: Annotator, machine: Any, progress: bool) -> Iterator[Task]:
     """Ask for the best clip of every segment that leaves a choice; the tasks with the answers."""
-    shown = engine.run(work.show, tasks, machine.engine, machine.workers, "show segments" if progress else "")
+    shown = _mapped(work.show, tasks, machine, "show segments" if progress else "")
     ready = (task for task, result in zip(tasks, shown, strict=True) if result != engine.CRASHED)
     answered: dict[str, dict[str, float | str]] = {}
     candidates = ((task.record.title, c) for task in ready for c in work.candidates(task))

@@ -102,6 +102,18 @@ def _version(library: str) -> str:
         return ""
 
 
+def decodes(task: Task) -> bool:
+    """Does one of its files need a real decoder, which takes time and may crash?"""
+    return not all(_plain(path) for path in task.files)
+
+
+def _plain(path: Path) -> bool:
+    if path.suffix.lower() != ".avi" or path.stat().st_size > video.AT_ONCE:
+        return False
+    with open(path, "rb") as file:
+        return avi.is_ours(file.read(avi.HEADER))
+
+
 def look(task: Task) -> Looked:
     """Fingerprint and clips of one source into the store, if they are not there."""
     store, key = Store(task.store), task.key()
