@@ -192,8 +192,8 @@ def test_what_is_wrong_with_data_and_weights_is_said_before_a_request(toy, tmp_p
     shutil.copytree(toy[0], tmp_path / "data")
     file = tmp_path / "data" / "shorts" / "shorts.json"
     films = json.loads(file.read_text())
-    first = [film for film in films["database"].values() if film["subset"] == "training"][0]
-    other = [film for film in films["database"].values() if film["subset"] != "training"][0]
+    first = next(film for film in films["database"].values() if film["subset"] == "training")
+    other = next(film for film in films["database"].values() if film["subset"] != "training")
     other["scene"] = first["scene"]
     file.write_text(json.dumps(films))
     with pytest.raises(UserError, match="is in training and in test"):

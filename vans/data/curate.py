@@ -290,7 +290,7 @@ def id_of(record: Record, first: str, second: str) -> str:
 def apart(
     tasks: Sequence[Task], looked: dict[str, Looked], radius: float, ledger: Ledger
 ) -> tuple[list[Task], dict[str, np.ndarray], dict[str, str], dict]:
-    """Drop training videos that are near-duplicates of test videos.
+    """Drop training videos that are near-duplicates of test videos, or cannot be told from them.
 
     Returns (what is left, title -> fingerprints, title -> group, facts for the report).
     """
@@ -302,6 +302,10 @@ def apart(
     gone = duplicates.leaking(seen, group)
     for title in sorted(gone):
         ledger.drop("video", title, duplicates.NEAR)
+    unclear = duplicates.unclear(seen, [prints[r.title] for r in seen]) - gone
+    for title in sorted(unclear):
+        ledger.drop("video", title, duplicates.UNCLEAR)
+    gone |= unclear
     facts = {"near_duplicate": radius, **facts, "dropped_from_training": len(gone)}
     left = [t for t in tasks if t.record.title not in gone]
     return left, prints, {r.title: g for r, g in zip(seen, group, strict=True)}, facts

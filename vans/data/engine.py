@@ -3,8 +3,8 @@
     for task, result in zip(tasks, run(function, tasks, "local", workers=2)): …
 
 function: importable by name, task -> result, both picklable. `machine.engine` says where it runs: `local` (worker
-processes of this machine; a single one may be this very process) or `ray` (plain Ray tasks; the cluster that RAY_ADDRESS
-names, else this machine; data, cache and code must be there under the same paths). Ray's tasks and not its datasets:
+processes of this machine; a single one may be this very process) or `ray` (plain Ray tasks; the cluster that
+RAY_ADDRESS names, else this machine; data, cache and code must be there under the same paths). Ray's tasks and not its datasets:
 the results are small and wanted in order, blocks and shuffles would be in the way.
 
 A task that takes its worker process down with it (a decoder can crash) gives CRASHED; all others are done. Tasks
