@@ -185,9 +185,8 @@ def proof(test: dict[str, np.ndarray], train: dict[str, np.ndarray], radius: flo
     """Measure what is left: the nearest two videos across the split.
 
     test, train: title -> fingerprints; flat ones are passed over. Returns {pairs_measured, nearest, test_video,
-    train_video}; nearest is
-    None, and `farther_than` says how far it was searched, where too many pairs would have to be measured.
-    Raises UserError if two are nearer than radius.
+    train_video}; nearest is None, and `farther_than` says how far it was searched, where too many pairs would have
+    to be measured. Raises UserError if two are nearer than radius.
     """
     none = {"pairs_measured": 0, "nearest": None, "test_video": None, "train_video": None}
     clear = [{title: q for title, p in side.items() if len(q := p[~flat(p)])} for side in (test, train)]

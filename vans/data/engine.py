@@ -4,8 +4,8 @@
 
 function: importable by name, task -> result, both picklable. `machine.engine` says where it runs: `local` (worker
 processes of this machine; a single one may be this very process) or `ray` (plain Ray tasks; the cluster that
-RAY_ADDRESS names, else this machine; data, cache and code must be there under the same paths). Ray's tasks and not its datasets:
-the results are small and wanted in order, blocks and shuffles would be in the way.
+RAY_ADDRESS names, else this machine; data, cache and code must be there under the same paths). Ray's tasks
+and not its datasets: the results are small and wanted in order, blocks and shuffles would be in the way.
 
 A task that takes its worker process down with it (a decoder can crash) gives CRASHED; all others are done. Tasks
 that may do so never run in this process, so that the results do not depend on the number of workers.
