@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from vans.data import annotate, oracle, world
 from vans.data import curate as module
 from vans.data.annotate import Refused, Request
 from vans.data.curate import curate
+from vans.data.ledger import Ledger
+from vans.data.records import Record
 from vans.data.shards import COLUMNS
 from vans.data.triplets import Triplets
 from vans.errors import UserError
@@ -164,6 +167,48 @@ def test_missing_or_damaged_triplets_are_one_clear_line(toy, tmp_path):
     shard.unlink()
     with pytest.raises(UserError, match=r"00000\.tar: missing"):
         Triplets(tmp_path / "t")
+
+
+class Paid:
+    """An annotator that must not be asked."""
+
+    chooses = True
+
+    def choose(self, candidates):
+        pytest.fail("a request was paid for")
+
+    def write(self, requests):
+        pytest.fail("a request was paid for")
+
+
+def test_what_is_wrong_with_data_and_weights_is_said_before_a_request(toy, tmp_path):
+    params = curate_params(agreement="clip")
+    params.models = SimpleNamespace(clip=SimpleNamespace(repo=None, revision=None))
+    params.machine = SimpleNamespace(device="cpu", engine="local", workers=1)
+    for repo, message in ((None, "models.clip.repo"), (str(tmp_path), "open_clip_model.safetensors is missing")):
+        params.models.clip.repo = repo
+        with pytest.raises(UserError, match=message):
+            curate(toy[0], tmp_path / "out", params, progress=False, asked=Paid())
+    shutil.copytree(toy[0], tmp_path / "data")
+    file = tmp_path / "data" / "shorts" / "shorts.json"
+    films = json.loads(file.read_text())
+    first = next(film for film in films["database"].values() if film["subset"] == "training")
+    other = next(film for film in films["database"].values() if film["subset"] != "training")
+    other["scene"] = first["scene"]
+    file.write_text(json.dumps(films))
+    with pytest.raises(UserError, match="is in training and in test"):
+        curate(tmp_path / "data", tmp_path / "out", curate_params(), progress=False, asked=Paid())
+
+
+def test_of_equal_files_the_test_video_stays_however_poor(tmp_path):
+    records = []
+    for name, split, labels in (("rich", "train", ("a", "b")), ("poor", "test", None), ("other", "train", None)):
+        (tmp_path / name).write_bytes(b"same")
+        records.append(Record("s", name, tmp_path / name, "predictive", split, f"s/{name}", labels=labels))
+    ledger = Ledger()
+    left = module.unique(records, {r.path: "digest" for r in records if r.path is not None}, ledger)
+    assert [r.name for r in left] == ["poor"]
+    assert [name for _, name, _ in ledger.drops] == ["s/rich", "s/other"]
 
 
 def test_when_nothing_is_kept_what_was_there_stays(tmp_path):

@@ -1,6 +1,7 @@
 """Near-duplicates: what counts as one video, that none is missed, that none stands on both sides."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -10,11 +11,13 @@ from PIL import Image
 from tests.data_helpers import curate_params, real_clips, world_params
 from vans import video
 from vans.data import duplicates, world
-from vans.data.curate import curate
-from vans.data.duplicates import Search, groups, leaking, proof, vectors
-from vans.data.fingerprint import FRAMES, GRID, fingerprint
-from vans.data.records import Record
+from vans.data.curate import apart, curate
+from vans.data.duplicates import Search, groups, leaking, proof, unclear, vectors
+from vans.data.fingerprint import FRAMES, GRID, fingerprint, fingerprints
+from vans.data.ledger import Ledger
+from vans.data.records import Given, Record
 from vans.data.triplets import Triplets
+from vans.data.work import Looked
 from vans.errors import UserError
 
 SHAPE = (FRAMES, GRID, GRID, 3)
@@ -90,6 +93,72 @@ def test_a_scene_on_both_sides_is_not_taken_for_a_duplicate():
     a, b = (p[None] for p in prints(2))
     records = [record("a", scene="s/x"), record("b", "test", scene="s/x")]
     assert not leaking(records, groups(records, [a, b], 0.1)[0])
+
+
+def test_the_same_video_id_is_the_same_video_in_every_folder():
+    """A part of a video has another fingerprint than the whole."""
+    names = ("vans/dQw4w9WgXcQ", "v1/anet/v_dQw4w9WgXcQ", "coin/v_abcdEFGH1", "own/living_room", "v1/video_00001")
+    other = ("coin/dQw4w9WgXcQ", "yc2/v_abcdEFGH1", "other/living_room", "shorts/video_00001")
+    records = []
+    for title, split in (*((name, "train") for name in names), *((name, "test") for name in other)):
+        source, _, name = title.partition("/")
+        records.append(Record(source, name, None, "predictive", split, title))
+    group, facts = groups(records, list(prints(len(records))[:, None]), 0.1)
+    assert leaking(records, group) == {"vans/dQw4w9WgXcQ", "v1/anet/v_dQw4w9WgXcQ", "coin/v_abcdEFGH1"}
+    assert facts["same_id"] == 3 and facts["near_pairs"] == 0
+
+
+def test_whole_video_and_cut_files_are_both_looked_at(tmp_path):
+    for n, name in enumerate(("whole", "a", "b")):
+        video.write(tmp_path / f"{name}.avi", np.full((9, 16, 16, 3), 50 * n, np.uint8), 3.0)
+    files = (tmp_path / "a.avi", tmp_path / "b.avi")
+    given = (Given("1", "2", None, ("", ""), files), Given("2", "3", None, ("", ""), (files[1], None)))
+    for path, levels in ((tmp_path / "whole.avi", [0, 50, 100]), (None, [50, 100])):
+        found = fingerprints(Record("s", "x", path, "procedural", "train", "s/x", given=given))
+        assert [int(p.max()) for p in found] == levels
+
+
+def dark(count: int) -> np.ndarray:
+    """Black pictures with noise."""
+    return np.random.default_rng(5).integers(0, 4, (count, *SHAPE), dtype=np.uint8)
+
+
+def test_flat_videos_are_compared_with_none_and_leave_training_if_one_is_tested():
+    black = np.concatenate([dark(3), np.zeros((2, *SHAPE), np.uint8)])
+    seen = [*black[:, None], prints(1), np.concatenate([black[:1], prints(1, 4)])]
+    records = [*(record(n) for n in "abc"), record("t", "test"), record("d"), record("clear"), record("half")]
+    group, facts = groups(records, seen, 0.4)
+    assert len(set(group)) == 7 and not leaking(records, group)
+    assert facts["not_comparable"] == 5 and facts["pairs_measured"] <= 1
+    assert unclear(records, seen) == {"s/a", "s/b", "s/c", "s/d"}
+    untested = [r for r in records if r.split == "train"]
+    assert not unclear(untested, [*seen[:3], *seen[4:]])
+    assert groups(records[:3], seen[:3], 0.4)[0] == ["s/a", "s/b", "s/c"]
+    assert proof({"s/t": seen[3]}, {"s/clear": seen[5]}, 0.4)["nearest"] is None
+    ledger = Ledger()
+    tasks = [SimpleNamespace(record=r) for r in records]
+    looked = {r.title: Looked("", p, True) for r, p in zip(records, seen)}
+    left = apart(tasks, looked, 0.4, ledger)[0]
+    assert [t.record.name for t in left] == ["t", "clear", "half"]
+    assert {reason for _, _, reason in ledger.drops} == {duplicates.UNCLEAR}
+
+
+def test_where_all_are_near_each_other_few_are_measured_and_few_held(monkeypatch):
+    coarse = np.random.default_rng(0).integers(0, 256, (2, 2, 2, 2, 3), dtype=np.uint8)
+    one, other = coarse.repeat(4, axis=1).repeat(4, axis=2).repeat(4, axis=3)
+    points = vectors(np.stack([altered(p, 20, n) for n in range(150) for p in (one, other)]))
+    monkeypatch.setattr(duplicates, "MANY", 3000, raising=False)
+    held: list[int] = []
+    measure = duplicates._measure
+    monkeypatch.setattr(duplicates, "_measure", lambda a, b, found: held.append(len(found)) or measure(a, b, found))
+    found, distance, measured = Search(points).pairs(0.4)
+    joined = duplicates._connected(found, len(points))
+    assert set(joined[::2]) != set(joined[1::2]) and len(set(joined)) == 2, "the same ones hang together"
+    assert max(held) <= 3000 and measured < 300 * 299 // 2 / 5 and (distance <= 0.4).all()
+    held.clear()
+    there = Search(points[150:])
+    assert len(Search(points[:150], there.axes).across(there, 0.4)[0]) == 2 * 75 * 75
+    assert max(held) <= 3000
 
 
 def test_the_proof_finds_the_nearest_pair_or_refuses(monkeypatch):

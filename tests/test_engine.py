@@ -1,6 +1,7 @@
 """The map over sources: any number of processes, interruptions and caches give the same bytes."""
 
 import builtins
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from tests.data_helpers import curate_params, world_params
 from vans import video
+from vans.data import curate as curation
 from vans.data import engine, pairs, store, work, world
 from vans.data import shards as shards_module
 from vans.data.annotate import Annotation, Refused
@@ -88,6 +90,31 @@ def test_two_workers_are_two_processes():
 def test_a_task_that_takes_its_process_down_is_the_only_one_lost():
     results = list(engine.run(fall_over, list(range(45)), workers=2))
     assert results == [engine.CRASHED if n in (5, 40) else n for n in range(45)]
+
+
+def test_few_heavy_tasks_are_spread_and_one_worker_is_a_process_too(monkeypatch):
+    assert list(engine.run(fall_over, [4, 5, 6], workers=1, heavy=True)) == [4, engine.CRASHED, 6]
+    monkeypatch.setattr(engine, "cores", lambda: 2)
+    assert len(set(engine.run(where, list(range(20)), workers=0, heavy=True))) == 2
+    assert set(engine.run(where, list(range(20)), workers=0)) == {os.getpid()}
+
+
+def test_videos_for_a_real_decoder_are_known(clock, tmp_path, monkeypatch):
+    frames = np.zeros((9, 16, 16, 3), np.uint8)
+    video.write(tmp_path / "a.mp4", frames, 3.0)
+    other = Record("s", "o", tmp_path / "a.mp4", "procedural", "train", "s/o")
+    tasks = [work.Task(r, settings(3.0, 3.0), "", "", {r.path: ""}) for r in (clock, other)]
+    assert [work.decodes(t) for t in tasks] == [False, True]
+    calls: list[bool] = []
+
+    def run(*given):
+        calls.append(given[-1])
+        return iter([work.Looked("", None, False)] * len(given[1]))
+
+    monkeypatch.setattr(engine, "run", run)
+    for some in (tasks[:1], tasks):
+        assert len(list(curation.look(some, machine(), False))) == len(some)
+    assert calls == [False, True]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -175,6 +202,31 @@ def test_only_what_has_changed_is_done_again(toy, tmp_path):
     assert all(after[name] == before[name] for name in set(before) & set(after))
     curate(data, tmp_path / "fresh", params(), progress=False)
     assert content(tmp_path / "second") == content(tmp_path / "fresh")
+
+
+def test_the_key_knows_all_code_and_what_old_code_has_made_goes(toy, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    curate(toy[0], tmp_path / "first", params(), progress=False, cache=cache)
+    curate(toy[0], tmp_path / "first", params(min_segment=2.0), progress=False, cache=cache)
+    old = {p for p in cache.iterdir() if p.is_dir()}
+    assert len(old) == 2, "another scale's is kept"
+    (cache / "annotations").mkdir()
+    code = work.code()
+    for library in ("opencv-python", "opencv-python-headless"):
+        with monkeypatch.context() as patched:
+            patched.setattr(work, "version", lambda name, library=library: "99" if name == library else "1")
+            other = work.code.__wrapped__()
+            patched.setattr(work, "version", lambda name: "1")
+            assert other != work.code.__wrapped__(), library
+    (tmp_path / "work.py").write_text(Path(work.__file__).read_text() + "# changed\n")
+    monkeypatch.setattr(work, "__file__", str(tmp_path / "work.py"))
+    changed = work.code.__wrapped__()
+    assert changed != code
+    monkeypatch.setattr(work, "code", lambda: changed)
+    curate(toy[0], tmp_path / "second", params(), progress=False, cache=cache)
+    left = {p for p in cache.iterdir() if p.is_dir()}
+    assert len(left) == 2 and not left & old and cache / "annotations" in left, "what is not ours stays"
+    assert content(tmp_path / "second") == toy[1]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
@@ -343,8 +395,6 @@ class Chooser:
 
 
 def test_an_annotator_may_choose_the_clips(clock, tmp_path):
-    import json
-
     events = [(1, 1.0, 8.0), (2, 8.0, 15.0), (3, 15.0, 20.0)]
     annotation = [{"id": str(n), "segment": [a, b], "label": f"step {n}"} for n, a, b in events]
     database = {"v": {"class": "Wash", "recipe_type": 1, "subset": "training", "annotation": annotation}}
@@ -362,6 +412,32 @@ def test_an_annotator_may_choose_the_clips(clock, tmp_path):
     assert request.clips == tuple(Triplets(tmp_path / "first").file(frame["id"].iloc[0], w) for w in pairs.ROLES)
     assert report["segments"]["dropped"] == {"too dark": 1} and report["questions_refused"]["count"] == 1
     assert report["pairs"] == {"in": 2, "kept": 1, "dropped": {pairs.NEIGHBOUR_LOST: 1}}
+    assert content(tmp_path / "first") == content(tmp_path / "second")
+
+
+def test_pictures_to_choose_from_are_few_at_once_and_kept_for_the_next_run(clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(curation, "CHOICES", 2, raising=False)
+    database = {
+        name: {
+            **{"class": "Wash", "recipe_type": 1, "subset": "training"},
+            "annotation": [{"id": str(n), "segment": [4 * n, 4 * n + 4], "label": f"step {n}"} for n in (1, 2, 4)],
+        }
+        for name in ("v", "w")
+    }
+    (tmp_path / "data/coin/COIN.json").write_text(json.dumps({"database": database}))
+    frames, _ = video.read(tmp_path / "data/coin/v.avi")
+    video.write(tmp_path / "data/coin/w.avi", 255 - frames[::-1], RATE)
+    sizes = []
+
+    class Counts(Chooser):
+        def choose(self, candidates):
+            sizes.append(len(candidates))
+            return super().choose(candidates)
+
+    curate(tmp_path / "data", tmp_path / "first", params(), False, tmp_path / "cache", Counts())
+    assert sizes == [2, 2, 2]
+    monkeypatch.setattr(pairs, "thin", lambda *_: pytest.fail("pictures were made again"))
+    curate(tmp_path / "data", tmp_path / "second", params(), False, tmp_path / "cache", Counts())
     assert content(tmp_path / "first") == content(tmp_path / "second")
 
 
@@ -392,4 +468,4 @@ def test_workers_that_cannot_start_are_one_line_and_no_crashed_videos(tmp_path):
     place = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=place, timeout=300)
     assert done.returncode == 1 and "crashed" not in done.stdout
-    assert "machine.workers: 1 needs none" in done.stderr.strip().splitlines()[-1]
+    assert "below `if __name__ == '__main__':`" in done.stderr.strip().splitlines()[-1]

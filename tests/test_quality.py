@@ -8,7 +8,7 @@ import pytest
 from tests.data_helpers import curate_params
 from vans import video
 from vans.data import quality
-from vans.data.agreement import agreement
+from vans.data.agreement import agreement, judge
 from vans.data.shots import Best
 from vans.errors import UserError
 
@@ -139,14 +139,14 @@ def test_agreement_is_clips_cosine_of_target_and_caption(tmp_path):
         models=SimpleNamespace(clip=SimpleNamespace(repo=str(tmp_path / "clip"), revision="x")),
         machine=SimpleNamespace(device="cpu"),
     )
-    found = agreement(rows, tmp_path, params)
+    found = agreement(rows, tmp_path, judge(params))
     frames = clip.image(torch.from_numpy(clips[:, [0, 3, 5, 8]]))
     texts = clip.text([str(r["caption"]) for r in rows])
     expected = (frames * texts[:, None]).sum(-1).mean(-1)
     assert found == pytest.approx(expected.tolist(), abs=1e-3)
     params.models.clip.repo = None
     with pytest.raises(UserError, match="curate.agreement"):
-        agreement(rows, tmp_path, params)
+        judge(params)
 
 
 def test_fields_of_the_tests_are_those_of_the_parameters():

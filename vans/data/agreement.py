@@ -2,22 +2,24 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vans import video
 from vans.errors import UserError
 
+if TYPE_CHECKING:
+    from vans.models.clip import CLIP
+
 FRAMES = 4  # of a clip, evenly spread
 BATCH = 32  # clips at a time
 
 
-def agreement(rows: Sequence[dict], shards: Path, params: Any) -> list[float]:
-    """Mean cosine of the frames' features with the caption's, -1..1, of each row's target clip.
+def judge(params: Any) -> "CLIP":
+    """CLIP by models.clip.repo of params, on machine.device.
 
-    rows: caption, shard, target_offset, target_size. CLIP: models.clip.repo of params (it must be there before
-    curation: UserError for a scale that trains its own), on machine.device.
+    Raises UserError if its weights are not there, or can only be trained from the curation's own output.
     """
     import torch
 
@@ -32,7 +34,16 @@ def agreement(rows: Sequence[dict], shards: Path, params: Any) -> list[float]:
     device = params.machine.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    clip = CLIP.load(model.repo, model.revision).to(device)
+    return CLIP.load(model.repo, model.revision).to(device)
+
+
+def agreement(rows: Sequence[dict], shards: Path, clip: "CLIP") -> list[float]:
+    """Mean cosine of the frames' features with the caption's, -1..1, of each row's target clip.
+
+    rows: caption, shard, target_offset, target_size. clip: see `judge`.
+    """
+    import torch
+
     cosines: list[float] = []
     for at in range(0, len(rows), BATCH):
         part = rows[at : at + BATCH]

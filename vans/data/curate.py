@@ -19,7 +19,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from vans.data import duplicates, engine, quality, sources, work
-from vans.data.agreement import agreement
+from vans.data.agreement import agreement, judge
 from vans.data.annotate import Annotation, Annotator, Refused, Request, annotator
 from vans.data.draw import Draw
 from vans.data.ledger import Ledger
@@ -43,6 +43,7 @@ from vans.errors import UserError
 from vans.files import atomic_dir, digest
 
 BATCH = 256  # requests that the annotator is given at once
+CHOICES = 128  # and segments to choose from: each is many pictures, some 6 MB
 CRASH = "a video crashes the decoder; replace or remove it"
 KEPT = "digests.json"  # in the cache: what is known of the sources' files
 Made = tuple[dict, tuple[bytes, bytes]]  # manifest row without storage columns, (input, target) file bytes
@@ -85,6 +86,8 @@ def curate(
     ledger = Ledger(root=str(data_dir), drops=list(found.dropped))
     files = _digests(found.records, cache, machine.workers)
     records = unique(found.records, files, ledger)
+    check_splits([{"video": r.title, "scene": r.scene, "split": r.split} for r in records])
+    clip = judge(params) if params.curate.agreement == "clip" else None  # all errors come before anything is paid for
     asked = asked or annotator(params, progress=progress)
     with atomic_dir(out_dir) as partial:
         settings = Settings.of(params)
@@ -105,12 +108,13 @@ def curate(
         writer.close()
         if not rows:
             raise UserError(f"{data_dir}: no triplet could be made: {_reasons(ledger)}")
-        check_splits(rows)
         leaks |= proven(rows, prints, params.curate.near_duplicate)
-        mark_rl(rows, group, partial / "shards", params)
+        mark_rl(rows, group, partial / "shards", params, clip)
         result = report(rows, ledger) | {"rl": rl_report(rows, params.curate.agreement), "leaks": leaks}
         _write(partial, rows, result, ledger)
-        store.prune(key for t in tasks for key in (looked[t.record.title].key, t.key("show") if asked.chooses else ""))
+        shown = {replace(t, starts=None).key("show") for t in tasks if asked.chooses}  # before anything was chosen
+        store.prune({found.key for found in looked.values()} | shown)
+        _sweep(store.folder.parent)
         shutil.rmtree(partial / "work", ignore_errors=True)
     return result
 
@@ -128,13 +132,21 @@ def _files(record: Record) -> list[Path]:
 
 def _store(folder: str | Path, settings: Settings) -> Store:
     """A folder for each setting, so that going back to another scale finds what was there."""
-    return Store(Path(folder) / digest([vars(settings), work.code()])[:16])
+    return Store(Path(folder) / f"{digest(vars(settings))[:16]}-{work.code()[:16]}")
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what other versions of the code have made: no run will ask for it again."""
+    for folder in cache.glob("*"):
+        if re.fullmatch(r"[0-9a-f]{16}(-[0-9a-f]{16})?", folder.name) and not folder.name.endswith(work.code()[:16]):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def unique(records: list[Record], files: dict[Path, str], ledger: Ledger) -> list[Record]:
-    """Drop videos that are missing, and of files with the same content all but the best annotated one.
+    """Drop videos that are missing, and of files with the same content all but one.
 
-    Otherwise both splits might see the same video. files: SHA-256 of each.
+    Otherwise both splits might see the same video. A test video stays, else the best annotated one. files: SHA-256
+    of each.
     """
     present = []
     by_size: dict[int, list[Record]] = {}
@@ -148,7 +160,7 @@ def unique(records: list[Record], files: dict[Path, str], ledger: Ledger) -> lis
     twins = set()
     for group in by_size.values():
         seen = set()
-        for record in sorted(group, key=_poorness):
+        for record in sorted(group, key=lambda r: (r.split != "test", _poorness(r))):
             assert record.path is not None
             if files[record.path] in seen:
                 twins.add(record.title)
@@ -166,20 +178,25 @@ def _poorness(record: Record) -> int:
 # ------------------------------------------------------------------------------------------------ mapped over sources
 def look(tasks: Sequence[Task], machine: Any, progress: bool) -> Iterator[Looked]:
     """Decode and cut every source that is not in the store yet."""
-    results = engine.run(work.look, tasks, machine.engine, machine.workers, "decode and cut" if progress else "")
+    results = _mapped(work.look, tasks, machine, "decode and cut" if progress else "")
     for task, result in zip(tasks, results, strict=True):
         yield Looked(task.key(), None, False, crashed=True) if result == engine.CRASHED else result
 
 
+def _mapped(function: Callable[[Task], Any], tasks: Sequence[Task], machine: Any, progress: str) -> Iterator[Any]:
+    heavy = any(work.decodes(task) for task in tasks)
+    return engine.run(function, tasks, machine.engine, machine.workers, progress, heavy)
+
+
 def chosen(tasks: Sequence[Task], asked: Annotator, machine: Any, progress: bool) -> Iterator[Task]:
     """Ask for the best clip of every segment that leaves a choice; the tasks with the answers."""
-    shown = engine.run(work.show, tasks, machine.engine, machine.workers, "show segments" if progress else "")
+    shown = _mapped(work.show, tasks, machine, "show segments" if progress else "")
     ready = (task for task, result in zip(tasks, shown, strict=True) if result != engine.CRASHED)
     answered: dict[str, dict[str, float | str]] = {}
-    while some := list(islice(ready, BATCH // 8)):  # a source has several segments, each of many pictures
-        candidates = [(task.record.title, c) for task in some for c in work.candidates(task)]
-        answers = asked.choose([c for _, c in candidates])
-        for (title, candidate), answer in zip(candidates, answers, strict=True):
+    candidates = ((task.record.title, c) for task in ready for c in work.candidates(task))
+    while some := list(islice(candidates, CHOICES)):
+        answers = asked.choose([c for _, c in some])
+        for (title, candidate), answer in zip(some, answers, strict=True):
             segment = candidate.id.removeprefix(f"{title}:")
             answered.setdefault(title, {})[segment] = str(answer) if isinstance(answer, Refused) else float(answer)
     for task in tasks:
@@ -273,7 +290,7 @@ def id_of(record: Record, first: str, second: str) -> str:
 def apart(
     tasks: Sequence[Task], looked: dict[str, Looked], radius: float, ledger: Ledger
 ) -> tuple[list[Task], dict[str, np.ndarray], dict[str, str], dict]:
-    """Drop training videos that are near-duplicates of test videos.
+    """Drop training videos that are near-duplicates of test videos, or cannot be told from them.
 
     Returns (what is left, title -> fingerprints, title -> group, facts for the report).
     """
@@ -285,6 +302,10 @@ def apart(
     gone = duplicates.leaking(seen, group)
     for title in sorted(gone):
         ledger.drop("video", title, duplicates.NEAR)
+    unclear = duplicates.unclear(seen, [prints[r.title] for r in seen]) - gone
+    for title in sorted(unclear):
+        ledger.drop("video", title, duplicates.UNCLEAR)
+    gone |= unclear
     facts = {"near_duplicate": radius, **facts, "dropped_from_training": len(gone)}
     left = [t for t in tasks if t.record.title not in gone]
     return left, prints, {r.title: g for r, g in zip(seen, group, strict=True)}, facts
@@ -299,11 +320,11 @@ def proven(rows: list[dict], prints: dict[str, np.ndarray], radius: float) -> di
     return {"across_the_split": {"test_videos": len(sides["test"]), "train_videos": len(sides["train"]), **found}}
 
 
-def mark_rl(rows: list[dict], group: dict[str, str], shards: Path, params: Any) -> None:
-    """Score every row and set group, agreement, rl_score, rl and rl_reason."""
+def mark_rl(rows: list[dict], group: dict[str, str], shards: Path, params: Any, clip: Any = None) -> None:
+    """Score every row and set group, agreement (clip: the CLIP that measures it), rl_score, rl and rl_reason."""
     cosines: list[float | None] = [None] * len(rows)
-    if params.curate.agreement == "clip":
-        cosines = list(agreement(rows, shards, params))
+    if clip is not None:
+        cosines = list(agreement(rows, shards, clip))
     weights = vars(params.curate.rl_weights)
     for row, cosine in zip(rows, cosines, strict=True):
         row |= {"group": group[row["video"]], "agreement": cosine}

@@ -7,14 +7,22 @@ the distance up to which two videos count as one; what it should be depends on h
 
 Pairs are found without comparing all with all, and none is missed: an orthonormal transform (DCT) keeps
 distances, so that a few of its coefficients bound them from below; a k-d tree over those gives the candidates,
-and each candidate is then measured in full.
+and each candidate is then measured in full. Where a great many are near each other, pairs of what hangs together
+already are passed over.
+
+A dark or plain video has a flat fingerprint, which says nothing: it is compared with none. If a test video is
+flat, too, flat training videos might be the same and are left out, for a reason of their own.
+
+Nor does a fingerprint tell that one file is a part of another. Where names are video ids, as on YouTube, equal
+names in any folders are one video.
 
 Across the split the training side gives way: official test subsets cannot move, the test set does not change
 when training data is added, and nothing is lost, since the test side still has the video. A scene with such
 a video leaves training as a whole.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +35,13 @@ from vans.data.fingerprint import FRAMES, GRID
 from vans.data.records import Record
 from vans.errors import UserError
 
-FLAT = 4.0  # 0..255; contrast below this is taken as this, so that noise is not blown up
+FLAT = 4.0  # 0..255; contrast below this is noise: no content
 COEFFICIENTS = 16  # of the transform, for the tree
 CANDIDATES = 300_000  # the nearest pair is searched no further than this many candidates
+MANY = 2_000_000  # candidates held in memory at once
 NEAR = "near-duplicate of a test video"
+UNCLEAR = "too dark or plain to be told from a test video that is so, too"
+ID = re.compile(r"(?![a-z_-]*\d*$)[\w-]{11}", re.ASCII)  # YouTube's; living_room and video_00001 are none
 
 
 def vectors(prints: np.ndarray) -> np.ndarray:
@@ -39,6 +50,11 @@ def vectors(prints: np.ndarray) -> np.ndarray:
     flat -= flat.mean(axis=1, keepdims=True)
     contrast = np.sqrt(np.square(flat).mean(axis=1, keepdims=True))
     return flat / (np.maximum(contrast, FLAT) * np.float32(np.sqrt(flat.shape[1])))
+
+
+def flat(prints: np.ndarray) -> np.ndarray:
+    """Which fingerprints [n, ...] say nothing: bool [n]."""
+    return prints.reshape(len(prints), -1).astype(np.float32).std(axis=1) < FLAT
 
 
 class Search:
@@ -53,17 +69,55 @@ class Search:
         self.tree = cKDTree(parts[:, self.axes])
 
     def pairs(self, radius: float) -> tuple[np.ndarray, np.ndarray, int]:
-        """([n, 2] indices i < j, [n] distances, number of pairs that were measured)."""
-        found = self.tree.query_pairs(_wider(radius), output_type="ndarray").reshape(-1, 2)
+        """([n, 2] indices i < j, [n] distances, number of pairs that were measured).
+
+        Of more than MANY candidates only so many pairs that the same points hang together.
+        """
+        reach, count = _wider(radius), len(self.points)
+        if (self.tree.count_neighbors(self.tree, reach) - count) // 2 > MANY:
+            return self._linked(radius)
+        found = self.tree.query_pairs(reach, output_type="ndarray").reshape(-1, 2)
         distance = _measure(self.points, self.points, found)
         return found[distance <= radius], distance[distance <= radius], len(found)
 
+    def _linked(self, radius: float) -> tuple[np.ndarray, np.ndarray, int]:
+        part = np.arange(len(self.points))  # what each point hangs together with
+        kept, far, measured = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0, dtype=np.float32)], 0
+        for found in self._candidates(self, _wider(radius)):
+            found = found[(found[:, 0] < found[:, 1]) & (part[found[:, 0]] != part[found[:, 1]])]
+            distance = _measure(self.points, self.points, found)
+            measured += len(found)
+            found, distance = found[distance <= radius], distance[distance <= radius]
+            if len(found):
+                part = _connected(part[found], len(part))[part]
+                kept.append(found)
+                far.append(distance)
+        return np.concatenate(kept), np.concatenate(far), measured
+
+    def _candidates(self, other: "Search", reach: float) -> Iterator[np.ndarray]:
+        """Pairs [n, 2] whose coefficients are near, at most about MANY at a time, in order."""
+        rows = max(1, MANY // len(other.points))
+        for at in range(0, len(self.points), rows):
+            near = other.tree.query_ball_point(self.tree.data[at : at + rows], reach)
+            first = np.repeat(np.arange(at, at + len(near)), [len(row) for row in near])
+            second = np.concatenate([np.array(row, dtype=np.int64) for row in near])
+            yield np.stack([first, second], axis=1)
+
     def across(self, other: "Search", radius: float) -> tuple[np.ndarray, np.ndarray, int]:
-        """As `pairs`; first index into this set, second into the other."""
-        near = self.tree.query_ball_tree(other.tree, _wider(radius))
-        found = np.array([(i, j) for i, row in enumerate(near) for j in row], dtype=np.int64).reshape(-1, 2)
-        distance = _measure(self.points, other.points, found)
-        return found[distance <= radius], distance[distance <= radius], len(found)
+        """As `pairs`, all of them; first index into this set, second into the other."""
+        kept, far, measured = [], [], 0
+        for found in self._candidates(other, _wider(radius)):
+            distance = _measure(self.points, other.points, found)
+            kept.append(found[distance <= radius])
+            far.append(distance[distance <= radius])
+            measured += len(found)
+        return np.concatenate(kept), np.concatenate(far), measured
+
+
+def _connected(edges: np.ndarray, size: int) -> np.ndarray:
+    """Edges [n, 2] between `size` points -> the number of each point's component, [size]."""
+    joined = coo_array((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(size, size))
+    return connected_components(joined, directed=False)[1]
 
 
 def _wider(radius: float) -> float:
@@ -77,31 +131,48 @@ def _measure(first: np.ndarray, second: np.ndarray, found: np.ndarray) -> np.nda
 
 
 def groups(records: Sequence[Record], prints: Sequence[np.ndarray], radius: float) -> tuple[list[str], dict]:
-    """Which videos are one: near-duplicates, what hangs together through them, and videos of one scene.
+    """Which videos are one: near-duplicates, equal video ids, what hangs together so, and videos of one scene.
 
     prints: each record's fingerprints [n_i, ...]. Scenes join videos of the same split only (a scene on both
     sides is an error of the data, not a near-duplicate). Returns each record's group, named after its first
-    video, and {videos, pairs_measured, near_pairs}.
+    video, and {videos, pairs_measured, near_pairs}; where there are any, same_id and not_comparable (videos).
     """
     owner = np.repeat(np.arange(len(prints)), [len(p) for p in prints])
     everything = np.concatenate(prints)
+    clear = ~flat(everything)
+    owner, everything = owner[clear], everything[clear]
     first: dict[Any, int] = {}
     same = np.array([first.setdefault(p.tobytes(), i) for i, p in enumerate(everything)])
     distinct = np.array(sorted(first.values()))  # equal ones are found without measuring
-    near, _, measured = Search(vectors(everything[distinct])).pairs(radius)
-    pairs = np.concatenate([owner[distinct[near]], np.stack([owner[same], owner], axis=1)])
-    pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+    pairs, measured = np.zeros((0, 2), dtype=np.int64), 0
+    if len(distinct):
+        near, _, measured = Search(vectors(everything[distinct])).pairs(radius)
+        pairs = np.concatenate([owner[distinct[near]], np.stack([owner[same], owner], axis=1)])
+        pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+    ids: dict[str, int] = {}
+    named = [(ids.setdefault(id, i), i) for i, r in enumerate(records) if (id := video_id(r.name))]
     scene: dict[Any, int] = {}
     scenes = [(scene.setdefault((r.split, r.scene), i), i) for i, r in enumerate(records)]
-    edges = np.concatenate([pairs, np.array(scenes)])
-    size = (len(records), len(records))
-    joined = coo_array((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=size)
-    numbers = connected_components(joined, directed=False)[1]
+    numbers = _connected(np.concatenate([pairs, np.array(named + scenes)]), len(records))
     names: dict[int, str] = {}
     for record, number in zip(records, numbers, strict=True):
         names.setdefault(number, record.title)
     facts = {"videos": len(records), "pairs_measured": measured, "near_pairs": len(pairs)}
-    return [names[number] for number in numbers], facts
+    rare = {"same_id": len(named) - len(ids), "not_comparable": len(records) - len(np.unique(owner))}
+    return [names[number] for number in numbers], facts | {name: count for name, count in rare.items() if count}
+
+
+def video_id(name: str) -> str:
+    """The YouTube id that a video's name ends in ('' if it has none): <id>, v_<id>, <collection>/<id>."""
+    last = name.rpartition("/")[2]
+    return next((id for id in (last, last.removeprefix("v_")) if ID.fullmatch(id)), "")
+
+
+def unclear(records: Sequence[Record], prints: Sequence[np.ndarray]) -> set[str]:
+    """Titles of the training videos of which nothing can be compared, if a test video is such a one, too."""
+    plain = [r for r, p in zip(records, prints, strict=True) if flat(p).all()]
+    tested = any(r.split == "test" for r in plain)
+    return {r.title for r in plain if tested and r.split == "train"}
 
 
 def leaking(records: Sequence[Record], group: Sequence[str]) -> set[str]:
@@ -113,15 +184,16 @@ def leaking(records: Sequence[Record], group: Sequence[str]) -> set[str]:
 def proof(test: dict[str, np.ndarray], train: dict[str, np.ndarray], radius: float) -> dict:
     """Measure what is left: the nearest two videos across the split.
 
-    test, train: title -> fingerprints. Returns {pairs_measured, nearest, test_video, train_video}; nearest is
-    None, and `farther_than` says how far it was searched, where too many pairs would have to be measured.
-    Raises UserError if two are nearer than radius.
+    test, train: title -> fingerprints; flat ones are passed over. Returns {pairs_measured, nearest, test_video,
+    train_video}; nearest is None, and `farther_than` says how far it was searched, where too many pairs would have
+    to be measured. Raises UserError if two are nearer than radius.
     """
     none = {"pairs_measured": 0, "nearest": None, "test_video": None, "train_video": None}
-    if not test or not train:
+    clear = [{title: q for title, p in side.items() if len(q := p[~flat(p)])} for side in (test, train)]
+    if not all(clear):
         return none
-    names = [[title for title, p in side.items() for _ in p] for side in (test, train)]
-    points = [vectors(np.concatenate(list(side.values()))) for side in (test, train)]
+    names = [[title for title, p in side.items() for _ in p] for side in clear]
+    points = [vectors(np.concatenate(list(side.values()))) for side in clear]
     there = Search(points[1])
     here = Search(points[0], there.axes)
     looked = radius

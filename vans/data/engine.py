@@ -3,11 +3,12 @@
     for task, result in zip(tasks, run(function, tasks, "local", workers=2)): …
 
 function: importable by name, task -> result, both picklable. `machine.engine` says where it runs: `local` (worker
-processes of this machine; one worker is this very process) or `ray` (plain Ray tasks; the cluster that RAY_ADDRESS
-names, else this machine; data, cache and code must be there under the same paths). Ray's tasks and not its datasets:
-the results are small and wanted in order, blocks and shuffles would be in the way.
+processes of this machine; a single one may be this very process) or `ray` (plain Ray tasks; the cluster that
+RAY_ADDRESS names, else this machine; data, cache and code must be there under the same paths). Ray's tasks
+and not its datasets: the results are small and wanted in order, blocks and shuffles would be in the way.
 
-A task that takes its worker process down with it (a decoder can crash) gives CRASHED; all others are done.
+A task that takes its worker process down with it (a decoder can crash) gives CRASHED; all others are done. Tasks
+that may do so never run in this process, so that the results do not depend on the number of workers.
 """
 
 import multiprocessing
@@ -28,6 +29,7 @@ from vans.errors import UserError
 
 AHEAD = 16  # tasks under way per worker: one slow task does not hold up the others
 FEW = 64  # tasks for which starting a process is worth it
+FEW_HEAVY = 4  # of those that take about a second or more
 CRASHED = "crashed"
 
 
@@ -42,19 +44,21 @@ def run(
     engine: str = "local",
     workers: int = 1,
     progress: str = "",
+    heavy: bool = False,
 ) -> Iterator[Any]:
     """Yield function(task) of each task, in order.
 
     workers: 0 for all cores, as far as it is worth starting them. progress: what the bar on standard error says
-    ("": no bar). Raises what a task raises; UserError if the engine is not there.
+    ("": no bar). heavy: tasks take long and may crash: never in this process. Raises what a task raises; UserError
+    if the engine is not there.
     """
-    workers = min(workers or min(cores(), len(tasks) // FEW), len(tasks)) or 1
+    workers = min(workers or min(cores(), len(tasks) // (FEW_HEAVY if heavy else FEW)), len(tasks)) or 1
     if engine == "ray":
         results = _ray(function, tasks, workers)
     elif engine != "local":
         raise UserError(f"params.yaml: machine.engine: {engine!r} is unknown; use local or ray")
     else:
-        results = map(function, tasks) if workers == 1 else _processes(function, tasks, workers)
+        results = map(function, tasks) if workers == 1 and not heavy else _processes(function, tasks, workers)
     bar = tqdm(total=len(tasks), desc=progress, unit="video", file=sys.stderr, mininterval=2.0, disable=not progress)
     with bar:
         for result in results:
@@ -114,8 +118,8 @@ def _pool(workers: int) -> ProcessPoolExecutor:
         pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
         raise UserError(
-            "worker processes do not start (is memory short? A script that curates has to do it below "
-            "`if __name__ == '__main__':`); machine.workers: 1 needs none"
+            "worker processes do not start: is memory short (try machine.workers: 1)? A script that curates has to "
+            "do it below `if __name__ == '__main__':`"
         ) from error
     return pool
 

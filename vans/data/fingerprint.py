@@ -43,11 +43,11 @@ def fingerprint(opened: Video) -> np.ndarray:
 
 
 def fingerprints(record: Record) -> np.ndarray:
-    """Uint8 [n, FRAMES, GRID, GRID, 3]: of the video, or of each file where a table names cut ones.
+    """Uint8 [n, FRAMES, GRID, GRID, 3]: of the video and of each cut file that a table names.
 
     Raises UserError if none can be read.
     """
-    files = [record.path] if record.path is not None else [f for g in record.given for f in g.files]
+    files = [record.path, *(f for g in record.given for f in g.files)]
     prints, problem = [], UserError(f"{record.title}: no video")
     for file in dict.fromkeys(files):
         try:

@@ -8,10 +8,10 @@ import base64
 import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ from vans.data.store import Store
 from vans.errors import UserError
 from vans.files import digest
 
-MODULES = (video, avi, fingerprint, ledger, pairs, records, shots)  # the code that results depend on
-LIBRARIES = ("av", "numpy", "pillow", "scenedetect")
+MODULES = (video, avi, fingerprint, ledger, pairs, records, shots)  # the code that results depend on, with this file
+LIBRARIES = ("av", "numpy", "pillow", "scenedetect", "opencv-python", "opencv-python-headless")
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,28 @@ class Worked:
 @cache
 def code() -> str:
     """A digest of the code and the libraries that results depend on."""
-    texts = [Path(str(module.__file__)).read_bytes() for module in MODULES]
-    return digest([hashlib.sha256(t).hexdigest() for t in texts] + [[name, version(name)] for name in LIBRARIES])
+    texts = [Path(file).read_bytes() for file in (__file__, *(str(module.__file__) for module in MODULES))]
+    return digest([hashlib.sha256(t).hexdigest() for t in texts] + [[name, _version(name)] for name in LIBRARIES])
+
+
+def _version(library: str) -> str:
+    """'' if it is not installed (OpenCV has two names)."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
+
+
+def decodes(task: Task) -> bool:
+    """Does one of its files need a real decoder, which takes time and may crash?"""
+    return not all(_plain(path) for path in task.files)
+
+
+def _plain(path: Path) -> bool:
+    if path.suffix.lower() != ".avi" or path.stat().st_size > video.AT_ONCE:
+        return False
+    with open(path, "rb") as file:
+        return avi.is_ours(file.read(avi.HEADER))
 
 
 def look(task: Task) -> Looked:
@@ -161,22 +181,16 @@ def show(task: Task) -> str:
     return key
 
 
-def candidates(task: Task) -> list[Candidate]:
-    """What `show` has left in the store."""
+def candidates(task: Task) -> Iterator[Candidate]:
+    """What `show` has left in the store, one by one: a film's segments need not all be in memory."""
     store = Store(task.store)
     known = store.get(task.key("show")) or store.get(show(task))
     assert known is not None
     meta, blobs = known
     pictures = iter(np.asarray(Image.open(io.BytesIO(blob)).convert("RGB")) for blob in blobs)
-    return [
-        Candidate(
-            f"{task.record.title}:{m['id']}",
-            m["label"],
-            np.array(m["times"]),
-            np.stack([next(pictures) for _ in m["times"]]),
-        )
-        for m in meta
-    ]
+    for m in meta:
+        frames = np.stack([next(pictures) for _ in m["times"]])
+        yield Candidate(f"{task.record.title}:{m['id']}", m["label"], np.array(m["times"]), frames)
 
 
 def _jpeg(picture: np.ndarray) -> bytes:
