@@ -150,7 +150,12 @@ def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monke
     decoded: list = []
     clips = Triplets.clips
     monkeypatch.setattr(videos, "gallery", lambda rows, fps, **size: shown.append(list(rows)))
-    monkeypatch.setattr(Triplets, "clips", lambda self, ids, which: decoded.extend(ids) or clips(self, ids, which))
+
+    def counted(self, ids, which):
+        decoded.extend(ids)
+        return clips(self, ids, which)
+
+    monkeypatch.setattr(Triplets, "clips", counted)
     notebook = nbformat.read(smoke.ROOT / "notebooks" / "01_data_curation.ipynb", as_version=4)
     code = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
     names: dict = {"clip": from_dict(tree).clip}
@@ -159,7 +164,8 @@ def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monke
         names |= {"most": 2, "compared": 3, "scenes": 1}
     assert [len(rows) for rows in shown] == [3, 1]  # two inputs and the last target; one scene
     assert len(decoded) == 3 + 3 * 2 + 2
-    shown.clear(), decoded.clear()
+    shown.clear()
+    decoded.clear()
     names["toy"] = False
     exec(code["cell-15"], names)
     assert not decoded and not shown
