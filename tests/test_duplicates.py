@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -136,7 +137,7 @@ def test_flat_videos_are_compared_with_none_and_leave_training_if_one_is_tested(
     assert groups(records[:3], seen[:3], 0.4)[0] == ["s/a", "s/b", "s/c"]
     assert proof({"s/t": seen[3]}, {"s/clear": seen[5]}, 0.4)["nearest"] is None
     ledger = Ledger()
-    tasks = [SimpleNamespace(record=r) for r in records]
+    tasks: list[Any] = [SimpleNamespace(record=r) for r in records]
     looked = {r.title: Looked("", p, True) for r, p in zip(records, seen)}
     left = apart(tasks, looked, 0.4, ledger)[0]
     assert [t.record.name for t in left] == ["t", "clear", "half"]
@@ -150,7 +151,12 @@ def test_where_all_are_near_each_other_few_are_measured_and_few_held(monkeypatch
     monkeypatch.setattr(duplicates, "MANY", 3000, raising=False)
     held: list[int] = []
     measure = duplicates._measure
-    monkeypatch.setattr(duplicates, "_measure", lambda a, b, found: held.append(len(found)) or measure(a, b, found))
+
+    def watched(first, second, found):
+        held.append(len(found))
+        return measure(first, second, found)
+
+    monkeypatch.setattr(duplicates, "_measure", watched)
     found, distance, measured = Search(points).pairs(0.4)
     joined = duplicates._connected(found, len(points))
     assert set(joined[::2]) != set(joined[1::2]) and len(set(joined)) == 2, "the same ones hang together"

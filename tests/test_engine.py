@@ -103,7 +103,7 @@ def test_videos_for_a_real_decoder_are_known(clock, tmp_path, monkeypatch):
     frames = np.zeros((9, 16, 16, 3), np.uint8)
     video.write(tmp_path / "a.mp4", frames, 3.0)
     other = Record("s", "o", tmp_path / "a.mp4", "procedural", "train", "s/o")
-    tasks = [work.Task(r, settings(3.0, 3.0), "", "", {r.path: ""}) for r in (clock, other)]
+    tasks = [work.Task(r, settings(3.0, 3.0), "", "", {Path(str(r.path)): ""}) for r in (clock, other)]
     assert [work.decodes(t) for t in tasks] == [False, True]
     calls: list[bool] = []
 
