@@ -136,7 +136,8 @@ def cut_alone(tasks: list[Task]) -> None:
         opened, frames = video.Video(task.record.path), task.settings.frames
         segments = task.record.segments or ()
         times = [np.linspace(s.start, s.end, frames, endpoint=False) for s in segments]
-        opened.sample(np.concatenate(times), task.settings.height, task.settings.width)
+        for _ in opened.pictures(np.concatenate(times), task.settings.height, task.settings.width):
+            pass
 
 
 def paper() -> parameters.Params:

@@ -1,6 +1,7 @@
 """A video's fingerprint: what duplicates.py compares."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,21 +16,39 @@ GRID = 8  # each thinned to GRID x GRID colours
 SEEK = 5.0  # s; over gaps longer than this the reader jumps instead of decoding all between
 
 
-def fingerprint(opened: Video) -> np.ndarray:
+Seen = dict[tuple[Path, float], np.ndarray]  # (file, time s) -> uint8 [GRID, GRID, 3]
+
+
+def times(opened: Video) -> list[float]:
+    """When the pictures of an open video's fingerprint are shown, s."""
+    return [(i + 0.5) / FRAMES * opened.info.duration for i in range(FRAMES)]
+
+
+def thin(opened: Video, frame: Any) -> np.ndarray:
+    """A frame, uint8 [GRID, GRID, 3]."""
+    return np.asarray(Image.fromarray(opened.picture(frame)).resize((GRID, GRID), Image.Resampling.BOX))
+
+
+def fingerprint(opened: Video, seen: Mapping[tuple[Path, float], np.ndarray] | None = None) -> np.ndarray:
     """Uint8 [FRAMES, GRID, GRID, 3] of an open video; of a damaged one, from what can be decoded.
 
-    Raises UserError if nothing can.
+    seen: pictures that another look at the video has left; what is missing is decoded. Raises UserError if nothing
+    can be.
     """
-    times = [(i + 0.5) / FRAMES * opened.info.duration for i in range(FRAMES)]
+    seen = seen or {}
     out: list[np.ndarray] = []
     stream: Iterator[tuple[float, Any]] = iter(())
     shown: tuple[float, Any] | None = None
     ahead: tuple[float, Any] | None = None
     error: UserError | None = None
-    for time in times:
+    begun = False
+    for time in times(opened):
+        if (opened.path, time) in seen:
+            out.append(seen[opened.path, time])
+            continue
         try:
-            if not out or (ahead is not None and time - ahead[0] > SEEK):
-                stream = opened._decode(time)  # pictures are converted where they are looked at only
+            if not begun or (ahead is not None and time - ahead[0] > SEEK):
+                stream, begun = opened._decode(time), True  # pictures are converted where they are looked at only
                 ahead = next(stream, None)
             while ahead is not None and (shown is None or ahead[0] <= time + TOLERANCE):
                 shown, ahead = ahead, next(stream, None)
@@ -37,13 +56,12 @@ def fingerprint(opened: Video) -> np.ndarray:
             error, ahead = damage, None
         if shown is None:
             raise error or UserError(f"{opened.path}: holds no picture; replace or remove it")
-        small = Image.fromarray(opened._picture(shown[1])).resize((GRID, GRID), Image.Resampling.BOX)
-        out.append(np.asarray(small))
+        out.append(thin(opened, shown[1]))
     return np.stack(out)
 
 
-def fingerprints(record: Record) -> np.ndarray:
-    """Uint8 [n, FRAMES, GRID, GRID, 3]: of the video and of each cut file that a table names.
+def fingerprints(record: Record, seen: Mapping[tuple[Path, float], np.ndarray] | None = None) -> np.ndarray:
+    """Uint8 [n, FRAMES, GRID, GRID, 3]: of the video and of each cut file that a table names; seen: as above.
 
     Raises UserError if none can be read.
     """
@@ -51,7 +69,7 @@ def fingerprints(record: Record) -> np.ndarray:
     prints, problem = [], UserError(f"{record.title}: no video")
     for file in dict.fromkeys(files):
         try:
-            prints += [fingerprint(Video(file))] if file is not None else []
+            prints += [fingerprint(Video(file), seen)] if file is not None else []
         except UserError as error:
             problem = error
     if not prints:

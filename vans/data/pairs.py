@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from vans import video
-from vans.data import shots
+from vans.data import fingerprint, shots
+from vans.data.fingerprint import Seen
 from vans.data.ledger import Ledger
 from vans.data.records import Record
 from vans.data.shots import Best, Segment
@@ -71,17 +72,36 @@ class Part:
     roles: tuple[str, ...] = ROLES
 
 
-Cuts = dict[str, Cut]  # role -> clip
-Pair = tuple[Cut, Cut, int | None]  # input, target, index of the record's `given` pair
 Starts = Mapping[str, float | str]  # segment's id -> where its best clip begins, s, or why it has none
 
 
-def pairs(record: Record, settings: Settings, ledger: Ledger, starts: Starts | None = None) -> list[Pair]:
+@dataclass(frozen=True)
+class Look:
+    """How a video is looked at (see `pairs`)."""
+
+    settings: Settings
+    starts: Starts
+    seen: Seen
+
+
+Cuts = dict[str, Cut]  # role -> clip
+Pair = tuple[Cut, Cut, int | None]  # input, target, index of the record's `given` pair
+
+
+def pairs(
+    record: Record,
+    settings: Settings,
+    ledger: Ledger,
+    starts: Starts | None = None,
+    seen: Seen | None = None,
+) -> list[Pair]:
     """All pairs of one video, in order. Raises UserError if the video cannot be opened or decoded at all.
 
-    starts: an annotator's choice; None: the window with most motion.
+    starts: an annotator's choice; None: the window with most motion. seen: where pictures for the fingerprint that
+    come by are left.
     """
-    return list((_given if record.given else _neighbours)(record, settings, ledger, starts or {}))
+    look = _given if record.given else _neighbours
+    return list(look(record, ledger, Look(settings, starts or {}, {} if seen is None else seen)))
 
 
 def _segments(record: Record, opened: video.Video, settings: Settings) -> tuple[Segment, ...]:
@@ -90,17 +110,17 @@ def _segments(record: Record, opened: video.Video, settings: Settings) -> tuple[
     return tuple(shots.find(opened, settings.shot_threshold))
 
 
-def _neighbours(record: Record, settings: Settings, ledger: Ledger, starts: Starts) -> Iterator[Pair]:
+def _neighbours(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
     """Segments that follow each other, both kept (nothing skipped between, except black)."""
     assert record.path is not None
     opened = video.Video(record.path)
-    found = sorted(_segments(record, opened, settings), key=lambda s: s.start)
+    found = sorted(_segments(record, opened, look.settings), key=lambda s: s.start)
     seen = [s for s in found if not s.black]
     parts = []
     for segment in seen:
         ends = segment is seen[-1], segment is seen[0]  # the last is no input, the first no target
         parts.append(Part(opened, segment, tuple(r for r, out in zip(ROLES, ends) if not out or len(seen) == 1)))
-    done = iter(cut(parts, settings, starts))
+    done = iter(cut(parts, look))
     cuts: list[tuple[Segment, Cuts | None]] = []
     for segment in found:
         if segment.black:
@@ -120,10 +140,10 @@ def _neighbours(record: Record, settings: Settings, ledger: Ledger, starts: Star
             yield a["input"], b["target"], None
 
 
-def _given(record: Record, settings: Settings, ledger: Ledger, starts: Starts) -> Iterator[Pair]:
+def _given(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
     """Pairs that a source names: files already cut, or segments to cut from the whole video."""
     parts = list(_given_parts(record))
-    done = iter(cut([part for part in parts if isinstance(part, Part)], settings, starts))
+    done = iter(cut([part for part in parts if isinstance(part, Part)], look))
     todo = iter(parts)
     cuts: dict[str, Cuts | None] = {}
     for index, given in enumerate(record.given):
@@ -202,13 +222,15 @@ def grid(start: float, end: float, seconds: float, frames: int) -> tuple[np.ndar
 class Plan:
     """What is looked at for one segment's clips, and what has come of it.
 
-    grids: window's length in s -> (times, pictures per second); windows of equal length are the same clip.
+    grids: window's length in s -> (times, pictures per second). windows: role -> window's length; those that come
+    out as the same clip have one.
     """
 
     part: Part
     reason: str = ""
     error: UserError | None = None
     grids: dict[float, tuple[np.ndarray, float]] = field(default_factory=dict)
+    windows: dict[str, float] = field(default_factory=dict)
     cuts: Cuts | None = None
 
     @property
@@ -217,9 +239,9 @@ class Plan:
         return sorted({float(time) for times, _ in self.grids.values() for time in times})
 
 
-def cut(parts: Sequence[Part], settings: Settings, starts: Starts) -> list[Plan]:
+def cut(parts: Sequence[Part], look: Look) -> list[Plan]:
     """The best clips of segments. Those near each other are decoded in one go, each alone if that fails."""
-    plans = [_plan(part, settings, starts.get(part.segment.id)) for part in parts]
+    plans = [_plan(part, look.settings, look.starts.get(part.segment.id)) for part in parts]
     runs: list[list[Plan]] = []
     for plan in sorted((p for p in plans if not p.reason), key=lambda p: p.times[0]):
         last = runs[-1] if runs else []
@@ -232,7 +254,7 @@ def cut(parts: Sequence[Part], settings: Settings, starts: Starts) -> list[Plan]
             if all(plan.cuts is not None for plan in some):
                 continue
             try:
-                _decode(some, settings)
+                _decode(some, look)
             except UserError as error:
                 if len(some) == 1:
                     some[0].reason, some[0].error = "pictures unreadable", error
@@ -261,11 +283,14 @@ def _plan(part: Part, settings: Settings, chosen: float | str | None) -> Plan:
             first = min(max(0, round((float(chosen) - segment.start) * rate)), len(times) - count)
             times = times[first : first + count]
         plan.grids[seconds] = times, rate
+        plan.windows[role] = next(s for s, (t, _) in plan.grids.items() if np.array_equal(t, times))
+    plan.grids = {seconds: plan.grids[seconds] for seconds in plan.windows.values()}
     return plan
 
 
-def _decode(plans: Sequence[Plan], settings: Settings) -> None:
+def _decode(plans: Sequence[Plan], look: Look) -> None:
     """Look at all pictures of a run once and encode its clips; UserError where that fails."""
+    settings, opened = look.settings, plans[0].part.opened
     best = {(n, seconds): Best(settings.frames) for n, plan in enumerate(plans) for seconds in plan.grids}
     takers: dict[float, list[Best]] = {}
     ends: dict[float, list[int]] = {}  # which plans have seen all after that time
@@ -274,14 +299,18 @@ def _decode(plans: Sequence[Plan], settings: Settings) -> None:
             for time in times:
                 takers.setdefault(float(time), []).append(best[n, seconds])
         ends.setdefault(plan.times[-1], []).append(n)
-    wanted = sorted(takers)
-    pictures = plans[0].part.opened.pictures(wanted, settings.height, settings.width)
-    for time, picture in zip(wanted, pictures, strict=True):
-        for taker in takers[time]:
-            taker.push(picture)
+    first, last = min(takers), max(takers)
+    prints = {time for time in fingerprint.times(opened) if first <= time <= last}
+    wanted = sorted(prints | set(takers))
+    for time, (frame, at) in zip(wanted, opened.shown(wanted), strict=True):
+        if time in takers:
+            picture = opened.fitted(frame, at, settings.height, settings.width)
+            for taker in takers.pop(time):  # what is done is not held in memory
+                taker.push(picture)
+        if time in prints:
+            look.seen[opened.path, time] = fingerprint.thin(opened, frame)
         for n in ends.get(time, ()):
             plans[n].cuts = _encode(plans[n], {s: best.pop((n, s)) for s in plans[n].grids}, settings)
-        takers[time] = []  # what is done is not held in memory
 
 
 def _encode(plan: Plan, best: Mapping[float, Best], settings: Settings) -> Cuts:
@@ -292,7 +321,7 @@ def _encode(plan: Plan, best: Mapping[float, Best], settings: Settings) -> Cuts:
         start = float(times[found.at])
         end = round(start + settings.frames / rate, 3)
         clips[seconds] = Cut(plan.part.segment, round(start, 3), end, data, found.motion)
-    return {role: clips[getattr(settings, f"{role}_seconds")] for role in plan.part.roles}
+    return {role: clips[seconds] for role, seconds in plan.windows.items()}
 
 
 # ----------------------------------------------------------------------------------------------------- choosing

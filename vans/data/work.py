@@ -138,11 +138,15 @@ def _made(task: Task) -> tuple[dict, list[bytes]]:
     book, error = Ledger(root=task.root), ""
     found: list[Pair] = []
     prints = None
+    seen: fingerprint.Seen = {}
     try:
-        prints = fingerprint.fingerprints(task.record)
-        found = pairs.pairs(task.record, task.settings, book, task.starts)
+        found = pairs.pairs(task.record, task.settings, book, task.starts, seen)
     except UserError as problem:
         error = book.relative(problem)
+    try:
+        prints = fingerprint.fingerprints(task.record, seen)
+    except UserError as problem:  # then there is nothing to compare it by
+        found, book, error = [], Ledger(root=task.root), book.relative(problem)
     cuts: dict[int, Cut] = {id(c): c for pair in found for c in pair[:2]}
     place = {name: n for n, name in enumerate(cuts)}
     meta = {
