@@ -108,7 +108,7 @@ def test_every_annotator_is_accepted_and_an_unknown_one_is_named():
 
 
 class Mine:
-    chooses = False
+    chooses = None
 
     def __init__(self, params, root=None, progress=True):
         pass

@@ -172,7 +172,7 @@ def test_missing_or_damaged_triplets_are_one_clear_line(toy, tmp_path):
 class Paid:
     """An annotator that must not be asked."""
 
-    chooses = True
+    chooses: tuple[int, int] | None = (24, 384)
 
     def choose(self, candidates):
         pytest.fail("a request was paid for")

@@ -380,7 +380,7 @@ def test_a_chosen_clip_is_cut_where_it_begins_or_as_near_as_fits(clock):
 class Chooser:
     """Chooses the 4th second of each segment, refuses segment 3; writes what it is given."""
 
-    chooses = True
+    chooses: tuple[int, int] | None = (12, 8)
 
     def __init__(self):
         self.seen, self.requests = [], []
@@ -403,7 +403,7 @@ def test_an_annotator_may_choose_the_clips(clock, tmp_path):
         asked = Chooser()
         report = curate(tmp_path / "data", tmp_path / run, params(), False, tmp_path / "cache", asked)
         assert [c.id for c in asked.seen] == ["coin/v:1", "coin/v:2", "coin/v:3"]
-        assert all(c.frames.shape == (pairs.THIN, 16, 16, 3) and len(c.times) == pairs.THIN for c in asked.seen)
+        assert all(c.frames.shape == (12, 8, 8, 3) and len(c.times) == 12 for c in asked.seen)
         assert asked.seen[1].times[0] == 8.0 and asked.seen[1].label == "step 2"
         (request,) = asked.requests
         assert request.split == "train" and request.clips is not None

@@ -43,7 +43,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     print("watching and thinking ...", flush=True)
     writer = load_vlm(params, base, Path(root) / models.vlm / "vlm", device)
     for attempt in range(ATTEMPTS):  # sampled: an answer that breaks the template is thrown away
-        text = write_answers(params, writer, clip, [question], [f"answer/{attempt}"], fps)[0]
+        text = write_answers(params, writer, clip, [question], [fps], [f"answer/{attempt}"])[0]
         thinking, caption = parse_answer(text)
         if caption is not None:
             break

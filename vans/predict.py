@@ -6,6 +6,7 @@ text is drawn from (seed, sample) too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -64,7 +65,8 @@ def predict_share(group: Group, root: str, out: str, captions: str, vlm: str | N
         clips = clips_of(triplets, chunk, "input")
         rows = [triplets.row(i) for i in chunk]
         if writer is not None:
-            answers = write_answers(params, writer, clips, [r["question"] for r in rows], chunk)
+            rates = triplets.rates(chunk, "input")
+            answers = write_answers(params, writer, clips, [r["question"] for r in rows], rates, chunk)
             found = [parse_answer(t)[1] or "" for t in answers]
         elif captions == "ground_truth":
             found = answers = [r["caption"] for r in rows]
@@ -82,12 +84,12 @@ def predict_share(group: Group, root: str, out: str, captions: str, vlm: str | N
 
 
 def write_answers(
-    params, vlm, clips: Tensor, questions: list[str], names: list[str], fps: float | None = None
+    params, vlm, clips: Tensor, questions: list[str], fps: Sequence[float], names: list[str]
 ) -> list[str]:
-    """The VLM's whole answers, one of each question; drawn from (seed, name)."""
+    """The VLM's whole answers, one of each question; drawn from (seed, name). fps: of each clip, pictures/s."""
     g = params.generate
     answers = vlm.sample(
-        vlm.inputs(clips, questions, fps or params.clip.fps),
+        vlm.inputs(clips, questions, fps),
         seeds=[(params.seed, "answer", n) for n in names],
         max_new_tokens=g.max_new_tokens,
         temperature=g.temperature,

@@ -23,9 +23,8 @@ class Corpus:
         self._sentences = {
             which: triplets.frame[f"{which}_sentence"].to_dict() for which in ("input", "target")
         }
-        self.classes = sorted(
-            {s for table in self._sentences.values() for i, s in table.items() if i in set(self.ids)}
-        )
+        train = set(self.ids)
+        self.classes = sorted({s for table in self._sentences.values() for i, s in table.items() if i in train})
         self._class = {s: i for i, s in enumerate(self.classes)}
 
     def vocabulary(self) -> list[str]:

@@ -93,7 +93,10 @@ def curate(
         settings = Settings.of(params)
         store = _store(cache or partial / "work", settings)
         tasks = [
-            Task(record, settings, str(data_dir), str(store.folder), {f: files[f] for f in _files(record)})
+            Task(
+                *(record, settings, str(data_dir), str(store.folder), {f: files[f] for f in _files(record)}),
+                shown=asked.chooses,
+            )
             for record in records
         ]
         if asked.chooses:
@@ -215,7 +218,7 @@ def annotated(tasks: Sequence[Task], looked: dict[str, Looked], asked: Annotator
             some.append((task, Worked(Ledger(), [], CRASH) if crashed else work.worked(task)))
             waiting += len(some[-1][1].pairs)
             if waiting >= BATCH or not last:
-                answers = iter(asked.write([r for t, w in some for r in _requests(t.record, w, asked.chooses)]))
+                answers = iter(asked.write([r for t, w in some for r in _requests(t.record, w, bool(asked.chooses))]))
                 for task, worked in some:
                     yield Source(task.record, worked, list(islice(answers, len(worked.pairs))))
                     bar.update()

@@ -24,8 +24,6 @@ from vans.errors import UserError
 
 NEIGHBOUR_LOST = "one of the two segments was dropped"
 ROLES = ("input", "target")
-THIN = 24  # pictures of a segment that an annotator is shown
-SIDE = 384  # px, their longer side at most
 SEEK = 5.0  # s; segments that are not farther apart are decoded in one go
 
 
@@ -325,10 +323,11 @@ def _encode(plan: Plan, best: Mapping[float, Best], settings: Settings) -> Cuts:
 
 
 # ----------------------------------------------------------------------------------------------------- choosing
-def thin(record: Record, settings: Settings) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:
+def thin(record: Record, settings: Settings, count: int, side: int) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:
     """What an annotator chooses from: (segment, times s [n], pictures uint8 [n, h, w, 3]) of each that it can.
 
-    Segments that are as short as a clip leave no choice. Raises UserError as `pairs`.
+    count: pictures of each. side: px, their longer one at most. Segments that are as short as a clip leave no choice.
+    Raises UserError as `pairs`.
     """
     if record.given:
         parts = [p for p in _given_parts(record) if isinstance(p, Part)]
@@ -342,8 +341,8 @@ def thin(record: Record, settings: Settings) -> Iterator[tuple[Segment, np.ndarr
         end = min(segment.end, info.duration)
         if too_short(part.opened, segment, settings) or end - segment.start <= shortest + video.TOLERANCE:
             continue
-        times = segment.start + (end - segment.start) * np.arange(THIN) / THIN
-        scale = min(1.0, SIDE / max(info.height, info.width))
+        times = segment.start + (end - segment.start) * np.arange(count) / count
+        scale = min(1.0, side / max(info.height, info.width))
         size = (max(2, round(info.height * scale)), max(2, round(info.width * scale)))
         try:
             yield segment, times, part.opened.sample(times, *size)

@@ -36,7 +36,8 @@ LIBRARIES = ("av", "numpy", "pillow", "scenedetect", "opencv-python", "opencv-py
 class Task:
     """One source to work on.
 
-    root: the data folder. files: SHA-256 of each. starts: an annotator's choice (None: most motion).
+    root: the data folder. files: SHA-256 of each. starts: an annotator's choice (None: most motion). shown: what it
+    chooses from (see Annotator).
     """
 
     record: Record
@@ -45,6 +46,7 @@ class Task:
     store: str
     files: Mapping[Path, str] = field(default_factory=dict)
     starts: Mapping[str, float | str] | None = None
+    shown: tuple[int, int] | None = None
 
     def key(self, what: str = "look") -> str:
         """A digest of everything that the result depends on: content, annotations, parameters, code."""
@@ -52,7 +54,7 @@ class Task:
         given = [[g.input_id, g.target_id, g.sentences, [self._file(f) for f in g.files]] for g in record.given]
         return digest(
             {
-                "what": [what, code()],
+                "what": [what, code(), self.shown if what == "show" else None],
                 "title": record.title,
                 "video": self._file(record.path),
                 "segments": record.segments and [dataclasses.astuple(s) for s in record.segments],
@@ -175,8 +177,9 @@ def show(task: Task) -> str:
     store, key = Store(task.store), task.key("show")
     if store.get(key, blobs=False) is None:
         meta, blobs = [], []
+        assert task.shown is not None
         try:
-            for segment, times, frames in pairs.thin(task.record, task.settings):
+            for segment, times, frames in pairs.thin(task.record, task.settings, *task.shown):
                 meta.append({"id": segment.id, "label": segment.label, "times": times.tolist()})
                 blobs += [_jpeg(picture) for picture in frames]
         except UserError:

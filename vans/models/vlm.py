@@ -6,6 +6,7 @@ same distribution: log-probs are of softmax(logits / temperature) with special t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,11 +181,16 @@ class VLM:
         messages.append({"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]})
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
-    def inputs(self, clips: Tensor, questions: list[str], fps: float):
-        """uint8 clips [N, T, H, W, 3] and N questions -> the processor's batch, padded on the left."""
+    def inputs(self, clips: Tensor, questions: list[str], fps: float | Sequence[float]):
+        """uint8 clips [N, T, H, W, 3] and N questions -> the processor's batch, padded on the left.
+
+        fps: pictures per second, of all clips or of each.
+        """
         videos = [clip.permute(0, 3, 1, 2) for clip in clips]
         frames = clips.shape[1]
-        metadata = [VideoMetadata(total_num_frames=frames, fps=fps, frames_indices=list(range(frames))) for _ in videos]
+        rates = [float(fps)] * len(videos) if isinstance(fps, (int, float)) else [float(f) for f in fps]
+        shown = list(range(frames))
+        metadata = [VideoMetadata(total_num_frames=frames, fps=rate, frames_indices=shown) for rate in rates]
         return self.processor(
             text=[self.prompt(q) for q in questions],
             videos=videos,

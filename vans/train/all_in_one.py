@@ -21,7 +21,7 @@ from vans.parallel import Group, launch
 from vans.params import load
 from vans.rng import seed_of
 from vans.train import stage1, stage2
-from vans.train.feed import batch_ids, clips_of, latents, write_group
+from vans.train.feed import batch_ids, clips_of, latents, prompts_of, write_group
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollout import WithTensors, frozen_copy, initial_noise, sde_rollout
@@ -80,7 +80,7 @@ def train_both(group: Group, root: str, out: str, vlm: str, vdm: str) -> list[di
         keys = (params.seed, "all_in_one", step)
 
         # 1. G captions of each prompt, one trajectory of each caption
-        prompt = writer.inputs(clips_of(triplets, mine, "input"), [r["question"] for r in rows], params.clip.fps)
+        prompt = prompts_of(writer, triplets, mine)
         answers = writer.sample(
             prompt,
             seeds=[(*keys, i, g) for i in mine for g in range(count)],

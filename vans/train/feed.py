@@ -50,6 +50,12 @@ def clips_of(triplets: Triplets, ids: list[str], which: str) -> Tensor:
     return torch.from_numpy(triplets.clips(ids, which))
 
 
+def prompts_of(vlm: Any, triplets: Triplets, ids: list[str]) -> Any:
+    """The VLM's inputs of these triplets: the input clip, at the rate of its own time, and the question."""
+    questions = [triplets.row(id)["question"] for id in ids]
+    return vlm.inputs(clips_of(triplets, ids, "input"), questions, triplets.rates(ids, "input"))
+
+
 class Latents:
     """Normalised VAE latents of many clips by id: `latents[ids] -> float32 [N, C, T', H', W']`."""
 

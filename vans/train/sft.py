@@ -23,7 +23,7 @@ from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
 from vans.rng import generator, noise, numpy_generator, seed_of
-from vans.train.feed import batch_ids, clips_of, embeddings, latents
+from vans.train.feed import batch_ids, embeddings, latents, prompts_of
 from vans.train.flow import flow_matching_loss, training_sigmas
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
@@ -78,9 +78,7 @@ def train_vlm(group: Group, root: str, out: str) -> list[dict]:
         total = 0.0
         for part in torch.arange(len(mine)).split(s.micro_batch):
             rows = [triplets.row(mine[i]) for i in part.tolist()]
-            inputs = vlm.inputs(
-                clips_of(triplets, [r["id"] for r in rows], "input"), [r["question"] for r in rows], params.clip.fps
-            )
+            inputs = prompts_of(vlm, triplets, [r["id"] for r in rows])
             answers = vlm.encode_answers([answer_text(r["reasoning"], r["caption"]) for r in rows])
             with vlm.recomputing():
                 logp = vlm.log_probs(inputs, answers, suppress=False)

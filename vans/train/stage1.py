@@ -26,7 +26,7 @@ from vans.grpo import core, rewards
 from vans.models.load import load_clip, load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
-from vans.train.feed import batch_ids, clips_of, latents, write_group
+from vans.train.feed import batch_ids, clips_of, latents, prompts_of, write_group
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollout import WithTensors, frozen_copy, render_captions
@@ -93,7 +93,7 @@ def train_vlm(group: Group, root: str, out: str, name: str, reward: str, vlm: st
         keys = (params.seed, "stage1", step)
 
         # 1. G answers of each prompt
-        inputs = policy.inputs(clips_of(triplets, mine, "input"), [r["question"] for r in rows], params.clip.fps)
+        inputs = prompts_of(policy, triplets, mine)
         answers = policy.sample(
             inputs,
             seeds=[(*keys, i, g) for i in mine for g in range(s.group)],

@@ -29,7 +29,7 @@ from vans.models.load import load_clip, load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
 from vans.rng import seed_of
-from vans.train.feed import batch_ids, clips_of, latents, write_group
+from vans.train.feed import batch_ids, clips_of, latents, prompts_of, write_group
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollout import Trajectories, WithTensors, frozen_copy, initial_noise, sde_rollout
@@ -314,9 +314,7 @@ class Anchor:
             if not todo:
                 break
             rows = [self.triplets.row(i) for i in todo]
-            inputs = self.vlm.inputs(
-                clips_of(self.triplets, todo, "input"), [r["question"] for r in rows], self.params.clip.fps
-            )
+            inputs = prompts_of(self.vlm, self.triplets, todo)
             answers = self.vlm.sample(
                 inputs,
                 seeds=[(*keys, "anchor", i, attempt) for i in todo],

@@ -68,9 +68,13 @@ class Annotation:
 
 
 class Annotator(Protocol):
-    """chooses: can it say which part of a segment is best? Answers stand in the order of what was asked."""
+    """Answers stand in the order of what was asked.
 
-    chooses: bool
+    chooses: what it picks the best clip of a segment from: (number of pictures, px of their longer side at most);
+    None: it does not.
+    """
+
+    chooses: tuple[int, int] | None
 
     def choose(self, candidates: Sequence[Candidate]) -> list[float | Refused]:
         """Where the best clip of each segment begins: s, on the clock of the candidate's `times`."""

@@ -85,12 +85,12 @@ class Draft:
 class LLM:
     """Annotator over any model. Subclasses answer queries; `model` is what answers depend on beside the query."""
 
-    chooses = True
     model = ""
 
     def __init__(self, params: Any, root: str | Path | None = None, progress: bool = True) -> None:
         self.params, self.root, self.progress = params, Path(root or find_root()), progress
         self.llm = params.curate.llm
+        self.chooses: tuple[int, int] | None = (self.llm.choose_frames, self.llm.side)
         self.meter = Meter(self.llm, Cache(self.root / Path(self.llm.cache).expanduser()))
         self.kept = 0  # answers that were there from before
 

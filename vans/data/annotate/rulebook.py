@@ -14,13 +14,13 @@ LEAKY = 0.03  # share of toy questions whose first wording is bad on purpose, so
 class Rules:
     """The annotator of the toy world and of labelled sources: no model, no cost, no pictures looked at."""
 
-    chooses = False
+    chooses = None
 
     def __init__(self, params: Any, root: str | Path | None = None, progress: bool = True) -> None:
         self.seed, self.flowery = params.seed, params.curate.flowery
 
     def choose(self, candidates: Sequence[Candidate]) -> list[float | Refused]:
-        """Refuses all: rules see no pictures (`chooses` is False)."""
+        """Refuses all: rules see no pictures (`chooses` is None)."""
         return [Refused("the rule annotator chooses no clip") for _ in candidates]
 
     def write(self, requests: Sequence[Request]) -> list[Annotation | Refused]:
