@@ -320,6 +320,7 @@ def whole(data: Path, out: Path, params: Any) -> dict | None:
     try:
         report = curate(data, out, params, progress=False)
     except UserError as error:
+        assert "lost count" not in str(error), error
         assert "\n" not in str(error) and len(str(error)) > 20, error
         str(error).encode("utf-8")
         assert not out.exists()
@@ -328,6 +329,7 @@ def whole(data: Path, out: Path, params: Any) -> dict | None:
         assert all(level["in"] == level["kept"] + sum(level["dropped"].values()) for level in levels), levels
         drops = pd.read_csv(out / "dropped.csv", keep_default_na=False)
         assert len(drops) == sum(sum(level["dropped"].values()) for level in levels)
+        assert len(pd.read_csv(out / "segments.csv")) == report["segments"]["in"]
         assert (drops["reason"].str.len() > 3).all()
         triplets = Triplets(out)
         assert triplets.frame["id"].is_unique and len(triplets) == report["triplets"]["all"]

@@ -10,11 +10,14 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests import fuzz_helpers as fuzz
 from tests.data_helpers import curate_params
 from vans import video
+from vans.data import ledger
+from vans.data.curate import curate
 from vans.data.sources import discover
 from vans.data.triplets import Triplets
 from vans.errors import UserError
@@ -210,6 +213,34 @@ def test_a_bad_entry_drops_its_video_alone(tmp_path, entry):
     found = discover(tmp_path)
     assert [r.name for r in found.records] == ["a"]
     assert [(level, name) for level, name, _ in found.dropped] == [("video", "coin/bad")]
+
+
+def test_what_comes_in_is_counted_where_it_is_seen(tmp_path, monkeypatch):
+    steps = [{"id": str(i), "segment": [a, b], "label": f"step {i}"} for i, (a, b) in enumerate(((0, 4), (4, 8)))]
+    entry = {"class": "T", "subset": "training", "annotation": [*steps, {"id": "x", "segment": [3], "label": "?"}]}
+    database = {"a": entry, "gone": entry, "odd": {**entry, "subset": "some"}, "text": entry}
+    files = {"COIN.json": json.dumps({"database": database}).encode(), "text.mp4": b"no video"}
+    fuzz.put(tmp_path / "data/coin", {**files, "a.mp4": clip(), "odd.mp4": clip()})
+    report = curate(tmp_path / "data", tmp_path / "out", curate_params(), progress=False)
+    assert report["videos"] == {
+        "in": 4,
+        "kept": 1,
+        "dropped": {
+            "annotation not readable (the subset is neither training nor validation nor testing)": 1,
+            "unreadable": 1,
+            "video missing": 1,
+        },
+    }
+    malformed = "annotation not readable (a segment is not [start, end])"
+    assert report["segments"] == {"in": 12, "kept": 2, "dropped": {malformed: 4, ledger.VIDEO_LOST: 6}}
+    segments = pd.read_csv(tmp_path / "out/segments.csv")
+    assert sorted(segments["video"].value_counts().items()) == [(f"coin/{n}", 3) for n in sorted(database)]
+    assert segments["start"].isna().tolist() == segments["outcome"].eq(malformed).tolist()
+
+    monkeypatch.setattr(ledger.Ledger, "segment", lambda *found: None)  # code that forgets to say what it did
+    with pytest.raises(UserError, match="lost count: segments .*'in': 12, 'kept': 2, 'dropped': {}"):
+        curate(tmp_path / "data", tmp_path / "again", curate_params(), progress=False)
+    assert not (tmp_path / "again").exists()
 
 
 def test_an_id_that_is_there_twice_counts_once(tmp_path):

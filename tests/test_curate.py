@@ -313,7 +313,8 @@ def test_the_published_table_with_its_known_defects(tmp_path):
     report = curate(tmp_path / "data", tmp_path / "out", curate_params(), progress=False)
     assert balances(report) and report["styles"] == {"given": 4}
     assert report["pairs"]["dropped"] == {"the table lost the video's name (#NAME?)": 1, "video missing": 1}
-    assert report["videos"]["dropped"] == {"not in the annotations": 1}
+    unused = {"none of its rows can be used": 1, "not in the annotations": 1}
+    assert report["videos"]["dropped"] == unused
     row = Triplets(tmp_path / "out").row("vans100k-birthday-1-2")
     assert row["caption"] == "The man in the party hat raises both arms over the candle-lit cake and cheers."
     assert row["question"].startswith("My friends") and row["split"] == "train"
@@ -327,7 +328,8 @@ def test_segments_that_are_already_cut_are_taken_as_they_are(tmp_path):
         (tmp_path / "data/t/peppers_on_tray").mkdir(exist_ok=True)
         video.write(tmp_path / f"data/t/peppers_on_tray/{i}.mp4", frames, 11.0)
     report = curate(tmp_path / "data", tmp_path / "out", curate_params(), progress=False)
-    assert report["triplets"]["all"] == 1 and report["videos"] == {"in": 1, "kept": 1, "dropped": {}}
+    assert report["triplets"]["all"] == 1 and report["videos"]["kept"] == 1
+    assert report["videos"] == {"in": 4, "kept": 1, "dropped": {"none of its rows can be used": 3}}
 
 
 def test_videos_without_annotation_are_searched_and_dropped_with_the_reason(tmp_path):

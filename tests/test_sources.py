@@ -11,11 +11,12 @@ import pytest
 from tests.data_helpers import curate_params, real_clips
 from vans import video
 from vans.data.curate import curate
+from vans.data.ledger import VIDEO_LOST
 from vans.data.records import split_of
 from vans.data.shots import Segment
 from vans.data.sources import LAYOUTS, discover, layout_of, tables
 from vans.data.sources.plain import SIDECARS
-from vans.data.sources.source import follow
+from vans.data.sources.source import UNUSED, follow
 from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
 from vans.errors import UserError
@@ -460,6 +461,8 @@ def test_the_real_annotations(tmp_path):
         (tmp_path / "t" / name).write_bytes((real_clips() / name).read_bytes())
     found = discover(tmp_path)
     reasons = [reason for _, _, reason in found.dropped]
-    assert found.records == [] and sorted(set(reasons)) == [tables.LOST, "video missing"] and len(reasons) == 6
+    lost = [VIDEO_LOST, UNUSED, tables.LOST, "video missing"]  # segments, videos, rows
+    assert found.records == [] and set(reasons) == set(lost)
+    assert len([reason for level, _, reason in found.dropped if level == "pair"]) == 6
     (tmp_path / "t" / "triplets.csv").unlink()
     assert [len(r.segments or ()) for r in discover(tmp_path).records] == [2, 3, 3]

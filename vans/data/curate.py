@@ -83,7 +83,8 @@ def curate(
     """
     machine = getattr(params, "machine", None) or Machine()
     found = sources.discover(data_dir)
-    ledger = Ledger(root=str(data_dir), drops=list(found.dropped))
+    ledger = found.ledger
+    ledger.root = str(data_dir)
     files = _digests(found.records, cache, machine.workers)
     records = unique(found.records, files, ledger)
     check_splits([{"video": r.title, "scene": r.scene, "split": r.split} for r in records])
@@ -109,6 +110,7 @@ def curate(
             made = triplets_of(source, ledger, params.seed)
             rows += [{**row, **writer.add(row["id"], clips, params.curate.codec)} for row, clips in made]
         writer.close()
+        ledger.check()
         if not rows:
             raise UserError(f"{data_dir}: no triplet could be made: {_reasons(ledger)}")
         leaks |= proven(rows, prints, params.curate.near_duplicate)
@@ -157,7 +159,7 @@ def unique(records: list[Record], files: dict[Path, str], ledger: Ledger) -> lis
         if record.path is not None:
             by_size.setdefault(record.path.stat().st_size, []).append(record)
         elif not record.given or any(None in g.files for g in record.given):
-            ledger.drop("video", record.title, "video missing")
+            record.lose(ledger, "video missing")
             continue
         present.append(record)
     twins = set()
@@ -167,7 +169,7 @@ def unique(records: list[Record], files: dict[Path, str], ledger: Ledger) -> lis
             assert record.path is not None
             if files[record.path] in seen:
                 twins.add(record.title)
-                ledger.drop("video", record.title, "same file as another video")
+                record.lose(ledger, "same file as another video")
             seen.add(files[record.path])
     return [r for r in present if r.title not in twins]
 
@@ -244,7 +246,7 @@ def triplets_of(source: Source, ledger: Ledger, seed: int) -> list[Made]:
     ledger.add(worked.ledger)
     if worked.error:
         ledger.details.append(worked.error)
-        ledger.drop("video", record.title, "unreadable")
+        record.lose(ledger, "unreadable")
         return []
     made: list[Made] = []
     for (first, second, _), written in zip(worked.pairs, source.answers, strict=True):
@@ -303,11 +305,12 @@ def apart(
         return list(tasks), {}, {}, {}
     group, facts = duplicates.groups(seen, [prints[r.title] for r in seen], radius)
     gone = duplicates.leaking(seen, group)
+    named = {r.title: r for r in seen}
     for title in sorted(gone):
-        ledger.drop("video", title, duplicates.NEAR)
+        named[title].lose(ledger, duplicates.NEAR)
     unclear = duplicates.unclear(seen, [prints[r.title] for r in seen]) - gone
     for title in sorted(unclear):
-        ledger.drop("video", title, duplicates.UNCLEAR)
+        named[title].lose(ledger, duplicates.UNCLEAR)
     gone |= unclear
     facts = {"near_duplicate": radius, **facts, "dropped_from_training": len(gone)}
     left = [t for t in tasks if t.record.title not in gone]

@@ -114,6 +114,8 @@ def _neighbours(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
     opened = video.Video(record.path)
     found = sorted(_segments(record, opened, look.settings), key=lambda s: s.start)
     seen = [s for s in found if not s.black]
+    if record.segments is None:
+        ledger.enter("segment", len(found))
     parts = []
     for segment in seen:
         ends = segment is seen[-1], segment is seen[0]  # the last is no input, the first no target
@@ -128,9 +130,11 @@ def _neighbours(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
     if record.segments is None and record.labels is not None:
         kept = [c for _, c in cuts if c is not None]
         if len(kept) != len(record.labels):
+            ledger.enter("pair")
             ledger.drop("pair", record.title, "shots found do not match the labels")
             return
         cuts = [(_any(c).segment, _labelled(c, text)) for c, text in zip(kept, record.labels)]
+    ledger.enter("pair", max(0, len(cuts) - 1))
     for (first, a), (second, b) in pairwise(cuts):
         if a is None or b is None:
             ledger.drop("pair", f"{record.title}:{first.id}-{second.id}", NEIGHBOUR_LOST)
@@ -139,7 +143,16 @@ def _neighbours(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
 
 
 def _given(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
-    """Pairs that a source names: files already cut, or segments to cut from the whole video."""
+    """Pairs that a source names: files already cut, or segments to cut from the whole video.
+
+    The pairs and the annotated segments have entered the books where the source was read.
+    """
+    named = {key for given in record.given for key in (given.input_id, given.target_id)}
+    annotated = {s.id for s in record.segments or ()}
+    ledger.enter("segment", len(named - annotated))
+    for segment in record.segments or ():
+        if segment.id not in named:
+            ledger.segment(record.title, segment.id, segment.start, segment.end, "in no pair")
     parts = list(_given_parts(record))
     done = iter(cut([part for part in parts if isinstance(part, Part)], look))
     todo = iter(parts)

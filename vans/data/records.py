@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vans.data.draw import Draw
+from vans.data.ledger import VIDEO_LOST, Ledger
 from vans.data.shots import Segment
 
 TEST_SHARE = 0.1  # of videos whose source names no subset
@@ -52,13 +53,26 @@ class Record:
         """source/name."""
         return f"{self.source}/{self.name}"
 
+    def lose(self, ledger: Ledger, reason: str) -> None:
+        """Enter into the books that the video is dropped, and with it all that is annotated in it."""
+        ledger.drop("video", self.title, reason)
+        for s in self.segments or ():
+            ledger.segment(self.title, s.id, s.start, s.end, VIDEO_LOST)
+        for given in self.given:
+            ledger.drop("pair", f"{self.title}:{given.input_id}-{given.target_id}", VIDEO_LOST)
+
 
 @dataclass
 class Found:
-    """records in a fixed order; dropped: (level, name, reason) of what could not even be read."""
+    """records in a fixed order; ledger: what came in, and what of it could not even be read."""
 
     records: list[Record] = field(default_factory=list)
-    dropped: list[tuple[str, str, str]] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    @property
+    def dropped(self) -> list[tuple[str, str, str]]:
+        """(level, name, reason) of what could not be read."""
+        return self.ledger.drops
 
 
 def split_of(subset: str, name: str) -> str:

@@ -144,7 +144,7 @@ def _made(task: Task) -> tuple[dict, list[bytes]]:
     try:
         found = pairs.pairs(task.record, task.settings, book, task.starts, seen)
     except UserError as problem:
-        error = book.relative(problem)
+        book, error = Ledger(root=task.root), book.relative(problem)
     try:
         prints = fingerprint.fingerprints(task.record, seen)
     except UserError as problem:  # then there is nothing to compare it by
@@ -152,7 +152,7 @@ def _made(task: Task) -> tuple[dict, list[bytes]]:
     cuts: dict[int, Cut] = {id(c): c for pair in found for c in pair[:2]}
     place = {name: n for n, name in enumerate(cuts)}
     meta = {
-        "ledger": {"kept": book.kept, "drops": book.drops, "segments": book.segments, "details": book.details},
+        "ledger": {n: getattr(book, n) for n in ("entered", "kept", "drops", "segments", "details")},
         "cuts": [
             {"segment": dataclasses.astuple(c.segment), "start": c.start, "end": c.end, "motion": c.motion}
             for c in cuts.values()

@@ -37,6 +37,8 @@ def record(source: Source, name: str, entry: dict) -> Record:
             Given(str(i), str(j), None, (said, next_said), (clip, next_clip))
             for (i, clip, said), (j, next_clip, next_said) in pairwise(shots)
         )
+        for pair in given:
+            source.enter("pair", f"{name}:{pair.input_id}-{pair.target_id}")
     condition = text(entry.get("condition"))
     return source.record(
         name,

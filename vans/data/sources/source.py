@@ -1,5 +1,6 @@
 """What every layout is given: its folder, the videos in it, and the way to records and drops."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from vans.data.ledger import VIDEO_LOST
 from vans.data.records import Found, Given, Record, split_of
 from vans.data.shots import Segment
 from vans.data.sources.values import CONTROL, MALFORMED, Object, read_json, reason_of, segment, text
@@ -15,6 +17,7 @@ from vans.errors import UserError
 from vans.video import VIDEO_SUFFIXES
 
 OVERLAP = 0.5  # s that an event may begin before the one in front of it ends and still follow it
+UNUSED = "none of its rows can be used"
 ALONE = "no event before or after it that does not overlap it"
 Texts = tuple[str, str, str]  # question, reasoning, caption
 
@@ -28,12 +31,15 @@ class Source:
         if self.name != folder.name:
             raise UserError(f"{_printable(str(folder))}: rename the folder; its name is not plain text in UTF-8")
         self.videos = Videos(folder)
+        self._open: dict[tuple[str, str], tuple[float, float]] = {}  # (level, id) of an entry that is being read
 
     def read(self, layout: "Layout") -> None:
         """Records of all entries; what cannot be read, and videos that no entry names, are dropped."""
-        before = len(self.found.records), len(self.found.dropped)
+        before = self.found.ledger.entered["video"]
         names: set[str] = set()
         for name, entry in layout.entries(self):
+            self.enter("video")
+            self._open = {}
             if name in names:
                 self.drop("video", name, "its id is there twice")
                 continue
@@ -43,19 +49,52 @@ class Source:
                     raise ValueError("the id is empty or not plain text")
                 if record := layout.record(self, name, entry):
                     self.found.records.append(record)
+                else:
+                    self._lose(name, UNUSED)
             except MALFORMED as error:
                 self.videos.find(name)
-                self.drop("video", name, reason_of(error))
+                self._lose(name, reason_of(error))
         for name in self.videos.unused():
-            self.drop("video", name, "not in the annotations")
+            self.odd(name, "not in the annotations")
         for name, reason in self.videos.odd:
-            self.drop("video", name, reason)
-        if before == (len(self.found.records), len(self.found.dropped)):
-            self.found.dropped.append(("video", self.name, "folder without annotations and videos"))
+            self.odd(name, reason)
+        if before == self.found.ledger.entered["video"]:
+            self.enter("video")
+            self.found.ledger.drop("video", self.name, "folder without annotations and videos")
+
+    def enter(self, level: str, id: str | None = None, times: tuple[float, float] = (math.nan, math.nan)) -> None:
+        """A video, segment or pair of this folder comes in; id: of a part of the entry that is being read."""
+        self.found.ledger.enter(level)
+        if id is not None:
+            self.open(level, id, times)
+
+    def open(self, level: str, id: str, times: tuple[float, float] = (math.nan, math.nan)) -> None:
+        """A segment or pair goes the way of the entry that is being read, unless it is dropped before."""
+        self._open[level, id] = times
 
     def drop(self, level: str, name: str, reason: str) -> None:
-        """Give up a video, segment or pair of this folder."""
-        self.found.dropped.append((level, f"{self.name}/{_printable(str(name))}", reason))
+        """Give up a video or pair of this folder."""
+        self._open.pop((level, name), None)
+        self.found.ledger.drop(level, f"{self.name}/{_printable(str(name))}", reason)
+
+    def drop_segment(self, name: str, id: str, reason: str) -> None:
+        """Give up a segment of the entry that is being read."""
+        times = self._open.pop(("segment", id), (math.nan, math.nan))
+        self.found.ledger.segment(f"{self.name}/{_printable(name)}", _printable(id), *times, reason)
+
+    def odd(self, name: str, reason: str) -> None:
+        """What should be a video comes in, and is given up at once."""
+        self.enter("video")
+        self.drop("video", name, reason)
+
+    def _lose(self, name: str, reason: str) -> None:
+        """Give up the entry that is being read, with all that has come in of it."""
+        self.drop("video", name, reason)
+        for level, id in list(self._open):
+            if level == "segment":
+                self.drop_segment(str(name), id, VIDEO_LOST)
+            else:
+                self.drop(level, id, VIDEO_LOST)
 
     def entries(self, file: Path, key: str | None = "database") -> Iterator[tuple[str, Any]]:
         """(id, entry) of a JSON file's object (or of its `key`). UserError if there is none."""
@@ -66,7 +105,7 @@ class Source:
             where = f"no key {key!r} with" if key else "not"
             raise UserError(f"{file}: has {where} an entry for each video id; replace it")
         for name in content.doubled:
-            self.drop("video", name, "its id is there twice")
+            self.odd(name, "its id is there twice")
         yield from content.items()
 
     def events(self, name: str, items: Any, read: Callable[[Any, int], tuple[Any, Any, Any]]) -> tuple[Segment, ...]:
@@ -84,13 +123,15 @@ class Source:
             try:
                 event = segment(*read(item, number))
             except MALFORMED as error:
-                self.drop("segment", f"{name}:#{number}", reason_of(error))
+                self.enter("segment")
+                self.drop_segment(name, f"#{number}", reason_of(error))
                 continue
             times[event.id] += 1
             id = event.id if times[event.id] == 1 else f"{event.id}.{times[event.id]}"
             while id in taken:
                 id += "."
             taken.add(id)
+            self.enter("segment", id, (event.start, event.end))
             out.append(replace(event, id=id))
         return tuple(out)
 
@@ -117,10 +158,12 @@ class Source:
         elif events and (texts or any(b.start < a.end for a, b in pairwise(sorted(events, key=_order)))):
             events, follows, alone = follow(events)
             for event in alone:
-                self.drop("segment", f"{name}:{event.id}", ALONE)
+                self.drop_segment(name, event.id, ALONE)
             fields["given"] = tuple(
                 Given(a.id, b.id, (texts or {}).get(b.id), (a.label, b.label), (None, None)) for a, b in follows
             )
+            for a, b in follows:
+                self.enter("pair", f"{name}:{a.id}-{b.id}")
         plain: dict[str, Any] = {k: text(v) if k in TEXT_FIELDS else v for k, v in fields.items()}
         return Record(
             source=self.name,

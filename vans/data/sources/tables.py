@@ -49,6 +49,7 @@ def entries(source: Source) -> Iterator[tuple[str, tuple[list[Row], Any]]]:
     for path in tables_in(source.folder):
         for line, row in read_table(path):
             where = f"{path.name}:{line}"
+            source.found.ledger.enter("pair")
             if isinstance(row, str):
                 source.drop("pair", where, row)
             elif not row["name"]:
@@ -62,6 +63,8 @@ def entries(source: Source) -> Iterator[tuple[str, tuple[list[Row], Any]]]:
 def record(source: Source, name: str, found: tuple[list[Row], Any]) -> Record | None:
     """One video and the pairs that the tables name; None if none of its rows can be used."""
     rows, known = found
+    for row in rows:
+        source.open("pair", row["where"])
     entry: Any
     entry, read_steps, topic = known or ({}, None, None)
     steps = read_steps(source, name, entry) if read_steps else ()

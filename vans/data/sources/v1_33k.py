@@ -27,7 +27,7 @@ def entries(source: Source) -> Iterator[tuple[str, tuple[dict, str]]]:
         if name := name_of(entry):
             yield name, (entry, "test" if name in held_out else "")
         else:
-            source.drop("video", f"{FILE}:#{number}", "an entry without video_path")
+            source.odd(f"{FILE}:#{number}", "an entry without video_path")
 
 
 def name_of(entry: Any) -> str:
@@ -52,6 +52,7 @@ def record(source: Source, name: str, found: tuple[dict, str]) -> Record:
         events = source.events(name, scenes, lambda e, n: _scene(e, told))
         return source.record(name, "predictive", subset=subset, path=whole, events=events)
     if None not in parts:
+        source.enter("pair", f"{name}:part1-part2")
         given = Given("part1", "part2", None, sentences, (parts[0], parts[1]))
         return source.record(name, "predictive", subset=subset, path=whole, given=(given,))
     return source.record(name, "predictive", subset=subset, path=whole)

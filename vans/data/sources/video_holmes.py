@@ -34,7 +34,7 @@ def entries(source: Source) -> Iterator[tuple[str, tuple[str, Path]]]:
             if isinstance(name, str) and name:
                 names[name] = None
             else:
-                source.drop("video", f"{file}:#{number}", "a question without video ID")
+                source.odd(f"{file}:#{number}", "a question without video ID")
         files = {p.stem: p for p in sorted((source.folder / folder).glob("*.json"))}
         for name in names | dict.fromkeys(files):
             yield name, (subset, files.get(name, source.folder / folder / "none"))
