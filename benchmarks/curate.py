@@ -186,7 +186,7 @@ def books(given: argparse.Namespace) -> dict:
         with clock(seconds, "splits"):
             curate.check_splits(rows)
         with clock(seconds, "leak check of what is left"):
-            leaks |= curate.proven(rows, left, params.curate.near_duplicate)
+            leaks |= curate.proven(rows, left, params.curate.near_duplicate, looked)
         with clock(seconds, "RL subset"):
             curate.mark_rl(rows, group, Path(folder), params)
         with clock(seconds, "report and files"):

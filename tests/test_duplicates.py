@@ -1,5 +1,6 @@
 """Near-duplicates: what counts as one video, that none is missed, that none stands on both sides."""
 
+import json
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,8 @@ from PIL import Image
 from tests.data_helpers import curate_params, real_clips, world_params
 from vans import video
 from vans.data import duplicates, world
-from vans.data.curate import apart, curate
+from vans.data.annotate import Annotation
+from vans.data.curate import apart, curate, proven
 from vans.data.duplicates import Search, groups, leaking, proof, unclear, vectors
 from vans.data.fingerprint import FRAMES, GRID, fingerprint, fingerprints
 from vans.data.ledger import Ledger
@@ -115,8 +117,55 @@ def test_whole_video_and_cut_files_are_both_looked_at(tmp_path):
     files = (tmp_path / "a.avi", tmp_path / "b.avi")
     given = (Given("1", "2", None, ("", ""), files), Given("2", "3", None, ("", ""), (files[1], None)))
     for path, levels in ((tmp_path / "whole.avi", [0, 50, 100]), (None, [50, 100])):
-        found = fingerprints(Record("s", "x", path, "procedural", "train", "s/x", given=given))
-        assert [int(p.max()) for p in found] == levels
+        found, videos = fingerprints(Record("s", "x", path, "procedural", "train", "s/x", given=given))
+        assert [int(p.max()) for p in found] == levels and videos == (path is not None)
+
+
+def drifting(seconds: int, seed: int) -> np.ndarray:
+    """Pictures uint8 [8 a second, 64, 96, 3] that go from one random pattern to the next, each second another."""
+    rng = np.random.default_rng(seed)
+    keys = rng.integers(0, 256, (seconds + 1, 4, 6, 3)).astype(float)
+    at = np.arange(seconds * 8) / 8
+    low, part = at.astype(int), (at % 1)[:, None, None, None]
+    return ((1 - part) * keys[low] + part * keys[low + 1]).astype(np.uint8).repeat(16, axis=1).repeat(16, axis=2)
+
+
+@pytest.mark.parametrize("tested", ["cut", "whole"])
+def test_a_file_cut_out_of_a_video_under_another_name_leaves_training(tmp_path, tested):
+    sides = {"cut": "training", "whole": "training"} | {tested: "testing"}
+    film = drifting(12, 1)
+    steps = [{"id": str(i), "segment": [4 * i, 4 * i + 4], "label": f"step {i}"} for i in range(3)]
+    entry = {"class": "T", "subset": sides["whole"], "annotation": steps}
+    other = {"class": "T", "subset": "testing", "annotation": steps}
+    for name, frames in (("film", film), ("other", drifting(12, 2))):
+        video.write(tmp_path / f"data/coin/{name}.mp4", frames, 8.0)
+    (tmp_path / "data/coin/COIN.json").write_text(json.dumps({"database": {"film": entry, "other": other}}))
+    films = {"elsewhere": {"subset": sides["cut"]}, "own": {"subset": "training"}}
+    (tmp_path / "data/shorts").mkdir()
+    (tmp_path / "data/shorts/shorts.json").write_text(json.dumps({"database": films}))
+    for i, pictures in enumerate((film[33:64], film[64:95])):  # steps 1 and 2, cut off by a picture
+        video.write(tmp_path / f"data/shorts/elsewhere/{i}.mp4", pictures[:, 2:, 3:-3].repeat(2, 1).repeat(2, 2), 8.0)
+        video.write(tmp_path / f"data/shorts/own/{i}.mp4", drifting(4, 5 + i), 8.0)
+    asked: Any = SimpleNamespace(chooses=None, write=lambda some: [Annotation("q", "r", "c", "plain") for _ in some])
+    params = curate_params(near_duplicate=0.4)
+    report = curate(tmp_path / "data", tmp_path / "out", params, progress=False, asked=asked)
+    assert report["videos"]["dropped"] == {duplicates.NEAR: 1}
+    gone = {"cut": "coin/film", "whole": "shorts/elsewhere"}[tested]
+    assert gone not in set(Triplets(tmp_path / "out").frame["video"])
+    leaks = report["leaks"]
+    assert leaks["cut_files"] == 4 and leaks["segments"] >= 10
+    assert leaks["near_pairs"] == 1
+    left = [leaks[name]["nearest"] for name in ("test_files_in_training", "training_files_in_test")]
+    assert [n is None for n in left] == [tested == "whole", False]  # then the test side has no cut files
+    assert all(n is None or n > 0.4 for n in left)
+
+    looked = {
+        "s/t": Looked("", prints(3)[:1], True, videos=0),
+        "s/a": Looked("", prints(3)[1:2], True, parts=prints(3)[:1]),
+    }
+    rows = [{"split": "test", "video": "s/t"}, {"split": "train", "video": "s/a"}]
+    with pytest.raises(UserError, match="s/a .training. is a near-duplicate of s/t"):
+        proven(rows, {t: found.prints for t, found in looked.items() if found.prints is not None}, 0.4, looked)
 
 
 def dark(count: int) -> np.ndarray:
@@ -246,7 +295,6 @@ def test_copies_of_a_real_video_are_near(real, tmp_path, name):
 
 
 def test_the_same_source_under_another_name_leaves_training(real, tmp_path):
-    import json
     import shutil
 
     folder = tmp_path / "data" / "coin"

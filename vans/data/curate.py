@@ -33,6 +33,7 @@ from vans.data import duplicates, engine, quality, sources, work
 from vans.data.agreement import agreement, judge
 from vans.data.annotate import Annotation, Annotator, Refused, Request, annotator
 from vans.data.draw import Draw
+from vans.data.fingerprint import FRAMES, GRID
 from vans.data.ledger import Ledger
 from vans.data.pairs import Settings
 from vans.data.records import Record
@@ -113,7 +114,7 @@ def curate(
         ledger.check()
         if not rows:
             raise UserError(f"{data_dir}: no triplet could be made: {_reasons(ledger)}")
-        leaks |= proven(rows, prints, params.curate.near_duplicate)
+        leaks |= proven(rows, prints, params.curate.near_duplicate, looked)
         mark_rl(rows, group, partial / "shards", params, clip)
         result = report(rows, ledger) | {"rl": rl_report(rows, params.curate.agreement), "leaks": leaks}
         _write(partial, rows, result, ledger)
@@ -303,7 +304,11 @@ def apart(
     seen = [t.record for t in tasks if t.record.title in prints]
     if not seen:
         return list(tasks), {}, {}, {}
-    group, facts = duplicates.groups(seen, [prints[r.title] for r in seen], radius)
+    cut, parts = cut_files([looked[r.title] for r in seen])
+    joined, measured = duplicates.inside(cut, parts, radius)
+    group, facts = duplicates.groups(seen, [prints[r.title] for r in seen], radius, joined)
+    if any(len(files) for files in cut):
+        facts |= {"cut_files": sum(map(len, cut)), "segments": sum(map(len, parts)), "of_them_measured": measured}
     gone = duplicates.leaking(seen, group)
     named = {r.title: r for r in seen}
     for title in sorted(gone):
@@ -317,13 +322,28 @@ def apart(
     return left, prints, {r.title: g for r, g in zip(seen, group, strict=True)}, facts
 
 
-def proven(rows: list[dict], prints: dict[str, np.ndarray], radius: float) -> dict:
+def cut_files(looked: Sequence[Looked]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each source the fingerprints of its cut files, and, if there are any at all, those of its segments."""
+    none = np.zeros((0, FRAMES, GRID, GRID, 3), np.uint8)
+    cut = [none if found.prints is None else found.prints[found.videos :] for found in looked]
+    needed = any(len(files) for files in cut)
+    return cut, [found.parts if needed and found.parts is not None else none for found in looked]
+
+
+def proven(rows: list[dict], prints: dict[str, np.ndarray], radius: float, looked: dict[str, Looked]) -> dict:
     """What remains, measured once more from the final rows. UserError if near-duplicates stand on both sides."""
     sides: dict[str, dict[str, np.ndarray]] = {"test": {}, "train": {}}
     for row in rows:
         sides[row["split"]][row["video"]] = prints[row["video"]]
     found = duplicates.proof(sides["test"], sides["train"], radius)
-    return {"across_the_split": {"test_videos": len(sides["test"]), "train_videos": len(sides["train"]), **found}}
+    out = {"across_the_split": {"test_videos": len(sides["test"]), "train_videos": len(sides["train"]), **found}}
+    titles, tests = [*sides["test"], *sides["train"]], len(sides["test"])
+    cut, parts = cut_files([looked[title] for title in titles])
+    if any(len(files) for files in cut):
+        for name, here, there in (("test_files_in_training", cut, parts), ("training_files_in_test", parts, cut)):
+            test, train = (dict(zip(titles[s], p[s])) for s, p in ((slice(tests), here), (slice(tests, None), there)))
+            out[name] = duplicates.proof(test, train, radius)
+    return out
 
 
 def mark_rl(rows: list[dict], group: dict[str, str], shards: Path, params: Any, clip: Any = None) -> None:

@@ -14,7 +14,8 @@ A dark or plain video has a flat fingerprint, which says nothing: it is compared
 flat, too, flat training videos might be the same and are left out, for a reason of their own.
 
 Nor does a fingerprint tell that one file is a part of another. Where names are video ids, as on YouTube, equal
-names in any folders are one video.
+names in any folders are one video. And files that are clips cut out of a video are compared with the segments of
+all videos, each of which has a fingerprint of its own.
 
 Across the split the training side gives way: official test subsets cannot move, the test set does not change
 when training data is added, and nothing is lost, since the test side still has the video. A scene with such
@@ -54,7 +55,7 @@ def vectors(prints: np.ndarray) -> np.ndarray:
 
 def flat(prints: np.ndarray) -> np.ndarray:
     """Which fingerprints [n, ...] say nothing: bool [n]."""
-    return prints.reshape(len(prints), -1).astype(np.float32).std(axis=1) < FLAT
+    return prints.astype(np.float32).std(axis=tuple(range(1, prints.ndim))) < FLAT
 
 
 class Search:
@@ -130,12 +131,34 @@ def _measure(first: np.ndarray, second: np.ndarray, found: np.ndarray) -> np.nda
     return np.concatenate(measured) if measured else np.zeros(0, dtype=np.float32)
 
 
-def groups(records: Sequence[Record], prints: Sequence[np.ndarray], radius: float) -> tuple[list[str], dict]:
+def inside(cut: Sequence[np.ndarray], parts: Sequence[np.ndarray], radius: float) -> tuple[np.ndarray, int]:
+    """Which records' cut files are near a segment of which others: ([n, 2] numbers of the records, pairs measured).
+
+    cut: of each record the fingerprints of its cut files [n_i, ...]; parts: of its segments [m_i, ...].
+    """
+    sides = []
+    for prints in (cut, parts):
+        owner = np.repeat(np.arange(len(prints)), [len(p) for p in prints])
+        everything = np.concatenate([*prints, np.zeros((0, FRAMES, GRID, GRID, 3), np.uint8)])
+        clear = ~flat(everything)
+        sides.append((owner[clear], everything[clear]))
+    if not all(len(owner) for owner, _ in sides):
+        return np.zeros((0, 2), dtype=np.int64), 0
+    there = Search(vectors(sides[1][1]))
+    found, _, measured = Search(vectors(sides[0][1]), there.axes).across(there, radius)
+    edges = np.stack([sides[0][0][found[:, 0]], sides[1][0][found[:, 1]]], axis=1)
+    return np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0), measured
+
+
+def groups(
+    records: Sequence[Record], prints: Sequence[np.ndarray], radius: float, joined: np.ndarray | None = None
+) -> tuple[list[str], dict]:
     """Which videos are one: near-duplicates, equal video ids, what hangs together so, and videos of one scene.
 
-    prints: each record's fingerprints [n_i, ...]. Scenes join videos of the same split only (a scene on both
-    sides is an error of the data, not a near-duplicate). Returns each record's group, named after its first
-    video, and {videos, pairs_measured, near_pairs}; where there are any, same_id and not_comparable (videos).
+    prints: each record's fingerprints [n_i, ...]. joined: [n, 2] records that are one, too. Scenes join videos of
+    the same split only (a scene on both sides is an error of the data, not a near-duplicate). Returns each record's
+    group, named after its first video, and {videos, pairs_measured, near_pairs}; where there are any, same_id and
+    not_comparable (videos).
     """
     owner = np.repeat(np.arange(len(prints)), [len(p) for p in prints])
     everything = np.concatenate(prints)
@@ -149,6 +172,8 @@ def groups(records: Sequence[Record], prints: Sequence[np.ndarray], radius: floa
         near, _, measured = Search(vectors(everything[distinct])).pairs(radius)
         pairs = np.concatenate([owner[distinct[near]], np.stack([owner[same], owner], axis=1)])
         pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+    if joined is not None:
+        pairs = np.unique(np.concatenate([pairs, joined]), axis=0)
     ids: dict[str, int] = {}
     named = [(ids.setdefault(id, i), i) for i, r in enumerate(records) if (id := video_id(r.name))]
     scene: dict[Any, int] = {}

@@ -19,9 +19,9 @@ SEEK = 5.0  # s; over gaps longer than this the reader jumps instead of decoding
 Seen = dict[tuple[Path, float], np.ndarray]  # (file, time s) -> uint8 [GRID, GRID, 3]
 
 
-def times(opened: Video) -> list[float]:
-    """When the pictures of an open video's fingerprint are shown, s."""
-    return [(i + 0.5) / FRAMES * opened.info.duration for i in range(FRAMES)]
+def times(start: float, end: float) -> list[float]:
+    """When the pictures of a fingerprint are shown: of a whole video, or of a part of it, s."""
+    return [start + (i + 0.5) / FRAMES * (end - start) for i in range(FRAMES)]
 
 
 def thin(opened: Video, frame: Any) -> np.ndarray:
@@ -42,7 +42,7 @@ def fingerprint(opened: Video, seen: Mapping[tuple[Path, float], np.ndarray] | N
     ahead: tuple[float, Any] | None = None
     error: UserError | None = None
     begun = False
-    for time in times(opened):
+    for time in times(0.0, opened.info.duration):
         if (opened.path, time) in seen:
             out.append(seen[opened.path, time])
             continue
@@ -60,18 +60,21 @@ def fingerprint(opened: Video, seen: Mapping[tuple[Path, float], np.ndarray] | N
     return np.stack(out)
 
 
-def fingerprints(record: Record, seen: Mapping[tuple[Path, float], np.ndarray] | None = None) -> np.ndarray:
-    """Uint8 [n, FRAMES, GRID, GRID, 3]: of the video and of each cut file that a table names; seen: as above.
+def fingerprints(
+    record: Record, seen: Mapping[tuple[Path, float], np.ndarray] | None = None
+) -> tuple[np.ndarray, int]:
+    """Of the video and then of each cut file that a table names: (uint8 [n, FRAMES, GRID, GRID, 3], number of videos).
 
-    Raises UserError if none can be read.
+    seen: as above. Raises UserError if none can be read.
     """
     files = [record.path, *(f for g in record.given for f in g.files)]
-    prints, problem = [], UserError(f"{record.title}: no video")
+    videos, prints, problem = 0, [], UserError(f"{record.title}: no video")
     for file in dict.fromkeys(files):
         try:
             prints += [fingerprint(Video(file), seen)] if file is not None else []
+            videos += file is not None and file == record.path
         except UserError as error:
             problem = error
     if not prints:
         raise problem
-    return np.stack(prints)
+    return np.stack(prints), videos

@@ -52,13 +52,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cut:
-    """A segment's best clip: start, end in s of the source video, the clip file's bytes, its motion 0..1."""
+    """A segment's best clip: start, end in s of the source video, the clip file's bytes, its motion 0..1.
+
+    print: the fingerprint of the whole segment, uint8 [FRAMES, GRID, GRID, 3].
+    """
 
     segment: Segment
     start: float
     end: float
     data: bytes
     motion: float
+    print: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,7 @@ class Plan:
     """What is looked at for one segment's clips, and what has come of it.
 
     grids: window's length in s -> (times, pictures per second). windows: role -> window's length; those that come
-    out as the same clip have one.
+    out as the same clip have one. prints: when the pictures of the segment's fingerprint are shown, s.
     """
 
     part: Part
@@ -242,12 +246,13 @@ class Plan:
     error: UserError | None = None
     grids: dict[float, tuple[np.ndarray, float]] = field(default_factory=dict)
     windows: dict[str, float] = field(default_factory=dict)
+    prints: list[float] = field(default_factory=list)
     cuts: Cuts | None = None
 
     @property
     def times(self) -> list[float]:
         """All times that are looked at, ascending, s."""
-        return sorted({float(time) for times, _ in self.grids.values() for time in times})
+        return sorted({float(time) for times, _ in self.grids.values() for time in times} | set(self.prints))
 
 
 def cut(parts: Sequence[Part], look: Look) -> list[Plan]:
@@ -290,6 +295,8 @@ def _plan(part: Part, settings: Settings, chosen: float | str | None) -> Plan:
     for role in part.roles:
         seconds = getattr(settings, f"{role}_seconds")
         times, rate = grid(segment.start, end, seconds, count)
+        last = float(times[-1])  # what ends too early for a clip should not be missed by its fingerprint alone
+        plan.prints = [min(time, last) for time in fingerprint.times(segment.start, end)]
         if chosen is not None:
             first = min(max(0, round((float(chosen) - segment.start) * rate)), len(times) - count)
             times = times[first : first + count]
@@ -309,10 +316,12 @@ def _decode(plans: Sequence[Plan], look: Look) -> None:
         for seconds, (times, _) in plan.grids.items():
             for time in times:
                 takers.setdefault(float(time), []).append(best[n, seconds])
+    for n, plan in enumerate(plans):
         ends.setdefault(plan.times[-1], []).append(n)
-    first, last = min(takers), max(takers)
-    prints = {time for time in fingerprint.times(opened) if first <= time <= last}
-    wanted = sorted(prints | set(takers))
+    looked = {time for plan in plans for time in plan.times}
+    whole = {t for t in fingerprint.times(0.0, opened.info.duration) if min(looked) <= t <= max(looked)}
+    prints = whole.union(*(plan.prints for plan in plans))
+    wanted = sorted(prints | looked)
     for time, (frame, at) in zip(wanted, opened.shown(wanted), strict=True):
         if time in takers:
             picture = opened.fitted(frame, at, settings.height, settings.width)
@@ -321,17 +330,18 @@ def _decode(plans: Sequence[Plan], look: Look) -> None:
         if time in prints:
             look.seen[opened.path, time] = fingerprint.thin(opened, frame)
         for n in ends.get(time, ()):
-            plans[n].cuts = _encode(plans[n], {s: best.pop((n, s)) for s in plans[n].grids}, settings)
+            plans[n].cuts = _encode(plans[n], {s: best.pop((n, s)) for s in plans[n].grids}, look)
 
 
-def _encode(plan: Plan, best: Mapping[float, Best], settings: Settings) -> Cuts:
-    clips = {}
+def _encode(plan: Plan, best: Mapping[float, Best], look: Look) -> Cuts:
+    settings, clips = look.settings, {}
+    shown = np.stack([look.seen[plan.part.opened.path, time] for time in plan.prints])
     for seconds, (times, rate) in plan.grids.items():
         found = best[seconds]
         data, _ = video.encode(np.stack(found.pictures), rate, settings.codec)
         start = float(times[found.at])
         end = round(start + settings.frames / rate, 3)
-        clips[seconds] = Cut(plan.part.segment, round(start, 3), end, data, found.motion)
+        clips[seconds] = Cut(plan.part.segment, round(start, 3), end, data, found.motion, shown)
     return {role: clips[seconds] for role, seconds in plan.windows.items()}
 
 

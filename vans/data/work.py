@@ -72,12 +72,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Looked:
-    """What comes back of a source at once. prints: fingerprints (None: unreadable)."""
+    """What comes back of a source at once.
+
+    prints: fingerprints of the video and of cut files, [n, ...] (None: unreadable); the first `videos` are of the
+    video. parts: those of its segments, [m, ...].
+    """
 
     key: str
     prints: np.ndarray | None
     kept: bool  # it was in the store already
     crashed: bool = False  # it took its process down
+    videos: int = 1
+    parts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,11 @@ def look(task: Task) -> Looked:
     if known is None:
         meta, blobs = _made(task)
         store.put(key, meta, blobs)
-        return Looked(key, _prints(meta), False)
-    return Looked(key, _prints(known[0]), True)
+    else:
+        meta, _ = known
+    parts = [c["print"] for c in {c["segment"][0]: c for c in meta["cuts"]}.values()]
+    there = known is not None
+    return Looked(key, _read(meta["prints"]), there, False, meta["videos"], _read("".join(parts)))
 
 
 def worked(task: Task) -> Worked:
@@ -139,14 +148,14 @@ def worked(task: Task) -> Worked:
 def _made(task: Task) -> tuple[dict, list[bytes]]:
     book, error = Ledger(root=task.root), ""
     found: list[Pair] = []
-    prints = None
+    prints, videos = None, 0
     seen: fingerprint.Seen = {}
     try:
         found = pairs.pairs(task.record, task.settings, book, task.starts, seen)
     except UserError as problem:
         book, error = Ledger(root=task.root), book.relative(problem)
     try:
-        prints = fingerprint.fingerprints(task.record, seen)
+        prints, videos = fingerprint.fingerprints(task.record, seen)
     except UserError as problem:  # then there is nothing to compare it by
         found, book, error = [], Ledger(root=task.root), book.relative(problem)
     cuts: dict[int, Cut] = {id(c): c for pair in found for c in pair[:2]}
@@ -154,21 +163,30 @@ def _made(task: Task) -> tuple[dict, list[bytes]]:
     meta = {
         "ledger": {n: getattr(book, n) for n in ("entered", "kept", "drops", "segments", "details")},
         "cuts": [
-            {"segment": dataclasses.astuple(c.segment), "start": c.start, "end": c.end, "motion": c.motion}
+            {
+                **{"segment": dataclasses.astuple(c.segment), "start": c.start, "end": c.end, "motion": c.motion},
+                "print": _text(c.print),
+            }
             for c in cuts.values()
         ],
         "pairs": [[place[id(a)], place[id(b)], given] for a, b, given in found],
-        "prints": None if prints is None else base64.b64encode(prints.tobytes()).decode(),
+        "prints": _text(prints),
+        "videos": videos,
         "error": error,
     }
     return meta, [c.data for c in cuts.values()]
 
 
-def _prints(meta: dict) -> np.ndarray | None:
-    if meta["prints"] is None:
+def _text(prints: np.ndarray | None) -> str:
+    return "" if prints is None else base64.b64encode(prints.tobytes()).decode()
+
+
+def _read(text: str) -> np.ndarray | None:
+    """Fingerprints, uint8 [n, FRAMES, GRID, GRID, 3], from their texts (each without padding) one after the other."""
+    if not text:
         return None
     shape = (-1, fingerprint.FRAMES, fingerprint.GRID, fingerprint.GRID, 3)
-    return np.frombuffer(base64.b64decode(meta["prints"]), np.uint8).reshape(shape)
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape)
 
 
 # ----------------------------------------------------------------------------------------------------- choosing
