@@ -2,6 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALLED := .venv/.installed
+TESTED := .venv/.tested
 
 .PHONY: repro test lab data setup requirements
 .DEFAULT_GOAL := repro
@@ -13,7 +14,7 @@ repro: data
 	@vans summary
 
 ## linting, types, tests
-test: setup
+test: setup $(TESTED)
 	ruff check .
 	mypy
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
@@ -40,8 +41,14 @@ $(INSTALLED): requirements.txt pyproject.toml
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(INSTALLED)
 
+$(TESTED): tests/requirements.txt $(INSTALLED)
+	.venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $(TESTED)
+
+NOT_OURS = $(shell sed -n 's/^\([a-z]*\)==.*/--exclude \1/p' tests/requirements.txt)
+
 ## renew requirements.txt from what is installed (CUDA libraries only on Linux)
 requirements:
-	{ grep '^#' requirements.txt; .venv/bin/pip freeze --all --exclude vans --exclude pip | grep -v '^-e' | sort -f | \
+	{ grep '^#' requirements.txt; .venv/bin/pip freeze --all --exclude vans --exclude pip $(NOT_OURS) | grep -v '^-e' | sort -f | \
 	  sed -E '/^(nvidia-(cu|nc|nv[jst])[a-z0-9-]*|triton|cuda-[a-z]+)==/ s/$$/ ; sys_platform == "linux"/'; } > .requirements.new
 	mv .requirements.new requirements.txt

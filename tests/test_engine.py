@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -144,12 +145,14 @@ def test_a_ray_cluster_that_is_not_there_is_one_line(monkeypatch):
 
     ray = types.SimpleNamespace(is_initialized=lambda: False, init=init)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(
-        UserError, match=r"running Ray instance\); check RAY_ADDRESS \(10\.0\.0\.1:6379\), or set"
-    ) as caught:
-        list(engine.run(square, [1], engine="ray"))
-    assert "\n" not in str(caught.value)
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        closed = f"127.0.0.1:{taken.getsockname()[1]}"
+        for address, why in (("auto", "running Ray instance"), (closed, "refused"), (f"ray://{closed}", "refused")):
+            monkeypatch.setenv("RAY_ADDRESS", address)
+            with pytest.raises(UserError, match=rf"{why}\); check RAY_ADDRESS \({address}\), or set") as caught:
+                list(engine.run(square, [1], engine="ray"))
+            assert "\n" not in str(caught.value)
 
 
 def test_two_processes_write_the_same_bytes_as_one(toy, tmp_path):

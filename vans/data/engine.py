@@ -11,8 +11,10 @@ A task that takes its worker process down with it (a decoder can crash) gives CR
 that may do so never run in this process, so that the results do not depend on the number of workers.
 """
 
+import logging
 import multiprocessing
 import os
+import socket
 import sys
 import threading
 import time
@@ -30,6 +32,7 @@ from vans.errors import UserError
 AHEAD = 16  # tasks under way per worker: one slow task does not hold up the others
 FEW = 64  # tasks for which starting a process is worth it
 FEW_HEAVY = 4  # of those that take about a second or more
+KNOCK = 10.0  # s to wait for a cluster's answer
 CRASHED = "crashed"
 
 
@@ -136,6 +139,14 @@ def _stay_with(parent: int) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- Ray
+def _knock(address: str) -> None:
+    """OSError if nobody listens at a cluster's host:port, of which Ray itself makes sure for some minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK):
+            pass
+
+
 def _ray(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Iterator[Any]:
     try:
         import ray
@@ -150,7 +161,8 @@ def _ray(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> 
         if not os.environ.get("RAY_ADDRESS"):
             settings |= {"num_cpus": workers, "include_dashboard": False}
         try:
-            ray.init(log_to_driver=False, logging_level="error", **settings)
+            _knock(os.environ.get("RAY_ADDRESS", ""))
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
         except (OSError, RuntimeError, TimeoutError, ValueError) as error:
             where = os.environ.get("RAY_ADDRESS")
             fix = f"check RAY_ADDRESS ({where})" if where else "see to this machine"
