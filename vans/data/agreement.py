@@ -1,12 +1,16 @@
 """Does a target clip show what its caption says? CLIP's opinion, for the RL subset's score."""
 
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from vans import video
+from vans.data.engine import cores
 from vans.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +41,7 @@ def judge(params: Any) -> "CLIP":
     return CLIP.load(model.repo, model.revision).to(device)
 
 
-def agreement(rows: Sequence[dict], shards: Path, clip: "CLIP") -> list[float]:
+def agreement(rows: Sequence[dict], shards: Path, clip: "CLIP", progress: bool = False) -> list[float]:
     """Mean cosine of the frames' features with the caption's, -1..1, of each row's target clip.
 
     rows: caption, shard, target_offset, target_size. clip: see `judge`.
@@ -45,11 +49,14 @@ def agreement(rows: Sequence[dict], shards: Path, clip: "CLIP") -> list[float]:
     import torch
 
     cosines: list[float] = []
-    for at in range(0, len(rows), BATCH):
-        part = rows[at : at + BATCH]
-        frames = torch.from_numpy(np.stack([_frames(row, shards) for row in part]))
-        texts = clip.text([row["caption"] for row in part])
-        cosines += (clip.image(frames) * texts[:, None]).sum(-1).mean(-1).tolist()
+    bar = tqdm(total=len(rows), desc="agreement", unit="clip", disable=not progress, file=sys.stderr, mininterval=2.0)
+    with bar, ThreadPoolExecutor(cores()) as pool:  # the decoder lets other threads run
+        for at in range(0, len(rows), BATCH):
+            part = rows[at : at + BATCH]
+            frames = torch.from_numpy(np.stack(list(pool.map(_frames, part, [shards] * len(part)))))
+            texts = clip.text([row["caption"] for row in part])
+            cosines += (clip.image(frames) * texts[:, None]).sum(-1).mean(-1).tolist()
+            bar.update(len(part))
     return [round(c, 4) for c in cosines]
 
 

@@ -115,7 +115,7 @@ def curate(
         if not rows:
             raise UserError(f"{data_dir}: no triplet could be made: {_reasons(ledger)}")
         leaks |= proven(rows, prints, params.curate.near_duplicate, looked)
-        mark_rl(rows, group, partial / "shards", params, clip)
+        mark_rl(rows, group, partial / "shards", params, clip, progress)
         result = report(rows, ledger) | {"rl": rl_report(rows, params.curate.agreement), "leaks": leaks}
         _write(partial, rows, result, ledger)
         shown = {replace(t, starts=None).key("show") for t in tasks if asked.chooses}  # before anything was chosen
@@ -346,11 +346,13 @@ def proven(rows: list[dict], prints: dict[str, np.ndarray], radius: float, looke
     return out
 
 
-def mark_rl(rows: list[dict], group: dict[str, str], shards: Path, params: Any, clip: Any = None) -> None:
+def mark_rl(
+    rows: list[dict], group: dict[str, str], shards: Path, params: Any, clip: Any = None, progress: bool = False
+) -> None:
     """Score every row and set group, agreement (clip: the CLIP that measures it), rl_score, rl and rl_reason."""
     cosines: list[float | None] = [None] * len(rows)
     if clip is not None:
-        cosines = list(agreement(rows, shards, clip))
+        cosines = list(agreement(rows, shards, clip, progress))
     weights = vars(params.curate.rl_weights)
     for row, cosine in zip(rows, cosines, strict=True):
         row |= {"group": group[row["video"]], "agreement": cosine}
