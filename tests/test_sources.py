@@ -332,6 +332,10 @@ def test_annotations_that_would_be_passed_over_stop_the_run(tmp_path):
         UserError, match=r"mine/coin: annotations of COIN too deep to be read; move this folder to .*/<"
     ):
         discover(tmp_path / "data")
+    (tmp_path / "data" / "mine" / "coin").rename(tmp_path / "data" / "coin")
+    (tmp_path / "data" / "shorts.json").write_text('{"database": {}}')
+    with pytest.raises(UserError, match=r"data: shorts\.json lies beside coin/, a source \(COIN\); put it into"):
+        discover(tmp_path / "data")
 
 
 def test_a_sidecar_in_a_folder_of_a_folder_is_no_annotation_of_a_source(tmp_path):

@@ -43,7 +43,7 @@ def discover(data_dir: str | Path) -> Found:
     found = Found()
     for folder in folders:
         layout = layout_of(folder)
-        if layout is PLAIN:
+        if layout is PLAIN or folder == data_dir.resolve():
             _check_depth(folder, data_dir)
         Source(folder, found).read(layout)
     return found
@@ -62,13 +62,18 @@ def layout_of(folder: Path) -> Layout:
 
 
 def _check_depth(folder: Path, data_dir: Path) -> None:
-    """UserError if annotations lie below a folder of bare videos: they would be passed over without a word."""
+    """UserError if annotations lie below a folder of bare videos, or below data_dir if it is a source itself.
+
+    They would be passed over without a word.
+    """
     for inner in folders_in(folder):
         if inner == folder or not (below := _layouts(inner)):
             continue
         title = below[0].title
         if folder == data_dir.resolve() and inner.parent == folder:
-            stray = next(p.name for p in sorted(folder.iterdir()) if is_video(p))
+            named = {file for layout in LAYOUTS for file in layout.files}
+            loose = (p for p in sorted(folder.iterdir()) if is_video(p) or p.name in named or p.suffix == ".csv")
+            stray = next(loose).name
             raise UserError(f"{data_dir}: {stray} lies beside {inner.name}/, a source ({title}); put it into a folder")
         raise UserError(f"{inner}: annotations of {title} too deep to be read; move this folder to {data_dir}/<name>/")
 
