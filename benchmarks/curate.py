@@ -4,6 +4,7 @@
     python benchmarks/curate.py decode --videos FOLDER      # your own
     python benchmarks/curate.py books --triplets 100000
     python benchmarks/curate.py storage --triplets 100000   # 5.7 GB of shards and as much of DVC's cache
+    python benchmarks/curate.py whole --triplets 100000     # rendered toy sources; 20 GB on --folder's disk
 
 decode: every video is cut into steps of --step seconds from its begin to its end; "decoder alone" decodes the same
 files from begin to end and throws the pictures away, "decode and cut" is the pictures of every clip at its size and
@@ -11,7 +12,8 @@ rate, "curation" all of it: choice by motion, H.264 of the clips, fingerprint, s
 the numbers are medians of processor time, since other work on the machine would count as theirs.
 books: made-up pairs and fingerprints go through the functions that write the manifest. storage: rendered toy clips
 under the names of a full data set in shards; `dvc add`, `dvc status`, and one per cent more, added at one place
-(a new source) and spread over all videos.
+(a new source) and spread over all videos. whole: toy sources are rendered, put under DVC and curated, all of them and
+then one per cent more as sources of their own.
 """
 
 from __future__ import annotations
@@ -244,6 +246,50 @@ def storage(given: argparse.Namespace) -> dict:
     return out
 
 
+def whole(given: argparse.Namespace) -> dict:
+    """Seconds of everything on rendered toy sources: all of it, and once more with one per cent new videos."""
+    params = parameters.load(parameters.find_root(), scale="tiny")
+    params = dataclasses.replace(params, curate=dataclasses.replace(params.curate, near_duplicate=given.near_duplicate))
+    sizes = {n: getattr(params.world, n) for n in ("procedural_train", "predictive_train")}
+    per_world = 2432 - 256  # triplets of the world of params.yaml, those held out apart
+    out: dict = {}
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        root = Path(folder)
+        dvc(root, "init", "--no-scm", "-q")
+        dvc(root, "config", "core.analytics", "false")
+        dvc(root, "config", "cache.type", "hardlink")
+        for what, triplets, seed in (("first", given.triplets, 1), ("one_per_cent", given.triplets // 100, 2)):
+            seconds: dict[str, float] = {}
+            before = cached(root)
+            more = {name: max(1, size * triplets // per_world) for name, size in sizes.items()}
+            with clock(seconds, "render_s"):
+                made = dataclasses.replace(params.world, seed=seed, **more)
+                world.generate(root / "new", made)
+            (root / "data").mkdir(exist_ok=True)
+            for source in sorted((root / "new").iterdir()):
+                if source.is_dir():
+                    source.rename(root / "data" / f"{source.name}{seed}")
+            subprocess.run(["rm", "-rf", str(root / "new")], check=True)
+            with clock(seconds, "dvc_add_data_s"):
+                dvc(root, "add", "-q", "data")
+            with clock(seconds, "curate_s"):
+                report = curate.curate(root / "data", root / "triplets", params, cache=root / "store")
+            with clock(seconds, "dvc_add_triplets_s"):
+                dvc(root, "add", "-q", "triplets")
+            with clock(seconds, "dvc_status_s"):
+                dvc(root, "status", "-q")
+            after = cached(root)
+            new = {path: size for path, size in after.items() if path not in before}
+            out[what] = {
+                **{"videos": report["videos"]["in"], "triplets": report["triplets"]["all"]},
+                **{k: round(v, 1) for k, v in seconds.items()},
+                **{"new_files": len(new), "new_GB": round(sum(new.values()) / 1e9, 3)},
+                **{"dropped": report["videos"]["dropped"], "leaks": report["leaks"]},
+            }
+            print(what, json.dumps(out[what]), flush=True)
+    return out
+
+
 def dvc(root: Path, *arguments: str) -> None:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment, check=True)
@@ -254,13 +300,15 @@ def cached(root: Path) -> dict[str, int]:
     return {str(p): p.stat().st_size for p in files if p.is_file()}
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict]] = {"decode": decode, "books": books, "storage": storage}
+PARTS: dict[str, Callable[[argparse.Namespace], dict]]
+PARTS = {"decode": decode, "books": books, "storage": storage, "whole": whole}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="what curation costs")
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--triplets", type=int, default=100_000)
+    parser.add_argument("--near-duplicate", type=float, default=0.08, help="whole: curate.near_duplicate")
     parser.add_argument("--videos", type=Path, help="decode: folder of videos (default: synthetic ones)")
     parser.add_argument("--seconds", type=float, default=20.0, help="decode: length of a synthetic video")
     parser.add_argument("--height", type=int, default=360, help="decode: px of a synthetic video")
