@@ -9,6 +9,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.data_helpers import real_clips
 from tests.fuzz_helpers import read_number, video_bytes
@@ -251,6 +252,41 @@ def test_rotation_is_honoured(tmp_path):
     shown = opened.sample([0.0], 64, 32)[0]
     assert shown[4, -4, 0] > 200 and shown[4, 4, 0] < 60 and shown[-4, -4, 0] < 60  # now right upper
     assert video.decode(bytes(data))[0].shape == (4, 64, 32, 3)
+
+
+TURNS = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}  # clockwise, of a tkhd box
+
+
+def turn(path, degrees):
+    """Have an mp4 say that it is to be shown turned."""
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (n * 65536 for n in TURNS[degrees])
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("pixel", [Fraction(1), Fraction(4, 3), Fraction(2, 3)])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_scaling_while_converting_is_converting_and_then_scaling(tmp_path, degrees, pixel):
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(small).resize((128, 96), Image.Resampling.BICUBIC))
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=8, options={"crf": "5"})
+        stream.height, stream.width, stream.pix_fmt = 96, 128, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = pixel
+        for _ in range(3):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(smooth, format="rgb24")))
+        out.mux(stream.encode())
+    turn(tmp_path / "a.mp4", degrees)
+    opened = video.Video(tmp_path / "a.mp4")
+    wide, high = round(128 * pixel), 96
+    assert (opened.info.width, opened.info.height) == ((high, wide) if degrees % 180 else (wide, high))
+    (_, frame), *_ = opened._decode(0.0)
+    shown = opened.picture(frame)
+    for size in ((48, 48), (40, 96), (96, 40), (97, 131), (7, 240), (240, 7), (high, wide)):
+        straight, later = opened.picture(frame, *size).astype(int), video.fit(shown, *size).astype(int)
+        assert straight.shape == (*size, 3) and np.abs(straight - later).mean() < 6, size
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video", b"RIFF" + bytes(300)])
