@@ -41,6 +41,7 @@ from vans import video
 from vans.data import curate, work, world
 from vans.data.annotate import annotator
 from vans.data.fingerprint import FRAMES, GRID
+from vans.data.leaks import apart, check_splits, proven
 from vans.data.ledger import Ledger
 from vans.data.pairs import Cut, Settings
 from vans.data.records import Record
@@ -176,7 +177,7 @@ def books(given: argparse.Namespace) -> dict:
     asked, ledger, rows = annotator(params, progress=False), Ledger(), []
     with tempfile.TemporaryDirectory() as folder:
         with clock(seconds, "near-duplicates"):
-            kept, left, group, leaks = curate.apart(tasks, looked, params.curate.near_duplicate, ledger)
+            kept, left, group, leaks = apart(tasks, looked, params.curate.near_duplicate, ledger)
         with clock(seconds, "texts and rows"):
             for task in kept:
                 done = made[task.record.title]
@@ -186,9 +187,9 @@ def books(given: argparse.Namespace) -> dict:
         place = {"shard": "", "input_offset": 0, "input_size": 0, "target_offset": 0, "target_size": 0}
         rows = [row | place for row in rows]
         with clock(seconds, "splits"):
-            curate.check_splits(rows)
+            check_splits(rows)
         with clock(seconds, "leak check of what is left"):
-            leaks |= curate.proven(rows, left, params.curate.near_duplicate, looked)
+            leaks |= proven(rows, left, params.curate.near_duplicate, looked)
         with clock(seconds, "RL subset"):
             curate.mark_rl(rows, group, Path(folder), params)
         with clock(seconds, "report and files"):

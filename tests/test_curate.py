@@ -16,6 +16,7 @@ from vans.data import annotate, oracle, world
 from vans.data import curate as module
 from vans.data.annotate import Refused, Request
 from vans.data.curate import curate
+from vans.data.leaks import check_splits
 from vans.data.ledger import Ledger
 from vans.data.records import Record
 from vans.data.shards import COLUMNS
@@ -97,9 +98,9 @@ def test_splits_share_no_video_and_no_scene(toy):
     assert len(frame[(frame.split == "test") & (frame.kind == "predictive")]) == 8
     rows = [{"video": "a", "scene": "x", "split": "train"}, {"video": "b", "scene": "x", "split": "test"}]
     with pytest.raises(UserError, match="scene 'x'"):
-        module.check_splits(rows)
+        check_splits(rows)
     with pytest.raises(UserError, match="video 'a'"):
-        module.check_splits([rows[0], {**rows[1], "video": "a"}])
+        check_splits([rows[0], {**rows[1], "video": "a"}])
 
 
 def test_the_same_input_with_another_question_has_another_future(toy):

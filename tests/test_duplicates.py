@@ -14,9 +14,10 @@ from tests.data_helpers import curate_params, real_clips, world_params
 from vans import video
 from vans.data import duplicates, world
 from vans.data.annotate import Annotation
-from vans.data.curate import apart, curate, proven
+from vans.data.curate import curate
 from vans.data.duplicates import Search, groups, leaking, proof, unclear, vectors
 from vans.data.fingerprint import FRAMES, GRID, fingerprint, fingerprints
+from vans.data.leaks import apart, proven
 from vans.data.ledger import Ledger
 from vans.data.records import Given, Record
 from vans.data.triplets import Triplets
