@@ -89,6 +89,14 @@ def test_texts_are_true_and_questions_do_not_tell_the_answer(toy):
     assert 0.2 < (frame["style"] == "flowery").mean() < 0.5
 
 
+def test_a_clip_has_the_rate_of_the_time_that_it_spans(toy):
+    triplets = Triplets(toy[1])
+    first, second = triplets.select(limit=2)
+    triplets.frame.loc[second, ["input_start", "input_end"]] = (2.0, 20.0)
+    assert triplets.rates([second, first], "input", 9) == [0.5, 3.0]
+    assert triplets.rates([second], "target", 9) == [3.0]
+
+
 def test_splits_share_no_video_and_no_scene(toy):
     frame = Triplets(toy[1]).frame
     for key in ("video", "scene"):

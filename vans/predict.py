@@ -65,7 +65,7 @@ def predict_share(group: Group, root: str, out: str, captions: str, vlm: str | N
         clips = clips_of(triplets, chunk, "input")
         rows = [triplets.row(i) for i in chunk]
         if writer is not None:
-            rates = triplets.rates(chunk, "input")
+            rates = triplets.rates(chunk, "input", clips.shape[1])
             answers = write_answers(params, writer, clips, [r["question"] for r in rows], rates, chunk)
             found = [parse_answer(t)[1] or "" for t in answers]
         elif captions == "ground_truth":

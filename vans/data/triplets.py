@@ -55,12 +55,13 @@ class Triplets:
         """One triplet's manifest row. Raises KeyError for an unknown id."""
         return self.frame.loc[id]
 
-    def rates(self, ids: Sequence[str], which: str) -> list[float]:
-        """Pictures per second of each clip, of the time that it spans in its video; which: input | target."""
+    def rates(self, ids: Sequence[str], which: str, frames: int) -> list[float]:
+        """Pictures per second of clips of `frames` pictures, by the time that each spans in its video.
+
+        which: input | target.
+        """
         rows = self.frame.loc[list(ids)]
-        spans = rows[f"{which}_end"] - rows[f"{which}_start"]
-        pictures = [len(clip) for clip in self.clips(ids, which)]
-        return [round(n / span, 3) for n, span in zip(pictures, spans, strict=True)]
+        return [round(frames / span, 3) for span in rows[f"{which}_end"] - rows[f"{which}_start"]]
 
     def file(self, id: str, which: str) -> bytes:
         """The bytes of one clip's file; which: input | target."""

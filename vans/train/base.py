@@ -260,7 +260,8 @@ def train_vlm(group: Group, root: str, out: str) -> list[dict]:
         which = "target" if step % 2 else "input"
         draws = [numpy_generator(part.params.seed, "vlm", step, id) for id in ids]
         pairs = [part.corpus.exercise(id, which, draw, TAGS) for id, draw in zip(ids, draws, strict=True)]
-        inputs = vlm.inputs(clips_of(part.triplets, ids, which), [q for q, _ in pairs], part.triplets.rates(ids, which))
+        clips = clips_of(part.triplets, ids, which)
+        inputs = vlm.inputs(clips, [q for q, _ in pairs], part.triplets.rates(ids, which, clips.shape[1]))
         answers = vlm.encode_answers([a for _, a in pairs])
         tokens = sum(group.gather(answers.mask.sum().item())) / group.size
         loss = -vlm.log_probs(inputs, answers, suppress=False).sum() / tokens

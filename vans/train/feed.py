@@ -53,7 +53,8 @@ def clips_of(triplets: Triplets, ids: list[str], which: str) -> Tensor:
 def prompts_of(vlm: Any, triplets: Triplets, ids: list[str]) -> Any:
     """The VLM's inputs of these triplets: the input clip, at the rate of its own time, and the question."""
     questions = [triplets.row(id)["question"] for id in ids]
-    return vlm.inputs(clips_of(triplets, ids, "input"), questions, triplets.rates(ids, "input"))
+    clips = clips_of(triplets, ids, "input")
+    return vlm.inputs(clips, questions, triplets.rates(ids, "input", clips.shape[1]))
 
 
 class Latents:
