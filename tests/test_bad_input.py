@@ -18,7 +18,7 @@ from tests.data_helpers import curate_params
 from vans import video
 from vans.data import ledger
 from vans.data.curate import curate
-from vans.data.sources import discover
+from vans.data.sources import discover, tables
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 
@@ -241,6 +241,81 @@ def test_what_comes_in_is_counted_where_it_is_seen(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="lost count: segments .*'in': 12, 'kept': 2, 'dropped': {}"):
         curate(tmp_path / "data", tmp_path / "again", curate_params(), progress=False)
     assert not (tmp_path / "again").exists()
+
+
+def step(id, *times):
+    return {"id": str(id), "segment": list(times), "label": "she looks"}
+
+
+ODD: dict[str, list[tuple]] = {  # entries whose subset is unknown, so that all that has come in of them goes out again
+    "two pairs of one name": [("1", 0, 2), ("2-3", 1.6, 3.5), ("1-2", 3.2, 5), ("3", 4.8, 8)],
+    "an id like a number": [("#2", 0, 4), ("x", 3), ("#2", 4, 8)],
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_no_name_of_an_event_confuses_the_books(tmp_path, kind):
+    steps = [step(*given) for given in ODD[kind]]
+    good = {"class": "T", "subset": "training", "annotation": fuzz.STEPS[:2]}
+    database = {"odd": {"class": "T", "subset": "some", "annotation": steps}, "a": good}
+    fuzz.put(tmp_path / "d/coin", {"COIN.json": json.dumps({"database": database}).encode(), "a.mp4": clip()})
+    report = curate(tmp_path / "d", tmp_path / "out", curate_params(), progress=False)
+    assert report["segments"]["in"] == len(steps) + 2 and report["segments"]["kept"] == 2
+    segments = pd.read_csv(tmp_path / "out/segments.csv")
+    odd = segments[segments["video"] == "coin/odd"]
+    assert sorted(odd["start"].dropna()) == [given[1] for given in ODD[kind] if len(given) == 3]
+
+
+def test_rows_whose_name_is_no_id_and_pairs_out_of_order_are_dropped(tmp_path):
+    rows = [
+        ("/x/ abc /2.mp4", "/x/ abc /1.mp4", "#NAME?", "1", "2"),
+        ("/ /2.mp4", "/ /1.mp4", "", "1", "2"),
+        ("/x/a/1.mp4", "/x/a/2.mp4", "a", "2", "1"),
+        ("/x/b/2.mp4", "/x/b/1.mp4", "b", "1", "2"),
+        ("/x/c/2.mp4", "/x/c/1.mp4", "c", "1", "2"),
+    ]
+    texts = ("look", "wave", "7", "What?", "So.", "She waves.")
+    table = [",".join(tables.COLUMNS), *(",".join((*row, *texts)) for row in rows)]
+    times = {"a": ((0, 4), (4.5, 8.5)), "b": ((0, 6), (2, 8)), "c": ((0, 4.3), (4, 8.5))}
+    database = {
+        name: {"class": "T", "subset": "training", "annotation": [step(i + 1, *span) for i, span in enumerate(spans)]}
+        for name, spans in times.items()
+    }
+    files = {"triplets.csv": "\n".join(table).encode(), "COIN.json": json.dumps({"database": database}).encode()}
+    fuzz.put(tmp_path / "d/t", files | {f"{name}.mp4": clip() for name in times})
+    report = curate(tmp_path / "d", tmp_path / "out", curate_params(), progress=False)
+    assert report["pairs"]["in"] == 5 and report["pairs"]["kept"] == 1
+    assert report["pairs"]["dropped"]["the target does not come after its input"] == 1
+    frame = Triplets(tmp_path / "out").frame
+    assert frame["video"].tolist() == ["t/c"] and (frame["input_end"] <= 4.0).all()
+
+
+def test_a_broken_whole_video_does_not_cost_its_parts(tmp_path):
+    captions = {"caption_part1": "she looks", "caption_part2": "she waves"}
+    entry = {"video_path": "video_dataset/c/aa.mp4", "events": [], "video_split": {"split_caption": captions}}
+    files = {"next_event_prediction.json": json.dumps([entry]).encode(), "video_dataset/c/aa.mp4": b"garbage"}
+    files |= {f"{part}_part_video/c/aa.mp4": clip() for part in ("first", "second")}
+    fuzz.put(tmp_path / "d/v1", files)
+    report = curate(tmp_path / "d", tmp_path / "out", curate_params(), progress=False)
+    assert report["triplets"]["all"] == 1 and report["segments"] == {"in": 2, "kept": 2, "dropped": {}}
+
+
+def test_films_of_one_clip_and_clips_beside_their_film_are_counted(tmp_path):
+    films = {"h": {"shots": ["she looks", "she waves"]}, "f": {}, "g": {}}
+    names = ("h.mp4", "h/1.mp4", "h/2.mp4", "f/1.mp4", "g/1.mp4", "g/2.mp4")
+    fuzz.put(tmp_path / "d/s", {"shorts.json": json.dumps({"database": films}).encode()} | {n: clip() for n in names})
+    found = discover(tmp_path / "d")
+    assert {(name, reason) for _, name, reason in found.dropped} == {
+        ("s/h/1", "not in the annotations"),
+        ("s/h/2", "not in the annotations"),
+        ("s/f", "annotation not readable (a film of a single clip)"),
+    }
+
+
+def test_a_file_with_two_databases_is_refused(tmp_path):
+    fuzz.put(tmp_path / "coin", {"COIN.json": b'{"database": {}, "database": {"a": {}}}', "a.mp4": clip()})
+    with pytest.raises(UserError, match="COIN.json: has the key 'database' twice"):
+        discover(tmp_path)
 
 
 def test_an_id_that_is_there_twice_counts_once(tmp_path):

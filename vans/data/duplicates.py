@@ -7,15 +7,15 @@ the distance up to which two videos count as one; what it should be depends on h
 
 Pairs are found without comparing all with all, and none is missed: an orthonormal transform (DCT) keeps
 distances, so that a few of its coefficients bound them from below; a k-d tree over those gives the candidates,
-and each candidate is then measured in full. Where a great many are near each other, pairs of what hangs together
-already are passed over.
+and each candidate is then measured in full. Where the tree leaves too many, a matrix product over more
+coefficients takes its place, and pairs of what hangs together already are passed over.
 
 A dark or plain video has a flat fingerprint, which says nothing: it is compared with none. If a test video is
 flat, too, flat training videos might be the same and are left out, for a reason of their own.
 
 Nor does a fingerprint tell that one file is a part of another. Where names are video ids, as on YouTube, equal
-names in any folders are one video. And files that are clips cut out of a video are compared with the segments of
-all videos, each of which has a fingerprint of its own.
+names in any folders are one video. And files that are clips cut out of a video are compared with the segments of the
+videos across the split, each of which has a fingerprint of its own.
 
 Across the split the training side gives way: official test subsets cannot move, the test set does not change
 when training data is added, and nothing is lost, since the test side still has the video. A scene with such
@@ -38,6 +38,8 @@ from vans.errors import UserError
 
 FLAT = 4.0  # 0..255; contrast below this is noise: no content
 COEFFICIENTS = 16  # of the transform, for the tree
+MORE = 192  # of them, where the tree leaves too many candidates
+ROWS = 512  # points whose distances to all others are bounded at once
 CANDIDATES = 300_000  # the nearest pair is searched no further than this many candidates
 MANY = 2_000_000  # candidates held in memory at once
 NEAR = "near-duplicate of a test video"
@@ -66,16 +68,17 @@ class Search:
         self.points = points
         parts = dctn(points.reshape(-1, FRAMES, GRID, GRID, 3), axes=(1, 2, 3), norm="ortho")
         parts = parts.reshape(len(points), -1)
-        self.axes = np.argsort(-parts.var(axis=0), kind="stable")[:COEFFICIENTS] if axes is None else axes
-        self.tree = cKDTree(parts[:, self.axes])
+        self.axes = np.argsort(-parts.var(axis=0), kind="stable")[:MORE] if axes is None else axes
+        self.parts = parts[:, self.axes]
+        self.tree = cKDTree(self.parts[:, :COEFFICIENTS])
 
     def pairs(self, radius: float) -> tuple[np.ndarray, np.ndarray, int]:
         """([n, 2] indices i < j, [n] distances, number of pairs that were measured).
 
         Of more than MANY candidates only so many pairs that the same points hang together.
         """
-        reach, count = _wider(radius), len(self.points)
-        if (self.tree.count_neighbors(self.tree, reach) - count) // 2 > MANY:
+        reach = _wider(radius)
+        if self.candidates(self, radius) > 2 * MANY:
             return self._linked(radius)
         found = self.tree.query_pairs(reach, output_type="ndarray").reshape(-1, 2)
         distance = _measure(self.points, self.points, found)
@@ -84,7 +87,7 @@ class Search:
     def _linked(self, radius: float) -> tuple[np.ndarray, np.ndarray, int]:
         part = np.arange(len(self.points))  # what each point hangs together with
         kept, far, measured = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0, dtype=np.float32)], 0
-        for found in self._candidates(self, _wider(radius)):
+        for found in self._near(self, _wider(radius)):
             found = found[(found[:, 0] < found[:, 1]) & (part[found[:, 0]] != part[found[:, 1]])]
             distance = _measure(self.points, self.points, found)
             measured += len(found)
@@ -95,8 +98,28 @@ class Search:
                 far.append(distance)
         return np.concatenate(kept), np.concatenate(far), measured
 
-    def _candidates(self, other: "Search", reach: float) -> Iterator[np.ndarray]:
-        """Pairs [n, 2] whose coefficients are near, at most about MANY at a time, in order."""
+    def candidates(self, other: "Search", radius: float) -> float:
+        """About how many pairs the tree would leave to be measured; from some points of this set."""
+        some = self.tree.data[:: max(1, len(self.points) // 256)]
+        found = other.tree.query_ball_point(some, _wider(radius), return_length=True)
+        return float(np.mean(found)) * len(self.points)
+
+    def _near(self, other: "Search", reach: float) -> Iterator[np.ndarray]:
+        """Pairs [n, 2] whose coefficients are near, in order of the first, not too many at a time."""
+        crowded = self.candidates(other, reach) > MANY
+        return self._by_product(other, reach) if crowded else self._by_tree(other, reach)
+
+    def _by_product(self, other: "Search", reach: float) -> Iterator[np.ndarray]:
+        """By a matrix product over many coefficients: its time does not depend on how crowded the points are."""
+        squares = np.square(other.parts).sum(axis=1)
+        rows = max(1, min(ROWS, 8 * MANY // len(other.points)))
+        for at in range(0, len(self.points), rows):
+            some = self.parts[at : at + rows]
+            square = np.square(some).sum(axis=1)[:, None] + squares - 2 * some @ other.parts.T
+            near = np.argwhere(square <= reach**2 + 1e-4) + (at, 0)  # float32 squares of up to 2
+            yield from (near[i : i + MANY] for i in range(0, len(near), MANY))
+
+    def _by_tree(self, other: "Search", reach: float) -> Iterator[np.ndarray]:
         rows = max(1, MANY // len(other.points))
         for at in range(0, len(self.points), rows):
             near = other.tree.query_ball_point(self.tree.data[at : at + rows], reach)
@@ -107,7 +130,7 @@ class Search:
     def across(self, other: "Search", radius: float) -> tuple[np.ndarray, np.ndarray, int]:
         """As `pairs`, all of them; first index into this set, second into the other."""
         kept, far, measured = [], [], 0
-        for found in self._candidates(other, _wider(radius)):
+        for found in self._near(other, _wider(radius)):
             distance = _measure(self.points, other.points, found)
             kept.append(found[distance <= radius])
             far.append(distance[distance <= radius])
@@ -131,23 +154,28 @@ def _measure(first: np.ndarray, second: np.ndarray, found: np.ndarray) -> np.nda
     return np.concatenate(measured) if measured else np.zeros(0, dtype=np.float32)
 
 
-def inside(cut: Sequence[np.ndarray], parts: Sequence[np.ndarray], radius: float) -> tuple[np.ndarray, int]:
-    """Which records' cut files are near a segment of which others: ([n, 2] numbers of the records, pairs measured).
+def inside(
+    records: Sequence[Record], cut: Sequence[np.ndarray], parts: Sequence[np.ndarray], radius: float
+) -> tuple[np.ndarray, int]:
+    """Which cut files of one side of the split are near a segment of the other: ([n, 2] records, pairs measured).
 
     cut: of each record the fingerprints of its cut files [n_i, ...]; parts: of its segments [m_i, ...].
     """
-    sides = []
-    for prints in (cut, parts):
-        owner = np.repeat(np.arange(len(prints)), [len(p) for p in prints])
-        everything = np.concatenate([*prints, np.zeros((0, FRAMES, GRID, GRID, 3), np.uint8)])
-        clear = ~flat(everything)
-        sides.append((owner[clear], everything[clear]))
-    if not all(len(owner) for owner, _ in sides):
-        return np.zeros((0, 2), dtype=np.int64), 0
-    there = Search(vectors(sides[1][1]))
-    found, _, measured = Search(vectors(sides[0][1]), there.axes).across(there, radius)
-    edges = np.stack([sides[0][0][found[:, 0]], sides[1][0][found[:, 1]]], axis=1)
-    return np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0), measured
+    edges, measured = [np.zeros((0, 2), dtype=np.int64)], 0
+    for files, segments in (("test", "train"), ("train", "test")):
+        sides = []
+        for split, prints in ((files, cut), (segments, parts)):
+            mine = [p if r.split == split else p[:0] for r, p in zip(records, prints, strict=True)]
+            owner = np.repeat(np.arange(len(mine)), [len(p) for p in mine])
+            everything = np.concatenate([*mine, np.zeros((0, FRAMES, GRID, GRID, 3), np.uint8)])
+            clear = ~flat(everything)
+            sides.append((owner[clear], everything[clear]))
+        if all(len(owner) for owner, _ in sides):
+            there = Search(vectors(sides[1][1]))
+            found, _, count = Search(vectors(sides[0][1]), there.axes).across(there, radius)
+            edges.append(np.stack([sides[0][0][found[:, 0]], sides[1][0][found[:, 1]]], axis=1))
+            measured += count
+    return np.unique(np.concatenate(edges), axis=0), measured
 
 
 def groups(
@@ -228,7 +256,7 @@ def proof(test: dict[str, np.ndarray], train: dict[str, np.ndarray], radius: flo
             best = int(np.argmin(distance))
             pair = (names[0][found[best, 0]], names[1][found[best, 1]])
             break
-        if looked > 2 or here.tree.count_neighbors(there.tree, _wider(1.5 * looked)) > CANDIDATES:
+        if looked > 2 or here.candidates(there, 1.5 * looked) > CANDIDATES:
             return none | {"pairs_measured": measured, "farther_than": round(looked, 4)}
         looked *= 1.5
     if distance[best] <= radius:

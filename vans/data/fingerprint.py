@@ -13,6 +13,7 @@ from vans.video import TOLERANCE, Video
 
 FRAMES = 8  # pictures of a fingerprint, evenly spread over the video
 GRID = 8  # each thinned to GRID x GRID colours
+LOOK = 128  # px; the longer side of pictures before they are thinned
 SEEK = 5.0  # s; over gaps longer than this the reader jumps instead of decoding all between
 
 
@@ -26,7 +27,10 @@ def times(start: float, end: float) -> list[float]:
 
 def thin(opened: Video, frame: Any) -> np.ndarray:
     """A frame, uint8 [GRID, GRID, 3]."""
-    return np.asarray(Image.fromarray(opened.picture(frame)).resize((GRID, GRID), Image.Resampling.BOX))
+    high, wide = opened.info.height, opened.info.width
+    scale = min(1.0, LOOK / max(high, wide))
+    picture = opened.picture(frame, max(1, round(high * scale)), max(1, round(wide * scale)))
+    return np.asarray(Image.fromarray(picture).resize((GRID, GRID), Image.Resampling.BOX))
 
 
 def fingerprint(opened: Video, seen: Mapping[tuple[Path, float], np.ndarray] | None = None) -> np.ndarray:

@@ -33,7 +33,7 @@ def apart(
     if not seen:
         return list(tasks), {}, {}, {}
     cut, parts = cut_files([looked[r.title] for r in seen])
-    joined, measured = duplicates.inside(cut, parts, radius)
+    joined, measured = duplicates.inside(seen, cut, parts, radius)
     group, facts = duplicates.groups(seen, [prints[r.title] for r in seen], radius, joined)
     if any(len(files) for files in cut):
         facts |= {"cut_files": sum(map(len, cut)), "segments": sum(map(len, parts)), "of_them_measured": measured}

@@ -149,11 +149,9 @@ def _neighbours(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
 def _given(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
     """Pairs that a source names: files already cut, or segments to cut from the whole video.
 
-    The pairs and the annotated segments have entered the books where the source was read.
+    The pairs and the segments have entered the books where the source was read.
     """
     named = {key for given in record.given for key in (given.input_id, given.target_id)}
-    annotated = {s.id for s in record.segments or ()}
-    ledger.enter("segment", len(named - annotated))
     for segment in record.segments or ():
         if segment.id not in named:
             ledger.segment(record.title, segment.id, segment.start, segment.end, "in no pair")
@@ -180,7 +178,8 @@ def _given(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
 
 def _given_parts(record: Record) -> Iterator[Part | str]:
     """The segments that given pairs name, each once, in their order; or why one cannot be cut."""
-    whole = video.Video(record.path) if record.path is not None else None
+    needed = any(None in given.files for given in record.given)
+    whole = video.Video(record.path) if record.path is not None and needed else None
     segments = {s.id: s for s in record.segments or ()}
     inputs, targets = ({getattr(g, f"{role}_id") for g in record.given} for role in ROLES)
     done = set()
@@ -292,11 +291,10 @@ def _plan(part: Part, settings: Settings, chosen: float | str | None) -> Plan:
         return Plan(part, reason)
     plan = Plan(part)
     end = min(segment.end, part.opened.info.duration)
+    plan.prints = fingerprint.times(segment.start, end)
     for role in part.roles:
         seconds = getattr(settings, f"{role}_seconds")
         times, rate = grid(segment.start, end, seconds, count)
-        last = float(times[-1])  # what ends too early for a clip should not be missed by its fingerprint alone
-        plan.prints = [min(time, last) for time in fingerprint.times(segment.start, end)]
         if chosen is not None:
             first = min(max(0, round((float(chosen) - segment.start) * rate)), len(times) - count)
             times = times[first : first + count]
@@ -322,7 +320,7 @@ def _decode(plans: Sequence[Plan], look: Look) -> None:
     whole = {t for t in fingerprint.times(0.0, opened.info.duration) if min(looked) <= t <= max(looked)}
     prints = whole.union(*(plan.prints for plan in plans))
     wanted = sorted(prints | looked)
-    for time, (frame, at) in zip(wanted, opened.shown(wanted), strict=True):
+    for time, (frame, at) in zip(wanted, _to_the_end(opened, wanted, max(takers)), strict=True):
         if time in takers:
             picture = opened.fitted(frame, at, settings.height, settings.width)
             for taker in takers.pop(time):  # what is done is not held in memory
@@ -331,6 +329,20 @@ def _decode(plans: Sequence[Plan], look: Look) -> None:
             look.seen[opened.path, time] = fingerprint.thin(opened, frame)
         for n in ends.get(time, ()):
             plans[n].cuts = _encode(plans[n], {s: best.pop((n, s)) for s in plans[n].grids}, look)
+
+
+def _to_the_end(opened: video.Video, wanted: Sequence[float], needed: float) -> Iterator[tuple[Any, float]]:
+    """What is shown at each time. Where the file ends early, after the last needed time, its last picture stays."""
+    last, count = None, 0
+    try:
+        for last in opened.shown(wanted):
+            yield last
+            count += 1
+    except UserError:
+        if last is None or wanted[count] <= needed:
+            raise
+        for _ in wanted[count:]:
+            yield last
 
 
 def _encode(plan: Plan, best: Mapping[float, Best], look: Look) -> Cuts:

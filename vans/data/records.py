@@ -1,5 +1,6 @@
 """What a source folder says about one video, whatever its layout."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,11 +54,19 @@ class Record:
         """source/name."""
         return f"{self.source}/{self.name}"
 
+    @property
+    def files_alone(self) -> list[str]:
+        """Ids of the segments that pairs name and no annotation gives times to: files already cut."""
+        named = dict.fromkeys(id for g in self.given for id in (g.input_id, g.target_id))
+        return [id for id in named if id not in {s.id for s in self.segments or ()}]
+
     def lose(self, ledger: Ledger, reason: str) -> None:
         """Enter into the books that the video is dropped, and with it all that is annotated in it."""
         ledger.drop("video", self.title, reason)
         for s in self.segments or ():
             ledger.segment(self.title, s.id, s.start, s.end, VIDEO_LOST)
+        for id in self.files_alone:
+            ledger.segment(self.title, id, math.nan, math.nan, VIDEO_LOST)
         for given in self.given:
             ledger.drop("pair", f"{self.title}:{given.input_id}-{given.target_id}", VIDEO_LOST)
 

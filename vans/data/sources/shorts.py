@@ -21,7 +21,10 @@ def entries(source: Source) -> Any:
 
 def record(source: Source, name: str, entry: dict) -> Record:
     """One film."""
-    path, clips = source.videos.find(name), source.videos.inside(name)
+    path = source.videos.find(name)
+    clips = [] if path is not None else source.videos.inside(name)
+    if len(clips) == 1:
+        raise ValueError("a film of a single clip")
     if path is None and clips and "shots" not in entry:
         labels = ("",) * len(clips)
     elif isinstance(entry["shots"], list):

@@ -31,7 +31,8 @@ class Source:
         if self.name != folder.name:
             raise UserError(f"{_printable(str(folder))}: rename the folder; its name is not plain text in UTF-8")
         self.videos = Videos(folder)
-        self._open: dict[tuple[str, str], tuple[float, float]] = {}  # (level, id) of an entry that is being read
+        self._open: dict[tuple[str, str], list[tuple[float, float]]] = {}  # (level, id) in the entry that is read
+        self._expected: dict[str, list[str]] = {}  # ids of the rows of entries that are still to be read
 
     def read(self, layout: "Layout") -> None:
         """Records of all entries; what cannot be read, and videos that no entry names, are dropped."""
@@ -40,6 +41,8 @@ class Source:
         for name, entry in layout.entries(self):
             self.enter("video")
             self._open = {}
+            for row in self._expected.pop(name, ()):
+                self._put("pair", row)
             if name in names:
                 self.drop("video", name, "its id is there twice")
                 continue
@@ -66,20 +69,28 @@ class Source:
         """A video, segment or pair of this folder comes in; id: of a part of the entry that is being read."""
         self.found.ledger.enter(level)
         if id is not None:
-            self.open(level, id, times)
+            self._put(level, id, times)
 
-    def open(self, level: str, id: str, times: tuple[float, float] = (math.nan, math.nan)) -> None:
-        """A segment or pair goes the way of the entry that is being read, unless it is dropped before."""
-        self._open[level, id] = times
+    def expect(self, name: str, row: str) -> None:
+        """A row of a table belongs to an entry that will be read: it goes the way of that, unless it is dropped."""
+        self._expected.setdefault(name, []).append(row)
+
+    def _put(self, level: str, id: str, times: tuple[float, float] = (math.nan, math.nan)) -> None:
+        self._open.setdefault((level, id), []).append(times)
+
+    def _take(self, level: str, id: str) -> tuple[float, float]:
+        """The times of what is no longer open (NaN if it was not, or has none)."""
+        waiting = self._open.get((level, id))
+        return waiting.pop() if waiting else (math.nan, math.nan)
 
     def drop(self, level: str, name: str, reason: str) -> None:
         """Give up a video or pair of this folder."""
-        self._open.pop((level, name), None)
+        self._take(level, name)
         self.found.ledger.drop(level, f"{self.name}/{_printable(str(name))}", reason)
 
     def drop_segment(self, name: str, id: str, reason: str) -> None:
         """Give up a segment of the entry that is being read."""
-        times = self._open.pop(("segment", id), (math.nan, math.nan))
+        times = self._take("segment", id)
         self.found.ledger.segment(f"{self.name}/{_printable(name)}", _printable(id), *times, reason)
 
     def odd(self, name: str, reason: str) -> None:
@@ -90,16 +101,19 @@ class Source:
     def _lose(self, name: str, reason: str) -> None:
         """Give up the entry that is being read, with all that has come in of it."""
         self.drop("video", name, reason)
-        for level, id in list(self._open):
-            if level == "segment":
-                self.drop_segment(str(name), id, VIDEO_LOST)
-            else:
-                self.drop(level, id, VIDEO_LOST)
+        for (level, id), waiting in self._open.items():
+            for _ in list(waiting):
+                if level == "segment":
+                    self.drop_segment(str(name), id, VIDEO_LOST)
+                else:
+                    self.drop(level, id, VIDEO_LOST)
 
     def entries(self, file: Path, key: str | None = "database") -> Iterator[tuple[str, Any]]:
         """(id, entry) of a JSON file's object (or of its `key`). UserError if there is none."""
         content = read_json(file)
         if key is not None:
+            if isinstance(content, Object) and key in content.doubled:
+                raise UserError(f"{file}: has the key {key!r} twice; replace it")
             content = content.get(key) if isinstance(content, dict) else None
         if not isinstance(content, Object):
             where = f"no key {key!r} with" if key else "not"
@@ -124,7 +138,8 @@ class Source:
                 event = segment(*read(item, number))
             except MALFORMED as error:
                 self.enter("segment")
-                self.drop_segment(name, f"#{number}", reason_of(error))
+                title = f"{self.name}/{_printable(name)}"
+                self.found.ledger.segment(title, f"#{number}", math.nan, math.nan, reason_of(error))
                 continue
             times[event.id] += 1
             id = event.id if times[event.id] == 1 else f"{event.id}.{times[event.id]}"
@@ -164,6 +179,10 @@ class Source:
             )
             for a, b in follows:
                 self.enter("pair", f"{name}:{a.id}-{b.id}")
+        annotated = {event.id for event in events or ()}
+        for id in dict.fromkeys(id for g in fields.get("given", ()) for id in (g.input_id, g.target_id)):
+            if id not in annotated:
+                self.enter("segment", id)
         plain: dict[str, Any] = {k: text(v) if k in TEXT_FIELDS else v for k, v in fields.items()}
         return Record(
             source=self.name,

@@ -9,6 +9,7 @@ it, captions with a tail. What cannot be put right drops its row.
 import csv
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,13 +50,14 @@ def entries(source: Source) -> Iterator[tuple[str, tuple[list[Row], Any]]]:
     for path in tables_in(source.folder):
         for line, row in read_table(path):
             where = f"{path.name}:{line}"
-            source.found.ledger.enter("pair")
+            source.enter("pair")
             if isinstance(row, str):
                 source.drop("pair", where, row)
             elif not row["name"]:
                 source.drop("pair", where, LOST)
             else:
                 groups.setdefault(row["name"], []).append(row | {"where": where})
+                source.expect(row["name"], where)
     for name, rows in groups.items():
         yield name, (rows, database.get(name))
 
@@ -63,12 +65,11 @@ def entries(source: Source) -> Iterator[tuple[str, tuple[list[Row], Any]]]:
 def record(source: Source, name: str, found: tuple[list[Row], Any]) -> Record | None:
     """One video and the pairs that the tables name; None if none of its rows can be used."""
     rows, known = found
-    for row in rows:
-        source.open("pair", row["where"])
     entry: Any
     entry, read_steps, topic = known or ({}, None, None)
     steps = read_steps(source, name, entry) if read_steps else ()
     path = source.videos.find(name)
+    times = {step.id: step for step in steps}
     pairs: dict[tuple[str, str], Given] = {}
     for row in rows:
         first, second = (source.videos.find(row[c]) for c in ("input_video_path", "output_video_path"))
@@ -81,8 +82,13 @@ def record(source: Source, name: str, found: tuple[list[Row], Any]) -> Record | 
             source.drop("pair", row["where"], "input and target are the same segment")
         elif ids in pairs:
             source.drop("pair", row["where"], "the same pair is there twice")
+        elif None in given.files and all(id in times for id in ids) and times[ids[1]].start <= times[ids[0]].start:
+            source.drop("pair", row["where"], "the target does not come after its input")
         else:
             pairs[ids] = given
+            if None in given.files and all(id in times for id in ids):  # the input shows nothing of the target
+                a, b = (times[id] for id in ids)
+                times[a.id] = replace(a, end=min(a.end, b.start))
     if not pairs:
         return None
     return source.record(
@@ -92,7 +98,7 @@ def record(source: Source, name: str, found: tuple[list[Row], Any]) -> Record | 
         path=path,
         topic=topic or words(entry.get("class")),
         recipe_type=rows[0]["recipe_type"],
-        events=steps,
+        events=tuple(times.values()),
         given=tuple(pairs.values()),
     )
 
@@ -148,9 +154,9 @@ def _row(cells: Row) -> Row | str:
         return "the row is not in UTF-8"
     paths = {c: PurePosixPath(row[c].replace("\\", "/")) for c in ("input_video_path", "output_video_path")}
     said = {
-        "name": paths["input_video_path"].parent.name,
-        "input_id": paths["input_video_path"].stem,
-        "target_id": paths["output_video_path"].stem,
+        "name": paths["input_video_path"].parent.name.strip(),
+        "input_id": paths["input_video_path"].stem.strip(),
+        "target_id": paths["output_video_path"].stem.strip(),
     }
     for column, other in said.items():
         if _lost(row.get(column, "")):
