@@ -38,7 +38,7 @@ from vans.errors import UserError
 
 FLAT = 4.0  # 0..255; contrast below this is noise: no content
 COEFFICIENTS = 16  # of the transform, for the tree
-MORE = 192  # of them, where the tree leaves too many candidates
+MORE = 96  # of them, where the tree leaves too many candidates
 ROWS = 512  # points whose distances to all others are bounded at once
 CANDIDATES = 300_000  # the nearest pair is searched no further than this many candidates
 MANY = 2_000_000  # candidates held in memory at once
@@ -81,17 +81,15 @@ class Search:
         if self.candidates(self, radius) > 2 * MANY:
             return self._linked(radius)
         found = self.tree.query_pairs(reach, output_type="ndarray").reshape(-1, 2)
-        distance = _measure(self.points, self.points, found)
-        return found[distance <= radius], distance[distance <= radius], len(found)
+        return *self._measured(self, found, radius), len(found)
 
     def _linked(self, radius: float) -> tuple[np.ndarray, np.ndarray, int]:
         part = np.arange(len(self.points))  # what each point hangs together with
         kept, far, measured = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0, dtype=np.float32)], 0
         for found in self._near(self, _wider(radius)):
             found = found[(found[:, 0] < found[:, 1]) & (part[found[:, 0]] != part[found[:, 1]])]
-            distance = _measure(self.points, self.points, found)
             measured += len(found)
-            found, distance = found[distance <= radius], distance[distance <= radius]
+            found, distance = self._measured(self, found, radius)
             if len(found):
                 part = _connected(part[found], len(part))[part]
                 kept.append(found)
@@ -114,9 +112,9 @@ class Search:
         squares = np.square(other.parts).sum(axis=1)
         rows = max(1, min(ROWS, 8 * MANY // len(other.points)))
         for at in range(0, len(self.points), rows):
-            some = self.parts[at : at + rows]
-            square = np.square(some).sum(axis=1)[:, None] + squares - 2 * some @ other.parts.T
-            near = np.argwhere(square <= reach**2 + 1e-4) + (at, 0)  # float32 squares of up to 2
+            some, skip = self.parts[at : at + rows], at if other is self else 0  # a set's own pairs once
+            square = np.square(some).sum(axis=1)[:, None] + squares[skip:] - 2 * some @ other.parts[skip:].T
+            near = np.argwhere(square <= reach**2 + 1e-4) + (at, skip)  # float32 squares of up to 2
             yield from (near[i : i + MANY] for i in range(0, len(near), MANY))
 
     def _by_tree(self, other: "Search", reach: float) -> Iterator[np.ndarray]:
@@ -131,11 +129,18 @@ class Search:
         """As `pairs`, all of them; first index into this set, second into the other."""
         kept, far, measured = [], [], 0
         for found in self._near(other, _wider(radius)):
-            distance = _measure(self.points, other.points, found)
-            kept.append(found[distance <= radius])
-            far.append(distance[distance <= radius])
             measured += len(found)
+            found, distance = self._measured(other, found, radius)
+            kept.append(found)
+            far.append(distance)
         return np.concatenate(kept), np.concatenate(far), measured
+
+
+    def _measured(self, other: "Search", found: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+        """Which of these pairs are near: ([n, 2], [n] distances). Most are refused by their first coefficients."""
+        found = found[_measure(self.parts, other.parts, found) <= _wider(radius)]
+        distance = _measure(self.points, other.points, found)
+        return found[distance <= radius], distance[distance <= radius]
 
 
 def _connected(edges: np.ndarray, size: int) -> np.ndarray:

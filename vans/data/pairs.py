@@ -9,7 +9,7 @@ one size whatever the length. The window with most motion is taken, or the one t
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -333,14 +333,16 @@ def _decode(plans: Sequence[Plan], look: Look) -> None:
 
 def _to_the_end(opened: video.Video, wanted: Sequence[float], needed: float) -> Iterator[tuple[Any, float]]:
     """What is shown at each time. Where the file ends early, after the last needed time, its last picture stays."""
-    last, count = None, 0
+    last: Any = None
+    count = 0
     try:
         for last in opened.shown(wanted):
             yield last
             count += 1
     except UserError:
-        if last is None or wanted[count] <= needed:
-            raise
+        for last in islice(opened.shown([time for time in wanted if time <= needed]), count, None):
+            yield last
+            count += 1
         for _ in wanted[count:]:
             yield last
 
