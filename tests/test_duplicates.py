@@ -76,6 +76,7 @@ def test_the_search_finds_exactly_what_comparing_all_with_all_finds(radius, crow
     there = Search(points[40:])
     across, _, _ = Search(points[:40], there.axes).across(there, radius)
     assert {(i, j + 40) for i, j in across} == {(i, j) for i, j in expected if i < 40 <= j}
+    assert Search(points[:20], there.axes).across(Search(points[20:40], there.axes), 0.01)[0].shape == (0, 2)
 
 
 def test_few_pairs_are_measured_of_many():

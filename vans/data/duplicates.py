@@ -127,7 +127,7 @@ class Search:
 
     def across(self, other: "Search", radius: float) -> tuple[np.ndarray, np.ndarray, int]:
         """As `pairs`, all of them; first index into this set, second into the other."""
-        kept, far, measured = [], [], 0
+        kept, far, measured = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0, dtype=np.float32)], 0
         for found in self._near(other, _wider(radius)):
             measured += len(found)
             found, distance = self._measured(other, found, radius)
