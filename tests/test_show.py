@@ -35,7 +35,7 @@ class FakeTriplets:
                 "kind": ["procedural", "predictive", "predictive"],
                 "scene": [None, "s", "s"],
                 "question": ["what is next ?", "what happens if the wind blows ?", "and if a magnet pulls ?"],
-                "reasoning": ["because " * 30, "so", ""],
+                "reasoning": ["because " * 60, "so", ""],
                 "caption": [world.caption("cone", event) for event in events],
                 "style": ["plain", "flowery", "given"],
                 "recipe_type": ["harbor", None, None],
@@ -127,6 +127,19 @@ def test_contact_sheet_shows_frames_and_words() -> None:
     assert "nan" not in words and "None" not in words
     purple = np.abs(_pixels(figure).astype(int) - (156, 44, 196)).sum(-1) < 30
     assert purple[:, :300].any() and purple[:, 720:].any()  # the object is seen on both sides
+
+
+def test_long_words_make_a_row_higher_instead_of_running_into_the_next() -> None:
+    class Wordy(FakeTriplets):
+        def row(self, name: str) -> dict:
+            return {**super().row(name), "question": "why " * 30, "reasoning": "since " * 60, "caption": "and so " * 60}
+
+    figure = sheets.triplets_sheet(Wordy(), ["a", "b"])
+    places = [(t.get_position()[1], t.get_text()) for t in figure.axes[0].texts]
+    second = max(y for y, text in places if " · " in text)  # the second row's tag
+    above = [y for y, text in places if y < second]
+    assert len(above) > 3 + 8 and second - max(above) > 12
+    assert figure.get_size_inches()[1] > sheets.triplets_sheet(FakeTriplets(), ["a", "b"]).get_size_inches()[1]
 
 
 def test_answers_of_arms_with_marks() -> None:

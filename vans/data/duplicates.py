@@ -39,6 +39,7 @@ from vans.errors import UserError
 FLAT = 4.0  # 0..255; contrast below this is noise: no content
 COEFFICIENTS = 16  # of the transform, for the tree
 MORE = 96  # of them, where the tree leaves too many candidates
+SOME = 64  # points from which the number of candidates is estimated
 ROWS = 512  # points whose distances to all others are bounded at once
 CANDIDATES = 300_000  # the nearest pair is searched no further than this many candidates
 MANY = 2_000_000  # candidates held in memory at once
@@ -49,15 +50,27 @@ ID = re.compile(r"(?![a-z_-]*\d*$)[\w-]{11}", re.ASCII)  # YouTube's; living_roo
 
 def vectors(prints: np.ndarray) -> np.ndarray:
     """Fingerprints [n, ...] as float32 [n, D] whose Euclidean distances are the distances of the module."""
-    flat = prints.reshape(len(prints), -1).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    contrast = np.sqrt(np.square(flat).mean(axis=1, keepdims=True))
-    return flat / (np.maximum(contrast, FLAT) * np.float32(np.sqrt(flat.shape[1])))
+    points = np.empty((len(prints), prints[:1].size or 1), dtype=np.float32)
+    for rows, whole in _in_parts(prints):
+        whole -= whole.mean(axis=1, keepdims=True)
+        contrast = np.sqrt(np.square(whole).mean(axis=1, keepdims=True))
+        points[rows] = whole / (np.maximum(contrast, FLAT) * np.float32(np.sqrt(whole.shape[1])))
+    return points
 
 
 def flat(prints: np.ndarray) -> np.ndarray:
     """Which fingerprints [n, ...] say nothing: bool [n]."""
-    return prints.astype(np.float32).std(axis=tuple(range(1, prints.ndim))) < FLAT
+    found = np.zeros(len(prints), dtype=bool)
+    for rows, whole in _in_parts(prints):
+        found[rows] = whole.std(axis=1) < FLAT
+    return found
+
+
+def _in_parts(prints: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Some rows at a time, which the processor's cache can hold, as float32 [rows, D]."""
+    for at in range(0, len(prints), ROWS):
+        part = prints[at : at + ROWS]
+        yield slice(at, at + ROWS), part.reshape(len(part), -1).astype(np.float32)
 
 
 class Search:
@@ -98,7 +111,7 @@ class Search:
 
     def candidates(self, other: "Search", radius: float) -> float:
         """About how many pairs the tree would leave to be measured; from some points of this set."""
-        some = self.tree.data[:: max(1, len(self.points) // 256)]
+        some = self.tree.data[:: max(1, len(self.points) // SOME)]
         found = other.tree.query_ball_point(some, _wider(radius), return_length=True)
         return float(np.mean(found)) * len(self.points)
 
@@ -135,7 +148,6 @@ class Search:
             far.append(distance)
         return np.concatenate(kept), np.concatenate(far), measured
 
-
     def _measured(self, other: "Search", found: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
         """Which of these pairs are near: ([n, 2], [n] distances). Most are refused by their first coefficients."""
         found = found[_measure(self.parts, other.parts, found) <= _wider(radius)]
@@ -159,6 +171,12 @@ def _measure(first: np.ndarray, second: np.ndarray, found: np.ndarray) -> np.nda
     return np.concatenate(measured) if measured else np.zeros(0, dtype=np.float32)
 
 
+def _owned(prints: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Fingerprints of some records, [n_i, ...] each: (whose each is, [n]; all of them, [n, ...])."""
+    everything = np.concatenate([*prints, np.zeros((0, FRAMES, GRID, GRID, 3), np.uint8)])
+    return np.repeat(np.arange(len(prints)), [len(p) for p in prints]), everything
+
+
 def inside(
     records: Sequence[Record], cut: Sequence[np.ndarray], parts: Sequence[np.ndarray], radius: float
 ) -> tuple[np.ndarray, int]:
@@ -170,9 +188,7 @@ def inside(
     for files, segments in (("test", "train"), ("train", "test")):
         sides = []
         for split, prints in ((files, cut), (segments, parts)):
-            mine = [p if r.split == split else p[:0] for r, p in zip(records, prints, strict=True)]
-            owner = np.repeat(np.arange(len(mine)), [len(p) for p in mine])
-            everything = np.concatenate([*mine, np.zeros((0, FRAMES, GRID, GRID, 3), np.uint8)])
+            owner, everything = _owned([p if r.split == split else p[:0] for r, p in zip(records, prints, strict=True)])
             clear = ~flat(everything)
             sides.append((owner[clear], everything[clear]))
         if all(len(owner) for owner, _ in sides):
@@ -193,8 +209,7 @@ def groups(
     group, named after its first video, and {videos, pairs_measured, near_pairs}; where there are any, same_id and
     not_comparable (videos).
     """
-    owner = np.repeat(np.arange(len(prints)), [len(p) for p in prints])
-    everything = np.concatenate(prints)
+    owner, everything = _owned(prints)
     clear = ~flat(everything)
     owner, everything = owner[clear], everything[clear]
     first: dict[Any, int] = {}
@@ -228,7 +243,9 @@ def video_id(name: str) -> str:
 
 def unclear(records: Sequence[Record], prints: Sequence[np.ndarray]) -> set[str]:
     """Titles of the training videos of which nothing can be compared, if a test video is such a one, too."""
-    plain = [r for r, p in zip(records, prints, strict=True) if flat(p).all()]
+    owner, everything = _owned(prints)
+    says = np.bincount(owner, ~flat(everything), len(records))
+    plain = [r for r, count in zip(records, says, strict=True) if not count]
     tested = any(r.split == "test" for r in plain)
     return {r.title for r in plain if tested and r.split == "train"}
 
@@ -247,11 +264,14 @@ def proof(test: dict[str, np.ndarray], train: dict[str, np.ndarray], radius: flo
     to be measured. Raises UserError if two are nearer than radius.
     """
     none = {"pairs_measured": 0, "nearest": None, "test_video": None, "train_video": None}
-    clear = [{title: q for title, p in side.items() if len(q := p[~flat(p)])} for side in (test, train)]
-    if not all(clear):
+    names, points = [], []
+    for side in (test, train):
+        owner, everything = _owned(list(side.values()))
+        clear = ~flat(everything)
+        names.append(np.array(list(side))[owner[clear]])
+        points.append(vectors(everything[clear]))
+    if not all(map(len, points)):
         return none
-    names = [[title for title, p in side.items() for _ in p] for side in clear]
-    points = [vectors(np.concatenate(list(side.values()))) for side in clear]
     there = Search(points[1])
     here = Search(points[0], there.axes)
     looked = radius
@@ -259,7 +279,7 @@ def proof(test: dict[str, np.ndarray], train: dict[str, np.ndarray], radius: flo
         found, distance, measured = here.across(there, looked)
         if len(found):
             best = int(np.argmin(distance))
-            pair = (names[0][found[best, 0]], names[1][found[best, 1]])
+            pair = (str(names[0][found[best, 0]]), str(names[1][found[best, 1]]))
             break
         if looked > 2 or here.candidates(there, 1.5 * looked) > CANDIDATES:
             return none | {"pairs_measured": measured, "farther_than": round(looked, 4)}

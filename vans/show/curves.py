@@ -1,11 +1,14 @@
 """Training curves: every reward term over the steps, and anything else that a history holds."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Literal
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vans.show.style import (
     BLUE,
@@ -86,7 +89,7 @@ def overlay(
         figure = new_figure(WIDTH, rows * PANEL + 30)
         for place, (name, words) in enumerate(names.items()):
             axes = figure.add_subplot(rows, columns, place + 1)
-            for colour, (label, history) in zip(CYCLE, histories.items(), strict=False):
+            for colour, (label, history) in zip(cycle(CYCLE), histories.items()):
                 if name not in history:
                     continue
                 steps = history["step"] if "step" in history else pd.Series(range(len(history)))
@@ -140,12 +143,17 @@ def histogram(values: Mapping[str, Sequence[float]], title: str = "", unit: str 
         axes = figure.add_subplot()
         every = np.concatenate([np.asarray(v, float) for v in values.values()])
         low, high = float(every.min()), float(every.max())
-        bins = np.linspace(low, high, 31) if high > low else np.linspace(low - 0.5, high + 0.5, 31)
-        for colour, (label, some) in zip(CYCLE, values.items(), strict=False):
+        around = 0.0 if high > low else 0.05 * max(1.0, abs(low))
+        bins = np.linspace(low - around, high + around, 31)
+        for colour, (label, some) in zip(cycle(CYCLE), values.items()):
             axes.hist(np.asarray(some, float), bins=list(bins), color=colour, alpha=0.55, label=label)
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel(unit)
         axes.set_title(title, color=MUTED)
-        if len(values) > 1:
-            axes.legend()
+        if len(values) > 1:  # beside or above the bars, wherever they are
+            above = 6.5 * sum(len(label) + 6 for label in values) < 0.75 * width
+            columns = len(values) if above else 1
+            corner: Literal["lower right", "upper left"] = "lower right" if above else "upper left"
+            axes.legend(loc=corner, bbox_to_anchor=(1.0, 1.0), ncols=columns, borderaxespad=0.2)
         figure.tight_layout(pad=0.6)
     return figure

@@ -19,25 +19,33 @@ def triplets_sheet(triplets: Any, ids: Sequence[str], frames: int = 4, height: i
     """
     inputs, targets = triplets.clips(ids, "input"), triplets.clips(ids, "target")
     width, _ = strip_size(inputs[0], frames, height) if len(ids) else (0, 0)
-    row_height, top = height + 26, 30
-    page = Canvas(WIDTH, top + row_height * len(ids))
-    middle, text_width = width + 22, WIDTH - 2 * width - 44
+    middle, text_width, top = width + 22, WIDTH - 2 * width - 44, 30
+    rows = [triplets.row(name) for name in ids]
+    draft = Canvas(WIDTH, top)  # long words need a higher row
+    heights = [max(height + 26, round(_words(draft, row, middle, 0, text_width)) + 16) for row in rows]
+    page = Canvas(WIDTH, top + sum(heights))
     for x, word in (
         (0, "input video"),
         (middle, "question, reasoning, caption"),
         (WIDTH - width, "target video"),
     ):
         page.text(x, 2, word, 11, MUTED)
-    for number, name in enumerate(ids):
-        row, y = triplets.row(name), top + number * row_height
+    y = top
+    for number, row in enumerate(rows):
         page.rule(y - 6)
         page.image(strip(inputs[number], frames), 0, y + 6, width, height)
         page.image(strip(targets[number], frames), WIDTH - width, y + 6, width, height)
-        below = page.text(middle, y + 1, tag(row), 9.5, FAINT)
-        below = page.text(middle, below + 1, row["question"], 12, INK, bold=True, width=text_width * 0.93, lines=2)
-        below = page.text(middle, below + 2, row["reasoning"], 10, MUTED, width=text_width, lines=2)
-        page.text(middle, below + 2, row["caption"], 11.5, BLUE, width=text_width, lines=2)
+        _words(page, row, middle, y, text_width)
+        y += heights[number]
     return page.figure
+
+
+def _words(page: Canvas, row: Mapping[str, Any], x: float, y: float, width: float) -> float:
+    """Tag, question, reasoning and caption under each other; returns the lower edge."""
+    below = page.text(x, y + 1, tag(row), 9.5, FAINT)
+    below = page.text(x, below + 1, row["question"], 12, INK, bold=True, width=width * 0.93, lines=3)
+    below = page.text(x, below + 2, row["reasoning"], 10, MUTED, width=width, lines=4)
+    return page.text(x, below + 2, row["caption"], 11.5, BLUE, width=width, lines=4)
 
 
 def tag(row: Mapping[str, Any]) -> str:
