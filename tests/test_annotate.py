@@ -1070,5 +1070,5 @@ def test_a_local_qwen_that_is_not_there_is_a_user_error(tmp_path):
     params = settings(name="qwen")
     local = dataclasses.replace(params.curate.qwen, repo=str(tmp_path / "nowhere"), revision=None)
     params = dataclasses.replace(params, curate=dataclasses.replace(params.curate, qwen=local))
-    with pytest.raises(UserError, match="curate.qwen.repo: .*nowhere: no VLM weights here"):
+    with pytest.raises(UserError, match="curate.qwen.repo: .*nowhere: no weights .*choose another .*curate.annotator"):
         annotator(params, tmp_path, progress=False).write(requests(1))

@@ -194,7 +194,7 @@ def test_what_is_wrong_with_data_and_weights_is_said_before_a_request(toy, tmp_p
     params = curate_params(agreement="clip")
     params.models = SimpleNamespace(clip=SimpleNamespace(repo=None, revision=None))
     params.machine = SimpleNamespace(device="cpu", engine="local", workers=1)
-    for repo, message in ((None, "models.clip.repo"), (str(tmp_path), "open_clip_model.safetensors is missing")):
+    for repo, message in ((None, "models.clip.repo"), (str(tmp_path), "safetensors is missing.*agreement: none")):
         params.models.clip.repo = repo
         with pytest.raises(UserError, match=message):
             curate(toy[0], tmp_path / "out", params, progress=False, asked=Paid())
@@ -264,6 +264,19 @@ def test_leaking_toy_questions_are_refused_and_asked_again():
     assert not any(annotate.leaks(w.question, r) for w, r in zip(written, requests))
     leaking = world.leaking_question("predictive", "the wind blows", "ball", "fade")
     assert annotate.leaks(leaking, requests[0])
+
+
+@pytest.mark.parametrize(
+    ("about", "question"),
+    [
+        ({"topic": "party"}, "Topic: party. What happens next?"),
+        ({"topic": "the wind blows", "condition": "the wind blows"}, "What happens next if the wind blows?"),
+        ({"topic": ""}, "What happens next?"),
+    ],
+)
+def test_only_a_condition_is_asked_for_with_if(about, question):
+    request = Request(**{"id": "x", "kind": "predictive", "input_label": "", "target_label": "she laughs"} | about)
+    assert annotate.rules(request, 0, 0.0).question == question
 
 
 def test_the_rules_refuse_what_they_cannot_write():

@@ -102,6 +102,9 @@ def test_a_user_error_in_a_cell_is_one_line_and_any_other_shows_its_traceback(re
     assert "Traceback" not in done.stderr
     done = _run(repository, "b")
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+    nbformat.write(_notebook("raise KeyboardInterrupt"), repository / "notebooks" / "c.ipynb")
+    done = _run(repository, "c")
+    assert done.returncode == 130 and done.stderr.strip().splitlines()[-1] == "vans: stopped"
 
 
 def test_the_grid_stops_where_it_is_switched_off(repository):

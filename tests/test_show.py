@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image, WebPImagePlugin
 from safetensors.numpy import save_file
 
@@ -63,12 +64,27 @@ def _words(figure: Figure) -> str:
 
 
 def test_strip_picks_first_and_last_and_separates_with_white() -> None:
-    clip = np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 5, 3), np.uint8)
-    shown = frames.strip(clip, 3, gap=2)
-    assert shown.shape == (4, 5 * 3 + 2 * 2, 3)
-    assert [shown[0, x, 0] for x in (0, 7, 14)] == [0, 4, 8] and (shown[:, 5:7] == 255).all()
-    assert frames.strip_size(clip, 3, 8, gap=2) == (8 * 19 / 4, 8)
+    clip = np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 80, 3), np.uint8)
+    shown = frames.strip(clip, 3)
+    assert shown.shape == (64, 80 * 3 + 2 * 2, 3)
+    assert [shown[0, x, 0] for x in (0, 82, 164)] == [0, 4, 8] and (shown[:, 80:82] == 255).all()
+    assert frames.strip_size(clip, 3, 8) == (8 * 244 / 64, 8)
     assert len(frames.pick(clip[:2], 5)) == 2
+
+
+def test_a_grid_fills_its_last_line_with_white() -> None:
+    clip = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 40, 3), np.uint8)
+    page = frames.grid(clip, 5, 3)
+    assert page.shape == (65, 40 * 3 + 2, 3)
+    assert [page[0, x, 0] for x in (0, 41, 82)] == [0, 1, 2] and [page[33, x, 0] for x in (0, 41)] == [3, 4]
+    assert (page[33:, 81:] == 255).all() and (page[32] == 255).all()
+
+
+def test_wide_clips_show_fewer_frames_and_then_lower_ones() -> None:
+    clip = np.zeros((9, 30, 60, 3), np.uint8)  # 120 px wide at 60 px, and no gap to speak of
+    assert frames.fitting(clip, 4, 60, 1000) == (4, 60)
+    assert frames.fitting(clip, 4, 60, 300) == (2, 60)
+    assert frames.fitting(clip, 4, 60, 60) == (1, 30)
 
 
 def test_enlarging_keeps_every_pixel_a_square() -> None:
@@ -140,6 +156,35 @@ def test_long_words_make_a_row_higher_instead_of_running_into_the_next() -> None
     above = [y for y, text in places if y < second]
     assert len(above) > 3 + 8 and second - max(above) > 12
     assert figure.get_size_inches()[1] > sheets.triplets_sheet(FakeTriplets(), ["a", "b"]).get_size_inches()[1]
+
+
+@pytest.mark.parametrize("shape", [(352, 640), (640, 352), (32, 32)])
+def test_words_keep_their_room_beside_clips_of_every_shape(shape, monkeypatch) -> None:
+    clips = np.zeros((2, 9, *shape, 3), np.uint8)
+    monkeypatch.setattr(FakeTriplets, "clips", lambda self, ids, which: clips[: len(ids)])
+    rooms: list[float] = []
+    text = style.Canvas.text
+
+    def spied(self, x, y, words, *about, **more):
+        if "width" in more and "caption" in words:
+            rooms.append(more["width"])
+        return text(self, x, y, words, *about, **more)
+
+    monkeypatch.setattr(style.Canvas, "text", spied)
+    monkeypatch.setattr(FakeTriplets, "row", lambda self, name: {**self.frame.loc[name], "caption": "a caption"})
+    sheets.triplets_sheet(FakeTriplets(), ["a", "b"])
+    assert rooms and min(rooms) >= sheets.WORDS
+    rooms.clear()
+    sheets.answers_sheet(FakeTriplets(), ["a", "b"], {"SFT": (["a caption", "a caption"], clips)})
+    assert rooms and min(rooms) >= sheets.ANSWER
+
+
+def test_a_histogram_leaves_out_what_holds_no_number() -> None:
+    figure = curves.histogram({"none": [], "some": [1.0, 2.0, np.nan], "lost": [np.nan]}, "x", "s")
+    heights = [p.get_height() for p in figure.axes[0].patches if isinstance(p, Rectangle)]
+    assert not figure.axes[0].get_legend() and sum(heights) == 2
+    assert "nothing to show" in _words(curves.histogram({"none": []}))
+    assert "nothing to show" in _words(curves.histogram({}))
 
 
 def test_answers_of_arms_with_marks() -> None:

@@ -20,6 +20,9 @@ from vans.data.sources.source import UNUSED, follow
 from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
 from vans.errors import UserError
+from vans.typed import one_of
+
+KINDS = one_of(SIDECARS)
 
 
 def put_video(path, seconds=4.0):
@@ -128,7 +131,8 @@ def test_activitynet_captions_with_events_that_overlap(tmp_path):
     assert times(second)[0] == ("1", 0, 10, "A woman walks up.")  # a little overlap is cut off the input
     reasons = [(level, name, reason) for level, name, reason in found.dropped if "both" not in name]
     assert ("segment", "activitynet/v_QOlSCBRmfWY:2", "no event before or after it that does not overlap it") in reasons
-    assert ("video", "activitynet/v_uqiMw7tQ1Cc", "its id is there twice") in reasons
+    assert not any("uqiMw7tQ1Cc" in name and "twice" in why for _, name, why in reasons)  # val_2 tells of it again
+    assert ("video", "activitynet/v_both", "its id is there twice") in found.dropped
     assert ("video", "activitynet/v_only2", "annotation not readable (not as many sentences as timestamps)") in reasons
     assert ("video", "activitynet/uqiMw7tQ1Cc.mkv", "not in the annotations") in reasons
 
@@ -470,3 +474,84 @@ def test_the_real_annotations(tmp_path):
     assert len([reason for level, _, reason in found.dropped if level == "pair"]) == 6
     (tmp_path / "t" / "triplets.csv").unlink()
     assert [len(r.segments or ()) for r in discover(tmp_path).records] == [2, 3, 3]
+
+
+# ------------------------------------------------------------------------------ what would be passed over
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("CION.json", "COIN.json"), ("coin.json", "COIN.json"), ("short.json", "shorts.json"), ("val_2.jsn.json", None)],
+)
+def test_annotations_with_a_name_that_is_almost_right_stop_the_run(tmp_path, wrong, right):
+    put_video(tmp_path / "s" / "a.mp4")
+    put_json(tmp_path / "s" / wrong, {})
+    if right is None:
+        assert discover(tmp_path).ledger.unread == [f"s/{wrong} (a sidecar is named like its video, with {KINDS})"]
+        return
+    with pytest.raises(UserError, match=f"{wrong}: would not be read; if it is {right}, rename it, else remove it"):
+        discover(tmp_path)
+    put_video(tmp_path / "s" / f"{wrong[:-5]}.mp4")  # then it is the sidecar of that video
+    assert {name for _, name, _ in discover(tmp_path).dropped} == {f"s/{wrong[:-5]}"}
+
+
+def test_a_misspelt_second_file_of_a_source_stops_the_run_and_its_other_files_do_not(tmp_path):
+    folder = tmp_path / "activitynet"
+    put_video(folder / "v_a.mp4")
+    entry = {"timestamps": [[0, 1], [2, 3]], "sentences": ["a", "b"]}
+    put_json(folder / "train.json", {"v_a": entry})
+    for name in ("train_ids.json", "val_ids.json", "test_ids.json"):  # they come with it
+        put_json(folder / name, ["v_a"])
+    assert len(discover(tmp_path).records) == 1
+    put_json(folder / "val1.json", {"v_a": entry})
+    with pytest.raises(UserError, match=r"val1.json: would not be read; if it is val_1.json"):
+        discover(tmp_path)
+
+
+def test_files_beside_your_own_videos_that_nobody_reads_are_named(tmp_path):
+    put_video(tmp_path / "own" / "in" / "x.mp4")
+    put_json(tmp_path / "own" / "in" / "x.json", {"events": [], "notes": {"licence": "mine"}})
+    for name in ("in/x.srt", "in/x.en.vtt", "gone.json", "notes.csv", ".hidden.json"):
+        (tmp_path / "own" / name).write_text("{}")
+    found = discover(tmp_path)
+    assert len(found.records) == 1 and not found.dropped
+    assert sorted(line.partition(" (")[0] for line in found.ledger.unread) == [
+        *("own/gone.json", "own/in/x.en.vtt", "own/in/x.srt", "own/notes.csv"),
+    ]
+    assert "own/in/x.srt (x.json beside it counts)" in found.ledger.unread
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"events": [], "subest": "testing"}, "unknown key subest; did you mean subset?"),
+        ({"events": [{"start": 0, "end": 1, "txt": "a"}]}, "unknown key txt; did you mean text?"),
+        ({"events": [], "split": "test"}, "unknown key split; known are events, subset"),
+    ],
+)
+def test_an_unknown_key_beside_your_own_video_drops_it(tmp_path, content, why):
+    put_video(tmp_path / "own" / "x.mp4")
+    put_json(tmp_path / "own" / "x.json", content)
+    ((_, name, reason),) = discover(tmp_path).dropped
+    assert name == "own/x" and why in reason
+
+
+def test_an_unknown_key_of_a_short_film_drops_it(tmp_path):
+    put_video(tmp_path / "films" / "x.mp4")
+    film = {"shots": ["a", "b"], "conditions": "it rains"}
+    put_json(tmp_path / "films" / "shorts.json", {"database": {"x": film}})
+    ((_, name, reason),) = discover(tmp_path).dropped
+    assert name == "films/x" and "did you mean condition?" in reason
+
+
+def test_activitynets_unreadable_entry_is_counted_once(tmp_path):
+    put_video(tmp_path / "a" / "abc.mp4")
+    put_json(tmp_path / "a" / "train.json", {"v_abc": {"sentences": []}})
+    found = discover(tmp_path)
+    assert found.dropped == [("video", "a/v_abc", "annotation not readable (timestamps is missing)")]
+    assert found.ledger.entered["video"] == 1
+
+
+def test_a_missing_column_names_the_one_that_looks_like_it(tmp_path):
+    columns = [c if c != "input_sentence" else "Input sentence" for c in tables.COLUMNS]
+    put_table(tmp_path / "v" / "triplets.csv", row(), columns=columns)
+    with pytest.raises(UserError, match="column 'input_sentence' is missing; .*; rename 'Input sentence'"):
+        discover(tmp_path)

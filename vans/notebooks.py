@@ -9,6 +9,7 @@ the cell's traceback, both with an exit code that is not 0.
 """
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -114,9 +115,14 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
             stderr_file=sys.stderr,
             extra_arguments=["--IPKernelApp.log_level=50"],
         )
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would report, with a traceback, that the cell was stopped
+        raise
     except PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(error.evalue) from error
+        if error.ename == "KeyboardInterrupt":
+            raise KeyboardInterrupt from error
         sys.exit(str(error))
     write_html(target)
     from vans.train.save import drop_kept  # torch with it: only where a notebook runs

@@ -30,15 +30,23 @@ def judge(params: Any) -> "CLIP":
     from vans.models.clip import CLIP
 
     model = params.models.clip
+    place = f"scales.{params.scale}." if hasattr(params, "scale") else ""
     if model.repo is None:
         raise UserError(
-            "params.yaml: curate.agreement: clip needs models.clip.repo; this scale trains its CLIP after the "
+            f"params.yaml: {place}curate.agreement: clip needs models.clip.repo; this scale trains its CLIP after the "
             "curation, so write none"
         )
     device = params.machine.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return CLIP.load(model.repo, model.revision).to(device)
+    try:
+        return CLIP.load(model.repo, model.revision).to(device)
+    except Exception as error:  # offline, no such repository, a folder without weights: the hub raises many kinds
+        why = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"params.yaml: {place}models.clip.repo: {model.repo} cannot be loaded ({why}); get its weights, or leave "
+            f"CLIP out of the RL subset's score with {place}curate.agreement: none"
+        ) from error
 
 
 def agreement(rows: Sequence[dict], shards: Path, clip: "CLIP", progress: bool = False) -> list[float]:

@@ -115,7 +115,7 @@ def curate(
             raise UserError(f"{data_dir}: no triplet could be made: {_reasons(ledger)}")
         leaks |= proven(rows, prints, params.curate.near_duplicate, looked)
         mark_rl(rows, group, partial / "shards", params, clip, progress)
-        result = report(rows, ledger) | {"rl": rl_report(rows, params.curate.agreement), "leaks": leaks}
+        result = report(rows, ledger) | {"rl": rl_report(rows, params), "leaks": leaks}
         _write(partial, rows, result, ledger)
         shown = {replace(t, starts=None).key("show") for t in tasks if asked.chooses}  # before anything was chosen
         store.prune({found.key for found in looked.values()} | shown)
@@ -235,6 +235,7 @@ def _requests(record: Record, worked: Worked, clips: bool) -> list[Request]:
             given=None if given is None else record.given[given].texts,
             clips=(a.data, b.data) if clips else None,
             split=record.split,
+            condition=record.condition,
         )
         for a, b, given in worked.pairs
     ]
@@ -307,18 +308,19 @@ def mark_rl(
         row |= {"rl": not reason, "rl_reason": reason}
 
 
-def rl_report(rows: list[dict], measured: str) -> dict:
+def rl_report(rows: list[dict], params: Any) -> dict:
     """The RL subset in counts and words."""
-    said = {
-        "clip": "2.5 x the mean cosine of CLIP's features of target frames and caption",
-        "none": "left out of the score: curate.agreement is none (no CLIP is trained yet when this scale curates)",
-    }
+    said = "left out of the score: curate.agreement is none"
+    if params.curate.agreement == "clip":
+        said = "2.5 x the mean cosine of CLIP's features of target frames and caption"
+    elif getattr(params, "models", None) is None or params.models.clip.repo is None:
+        said += " (no CLIP is trained yet when this scale curates)"
     scores = [row["rl_score"] for row in rows if row["rl"]]
     return {
         "taken": len(scores),
         "refused": dict(sorted(Counter(row["rl_reason"] for row in rows if not row["rl"]).items())),
         "score": {"least": min(scores, default=None), "mean": round(sum(scores) / max(1, len(scores)), 4)},
-        "agreement": said[measured],
+        "agreement": said,
     }
 
 
@@ -334,6 +336,7 @@ def report(rows: list[dict], ledger: Ledger) -> dict:
         "sources": dict(sorted(Counter(r["source"] for r in rows).items())),
         "styles": dict(sorted(Counter(r["style"] for r in rows).items())),
         "details": ledger.details[:100],
+        **({"not_read": {"count": len(ledger.unread), "examples": ledger.unread[:5]}} if ledger.unread else {}),
     }
 
 

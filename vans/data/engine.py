@@ -14,6 +14,7 @@ that may do so never run in this process, so that the results do not depend on t
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -128,7 +129,11 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _stay_with(parent: int) -> None:
-    """A worker must not outlive the process that started it, which may be killed without warning."""
+    """A worker must not outlive the process that started it, which may be killed without warning.
+
+    Ctrl-C reaches workers too: they end without a word, and the parent says what there is to say.
+    """
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -18,7 +18,8 @@ class Ledger:
 
     root: the data folder. entered, kept: counts per level. drops: (level, name, reason), one per drop. segments:
     (video, id, start s, end s, kept or the reason); times that cannot be read are NaN. refused: questions that gave
-    the answer away and were asked again. details: messages of bad files.
+    the answer away and were asked again. details: messages of bad files. unread: files that look like annotations and
+    are none that is known.
     """
 
     root: str = ""
@@ -28,6 +29,7 @@ class Ledger:
     segments: list[tuple[str, str, float, float, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
     def enter(self, level: str, count: int = 1) -> None:
         """Count what comes in."""
@@ -61,6 +63,7 @@ class Ledger:
         self.segments += other.segments
         self.refused += other.refused
         self.details += other.details
+        self.unread += other.unread
 
     def level(self, level: str) -> dict:
         """{in, kept, dropped: {reason: count}} of one level."""

@@ -137,19 +137,23 @@ def bars(counts: Mapping[str, float], title: str = "", unit: str = "", width: in
 
 
 def histogram(values: Mapping[str, Sequence[float]], title: str = "", unit: str = "", width: int = 480) -> Figure:
-    """Distributions of one quantity in a few groups, drawn as steps over common bins."""
+    """Distributions of one quantity in a few groups over common bins; groups that hold no number are left out."""
+    finite = {label: np.asarray(some, float)[np.isfinite(np.asarray(some, float))] for label, some in values.items()}
+    values = {label: some for label, some in finite.items() if len(some)}
     with matplotlib.rc_context(THEME):
         figure = new_figure(width, 210)
         axes = figure.add_subplot()
-        every = np.concatenate([np.asarray(v, float) for v in values.values()])
+        every = np.concatenate([*values.values()]) if values else np.zeros(1)
         low, high = float(every.min()), float(every.max())
         around = 0.0 if high > low else 0.05 * max(1.0, abs(low))
         bins = np.linspace(low - around, high + around, 31)
         for colour, (label, some) in zip(cycle(CYCLE), values.items()):
-            axes.hist(np.asarray(some, float), bins=list(bins), color=colour, alpha=0.55, label=label)
+            axes.hist(some, bins=list(bins), color=colour, alpha=0.55, label=label)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel(unit)
         axes.set_title(title, color=MUTED)
+        if not values:
+            axes.text(0.5, 0.5, "nothing to show", color=MUTED, ha="center", transform=axes.transAxes)
         if len(values) > 1:  # beside or above the bars, wherever they are
             above = 6.5 * sum(len(label) + 6 for label in values) < 0.75 * width
             columns = len(values) if above else 1

@@ -36,16 +36,42 @@ def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
     return blocks.mean(axis=(-4, -2)).round().astype(np.uint8)
 
 
-def strip(clip: object, count: int, gap: int = 1) -> np.ndarray:
-    """Frames side by side with white gaps of ``gap`` source pixels: uint8 [H, W', 3]."""
+def strip(clip: object, count: int) -> np.ndarray:
+    """Frames side by side with white gaps: uint8 [H, W', 3]."""
     shown = pick(clip, count)
-    gaps = np.full((shown.shape[1], gap, 3), 255, np.uint8)
+    gaps = np.full((shown.shape[1], gap(shown), 3), 255, np.uint8)
     parts = [part for picture in shown for part in (picture, gaps)]
     return np.concatenate(parts[:-1], axis=1)
 
 
-def strip_size(clip: object, count: int, height: float, gap: int = 1) -> tuple[float, float]:
+def gap(pixels: np.ndarray) -> int:
+    """Between frames, in their own pixels: looks alike at every resolution."""
+    return max(1, pixels.shape[1] // 32)
+
+
+def strip_size(clip: object, count: int, height: float) -> tuple[float, float]:
     """(width, height) in pixels of a strip drawn ``height`` pixels high."""
     pixels = as_clip(clip)
     shown = min(count, len(pixels))
-    return height * (shown * pixels.shape[2] + (shown - 1) * gap) / pixels.shape[1], height
+    return height * (shown * pixels.shape[2] + (shown - 1) * gap(pixels)) / pixels.shape[1], height
+
+
+def fitting(clip: object, count: int, height: float, room: float) -> tuple[int, float]:
+    """(frames, height in pixels) of a strip that is at most ``room`` pixels wide: fewer frames, then a lower one."""
+    pixels = as_clip(clip)
+    shown = min(count, len(pixels))
+    while shown > 1 and strip_size(pixels, shown, height)[0] > room:
+        shown -= 1
+    return shown, height * min(1.0, room / strip_size(pixels, shown, height)[0])
+
+
+def grid(clip: object, count: int, columns: int) -> np.ndarray:
+    """``count`` frames in lines of ``columns``, the last one filled up with white: uint8 [H', W', 3]."""
+    shown = pick(clip, count)
+    lines = [strip(shown[at : at + columns], columns) for at in range(0, len(shown), columns)]
+    (height, width), between = lines[0].shape[:2], gap(shown)
+    page = np.full((len(lines) * (height + between) - between, width, 3), 255, np.uint8)
+    for number, line in enumerate(lines):
+        top = number * (height + between)
+        page[top : top + height, : line.shape[1]] = line
+    return page

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vans.grpo.rewards import parse_answer
-from vans.show.frames import as_clip, strip, strip_size
+from vans.show.frames import as_clip, fitting, strip, strip_size
 from vans.show.style import BLUE, FAINT, GREEN, INK, LINE, MUTED, RED, TERM_COLOURS, WASH, Canvas
 
 WIDTH = 1000
@@ -21,6 +21,7 @@ TERM_TITLES = {
     "v2": "CLIP-V (v2)",
     "c2": "CLIP-T (c2)",
 }
+WORDS = 260  # the least that an answer is given, in pixels
 EQUAL = 1e-6
 
 
@@ -59,12 +60,15 @@ def rollout_group(group: Any, title: str = "") -> Figure:
     with_clips = group.clips is not None
     same = with_clips and len({_caption(text) for text in group.answers}) == 1 and len(order) > 1
     frames, height = (9, 58) if same else (6, 42)
-    strip_width = strip_size(group.clips[0], frames, height)[0] if with_clips else 0  # type: ignore[index]
+    advantage_width, term_width = 128, 86
+    terms_start = WIDTH - advantage_width - term_width * (len(group.terms) + 1) - 6
+    strip_width = 0.0
+    if with_clips:
+        frames, _ = fitting(group.clips[0], frames, height, terms_start - (16 if same else WORDS))  # type: ignore[index]
+        strip_width = strip_size(group.clips[0], frames, height)[0]  # type: ignore[index]
     row_height, top = max(height, 34) + 10, 118 if group.source is not None else 70
     page = Canvas(WIDTH, top + 34 + row_height * len(order) + 8)
     _prompt(page, group, title)
-    advantage_width, term_width = 128, 86
-    terms_start = WIDTH - advantage_width - term_width * (len(group.terms) + 1) - 6
     words = strip_width + 16 if with_clips else 0
     page.rule(top - 4)
     _head(page, group, top, words, terms_start, term_width, same)
@@ -99,11 +103,12 @@ def _prompt(page: Canvas, group: Group, title: str) -> None:
     note = f"true caption: {group.truth}" + "".join(f"   ·   {note}" for note in group.notes)
     page.text(0, 38, note, 11.5, BLUE)
     if group.source is not None:
-        width, height = strip_size(group.source, 9, 46)
-        page.image(strip(group.source, 9), 0, 60, width, height)
+        frames, _ = fitting(group.source, 9, 46, (WIDTH - 44) / 2)
+        width, height = strip_size(group.source, frames, 46)
+        page.image(strip(group.source, frames), 0, 60, width, height)
         if group.target is not None:
             page.text(width + 14, 74, "→", 18, MUTED)
-            page.image(strip(group.target, 9), width + 44, 60, width, height)
+            page.image(strip(group.target, frames), width + 44, 60, width, height)
 
 
 def _head(page: Canvas, group: Group, y: float, words: float, start: float, width: float, same: bool) -> None:

@@ -6,23 +6,33 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vans.show.frames import strip, strip_size
+from vans.show.frames import fitting, grid, strip, strip_size
 from vans.show.style import BLUE, FAINT, GREEN, INK, MUTED, RED, Canvas
 
 WIDTH = 1000  # pixels, the width of a notebook's output
+WORDS = 390  # and the least that question, reasoning and caption are given
+ANSWER = 320  # and an arm's caption
 
 
 def triplets_sheet(triplets: Any, ids: Sequence[str], frames: int = 4, height: int = 66) -> Figure:
     """One row a triplet: input frames, question, reasoning and caption, target frames.
 
-    ``triplets``: ``.row(id)`` and ``.clips(ids, which)``. ``height``: of a frame, in pixels.
+    ``triplets``: ``.row(id)`` and ``.clips(ids, which)``. ``height``: of a frame, in pixels. Frames that would leave
+    the words no room stand in two lines or more.
     """
     inputs, targets = triplets.clips(ids, "input"), triplets.clips(ids, "target")
-    width, _ = strip_size(inputs[0], frames, height) if len(ids) else (0, 0)
+    columns, width, high = 1, 0.0, 0.0
+    if len(ids):
+        columns, side = fitting(inputs[0], frames, height, (WIDTH - WORDS - 44) / 2)
+        lines = -(-min(frames, len(inputs[0])) // columns)
+        columns = -(-min(frames, len(inputs[0])) // lines)
+        page_height, page_width = grid(inputs[0], frames, columns).shape[:2]
+        width, _ = strip_size(inputs[0], columns, side)
+        high = width * page_height / page_width
     middle, text_width, top = width + 22, WIDTH - 2 * width - 44, 30
     rows = [triplets.row(name) for name in ids]
     draft = Canvas(WIDTH, top)  # long words need a higher row
-    heights = [max(height + 26, round(_words(draft, row, middle, 0, text_width)) + 16) for row in rows]
+    heights = [max(round(high) + 26, round(_words(draft, row, middle, 0, text_width)) + 16) for row in rows]
     page = Canvas(WIDTH, top + sum(heights))
     for x, word in (
         (0, "input video"),
@@ -33,8 +43,8 @@ def triplets_sheet(triplets: Any, ids: Sequence[str], frames: int = 4, height: i
     y = top
     for number, row in enumerate(rows):
         page.rule(y - 6)
-        page.image(strip(inputs[number], frames), 0, y + 6, width, height)
-        page.image(strip(targets[number], frames), WIDTH - width, y + 6, width, height)
+        page.image(grid(inputs[number], frames, columns), 0, y + 6, width, high)
+        page.image(grid(targets[number], frames, columns), WIDTH - width, y + 6, width, high)
         _words(page, row, middle, y, text_width)
         y += heights[number]
     return page.figure
@@ -67,14 +77,16 @@ def answers_sheet(
     """The same samples in several arms: one block a sample, one line each for input, truth and every arm.
 
     ``answers``: arm's title -> (captions, clips uint8 [N, T, H, W, 3]) in the order of ``ids``. ``right``:
-    title -> does the video show the true event? Shown as a green or red mark.
+    title -> does the video show the true event? Shown as a green or red mark. Of wide clips fewer frames are shown.
     """
     inputs, targets = triplets.clips(ids, "input"), triplets.clips(ids, "target")
-    width, _ = strip_size(inputs[0], frames, height) if len(ids) else (0, 0)
+    label, start, width = 0, 118, 0.0
+    if len(ids):
+        frames, _ = fitting(inputs[0], frames, height, WIDTH - start - 18 - ANSWER)
+        width, _ = strip_size(inputs[0], frames, height)
     line, head = height + 8, 44
     block = head + line * (2 + len(answers)) + 10
     page = Canvas(WIDTH, max(1, block * len(ids)))
-    label, start = 0, 118
     words, room = start + width + 18, WIDTH - start - width - 18
     for number, name in enumerate(ids):
         row, y = triplets.row(name), number * block

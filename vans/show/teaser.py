@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from vans.evaluate.score import Scores
 from vans.show.arms import answers as answers_of
-from vans.show.frames import strip, strip_size
+from vans.show.frames import fitting, strip, strip_size
 from vans.show.style import BLUE, INK, LINE, MUTED, WASH, Canvas
 
 WIDTH = 940
@@ -27,13 +27,14 @@ class Answer:
 
 def teaser(source: np.ndarray, answers: Sequence[Answer], frames: int = 5, height: int = 72) -> Figure:
     """The input video on the left, one branch a question on the right: question, answering video, caption."""
-    width, _ = strip_size(source, frames, height)
-    small = strip_size(source, 3, height)[0]
+    frames, _ = fitting(source, frames, height, WIDTH * 0.44)
+    seen, _ = fitting(source, 3, height, WIDTH * 0.25)
+    width, small = strip_size(source, frames, height)[0], strip_size(source, seen, height)[0]
     row, pad = height + 62, 14
     page = Canvas(WIDTH, row * len(answers))
     middle = row * len(answers) / 2
     page.text(0, middle - height / 2 - 22, "input video", 12, MUTED)
-    page.image(strip(source, 3), 0, middle - height / 2, small, height)
+    page.image(strip(source, seen), 0, middle - height / 2, small, height)
     start = small + 74
     for number, answer in enumerate(answers):
         y = number * row

@@ -42,7 +42,8 @@ class Candidate:
 class Request:
     """A pair to write texts for.
 
-    topic: routine, recipe or condition in words. given: (question, think, caption) of a published table.
+    topic: routine, recipe or condition in words; condition: the same if it is one ("the wind blows").
+    given: (question, think, caption) of a published table.
     clips: the files of the input and the target clip (`vans.video.decode` reads them). split: train | test.
     """
 
@@ -54,6 +55,7 @@ class Request:
     given: tuple[str, str, str] | None = None
     clips: tuple[bytes, bytes] | None = None
     split: str = "train"
+    condition: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+from transformers import AutoConfig
 from transformers.video_utils import VideoMetadata
 
 from vans.data.annotate import answers, prompts
@@ -26,12 +27,17 @@ RATE = 2.0  # pictures per second that the model is told; it places them in time
 
 
 class Qwen(LLM):
-    """The annotator `qwen`. UserError, at the first query, if the weights are not there."""
+    """The annotator `qwen`. UserError if the weights are not there, at once if nothing was ever answered."""
 
     def __init__(self, params: Any, root: str | Path | None = None, progress: bool = True) -> None:
         super().__init__(params, root, progress)
         self.local = params.curate.qwen
         self.model = f"{self.local.repo}@{self.local.revision or ''}"
+        if not self.meter.cache.spent().calls:  # said before hours of decoding; kept answers need no weights
+            try:
+                AutoConfig.from_pretrained(self.local.repo, revision=self.local.revision)
+            except (OSError, ValueError) as error:
+                raise self._missing(error) from error
 
     @cached_property
     def vlm(self) -> VLM:
@@ -40,8 +46,16 @@ class Qwen(LLM):
         try:
             vlm = VLM.load(self.local.repo, self.local.revision, torch.bfloat16 if gpu else torch.float32)
         except UserError as error:
-            raise UserError(f"params.yaml: curate.qwen.repo: {error}") from error
+            raise self._missing(error.__cause__ or error) from error
         return vlm.to("cuda" if gpu else "cpu")
+
+    def _missing(self, error: BaseException) -> UserError:
+        place = f"scales.{self.params.scale}." if hasattr(self.params, "scale") else ""
+        why = " ".join(str(error).split())[:200]
+        return UserError(
+            f"params.yaml: {place}curate.qwen.repo: {self.local.repo}: no weights ({why}); get them, or choose another "
+            f"{place}curate.annotator"
+        )
 
     def answer(self, keys: Sequence[str], queries: Sequence[Query]) -> list[Reply | Refused]:
         """Answer all, `batch` at a time; each sampled answer depends on its own query alone."""

@@ -65,7 +65,7 @@ def _toy(request: Request, seed: int, flowery: float) -> tuple[list[str], str, s
 
 
 def _plain(request: Request) -> tuple[list[str], str, str, str]:
-    """The same for any labelled pair."""
+    """Stand-ins for any labelled pair: the label is the caption, whatever the video looks like."""
     topic = request.topic or "this video"
     target = request.target_label.strip().rstrip(".")
     if request.kind == "procedural":
@@ -73,9 +73,10 @@ def _plain(request: Request) -> tuple[list[str], str, str, str]:
         seen = f"The video shows: {request.input_label.strip().rstrip('.')}. " if request.input_label else ""
         reasoning = f"{seen}In {topic} the step that follows is: {target}."
     else:
-        questions = [
-            f"What happens next if {topic}?" if request.topic else "What happens next?",
-            "What comes next?",
-        ]
+        questions = ["What happens next?", "What comes next?"]
+        if request.condition:
+            questions.insert(0, f"What happens next if {request.condition}?")
+        elif request.topic:
+            questions.insert(0, f"Topic: {topic}. What happens next?")
         reasoning = f"After this the most likely event is: {target}."
     return questions, reasoning, target[:1].upper() + target[1:] + ".", "plain"

@@ -8,6 +8,7 @@ A source that cannot be read at all (no JSON, a column missing, two sources in o
 right: UserError. One bad entry, row or event is dropped with its reason, and the rest is read.
 """
 
+import difflib
 from pathlib import Path
 
 from vans.data.records import Found
@@ -22,7 +23,9 @@ from vans.data.sources.video_holmes import VIDEO_HOLMES
 from vans.data.sources.videos import folders_in, is_video
 from vans.data.sources.youcook2 import YOUCOOK2
 from vans.errors import UserError
+from vans.video import VIDEO_SUFFIXES
 
+NEAR = 0.87  # likeness of two file names from which on one is taken for the other misspelt (val_ids and val_1: 0.82)
 LAYOUTS = (TABLES, YOUCOOK2, SHORTS, ACTIVITYNET, VIDEO_HOLMES, V1_33K, COIN)
 
 
@@ -43,6 +46,7 @@ def discover(data_dir: str | Path) -> Found:
     found = Found()
     for folder in folders:
         layout = layout_of(folder)
+        _check_names(folder, layout)
         if layout is PLAIN or folder == data_dir.resolve():
             _check_depth(folder, data_dir)
         Source(folder, found).read(layout)
@@ -59,6 +63,21 @@ def layout_of(folder: Path) -> Layout:
         names = " and ".join((n or [f"tables of {x.title}"])[0] for n, x in zip(files, layouts))
         raise UserError(f"{folder}: holds {names}; give each source a folder of its own")
     return layouts[0] if layouts else PLAIN
+
+
+def _check_names(folder: Path, layout: Layout) -> None:
+    """UserError for an annotation file with a name that is almost a known one: it would be passed over."""
+    wanted = [file for known in (LAYOUTS if layout is PLAIN else (layout,)) for file in known.files]
+    if layout is COIN or layout is TABLES:  # one of their files is enough
+        return
+    missing = {file.lower(): file for file in wanted if not (folder / file).is_file()}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in (".json", ".csv") or path.name in wanted or not path.is_file():
+            continue
+        if any(path.with_suffix(suffix).is_file() for suffix in VIDEO_SUFFIXES):
+            continue
+        if near := difflib.get_close_matches(path.name.lower(), list(missing), n=1, cutoff=NEAR):
+            raise UserError(f"{path}: would not be read; if it is {missing[near[0]]}, rename it, else remove it")
 
 
 def _check_depth(folder: Path, data_dir: Path) -> None:

@@ -5,6 +5,8 @@
     x.srt, x.vtt   subtitles: one event each
     x.txt    lines "start end what happens", or "what happens" for each shot in order
 
+Other keys than these (and `duration` and `notes`, which nobody reads) drop the video: a misspelt `subset` would
+change its side.
 `question`, `reasoning` and `caption` of an event are those of the pair whose target it is; at the top level they
 are those of the last event. Times: seconds or [hh:]mm:ss. Without sidecar, shots are searched.
 """
@@ -16,42 +18,61 @@ from typing import Any
 
 from vans.data.records import Record
 from vans.data.sources.source import Layout, Source, Texts
-from vans.data.sources.values import decoded, entry_json, text
+from vans.data.sources.values import decoded, entry_json, known_keys, text
+from vans.typed import one_of
 
 SIDECARS = (".json", ".srt", ".vtt", ".txt")
 KINDS = ("predictive", "procedural")
+ASKED = ("question", "reasoning", "caption")
+KEYS = ("events", "subset", "kind", "topic", "scene", *ASKED, "duration", "notes")
+EVENT_KEYS = ("start", "end", "text", *ASKED, "notes")
 CUE = re.compile(r"\s*([\d:.,]+)\s*-->\s*([\d:.,]+)")
 LINE = re.compile(r"\s*([\d:.,]+)\s*(?:[\s\u2013\u2014~-]|-->)\s*([\d:.,]+)\s+(\S.*)")
 
 
 def entries(source: Source) -> Iterator[tuple[str, Path]]:
-    """Every video."""
+    """Every video. Files beside them that are nobody's sidecar are noted as not read."""
+    read = {path.with_suffix("") for path in source.videos.named.values()}
+    for file in source.videos.texts:
+        name = file.relative_to(source.folder)
+        if file.with_suffix("") not in read or file.suffix not in SIDECARS:
+            source.unread(f"{name} (a sidecar is named like its video, with {one_of(SIDECARS)})")
+        elif (first := _sidecar(file)) != file and first is not None:
+            source.unread(f"{name} ({first.name} beside it counts)")
     yield from list(source.videos.named.items())
 
 
 def record(source: Source, name: str, path: Path) -> Record:
     """One video and what its sidecar says."""
     source.videos.use(path)
-    files = (path.with_suffix(suffix) for suffix in SIDECARS)
-    file = next((f for f in files if f.is_file()), None)
+    file = _sidecar(path)
     if file is None:
         return source.record(name, "predictive", path=path)
     content = entry_json(file) if file.suffix == ".json" else _from_text(file)
+    known_keys(content, KEYS)
     items, kind = content["events"], text(content.get("kind")) or "predictive"
     if kind not in KINDS:
         raise ValueError(f"the kind is neither {KINDS[0]} nor {KINDS[1]}")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError("the events are not a list of objects")
+    for item in items:
+        known_keys(item, EVENT_KEYS)
     fields = {key: content.get(key) for key in ("subset", "scene", "topic")}
     if items and not any("start" in item or "end" in item for item in items):
         labels = tuple(text(item.get("text")) for item in items)
         return source.record(name, kind, path=path, labels=labels, **fields)
     numbered = [{**item, "id": str(number)} for number, item in enumerate(items, start=1)]
     if numbered:
-        numbered[-1] = {k: content.get(k) for k in ("question", "reasoning", "caption")} | numbered[-1]
+        numbered[-1] = {k: content.get(k) for k in ASKED} | numbered[-1]
     events = source.events(name, numbered, lambda e, n: (e["id"], [e["start"], e["end"]], e.get("text")))
     texts = {item["id"]: _texts(item) for item in numbered if item.get("question")}
     return source.record(name, kind, path=path, events=events, texts=texts, **fields)
+
+
+def _sidecar(path: Path) -> Path | None:
+    """The file beside a video that tells about it."""
+    files = (path.with_suffix(suffix) for suffix in SIDECARS)
+    return next((f for f in files if f.is_file()), None)
 
 
 def _texts(item: dict) -> Texts:

@@ -9,9 +9,10 @@ from typing import Any
 
 from vans.data.records import Given, Record
 from vans.data.sources.source import Layout, Source
-from vans.data.sources.values import text
+from vans.data.sources.values import known_keys, text
 
 FILE = "shorts.json"
+KEYS = ("subset", "scene", "condition", "shots", "duration", "notes")
 
 
 def entries(source: Source) -> Any:
@@ -22,6 +23,7 @@ def entries(source: Source) -> Any:
 def record(source: Source, name: str, entry: dict) -> Record:
     """One film."""
     path = source.videos.find(name)
+    known_keys(entry, KEYS)
     clips = [] if path is not None else source.videos.inside(name)
     if len(clips) == 1:
         raise ValueError("a film of a single clip")

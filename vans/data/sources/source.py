@@ -93,6 +93,10 @@ class Source:
         times = self._take("segment", id)
         self.found.ledger.segment(f"{self.name}/{_printable(name)}", _printable(id), *times, reason)
 
+    def unread(self, what: str) -> None:
+        """A file of this folder that looks like annotations and is none that is known."""
+        self.found.ledger.unread.append(f"{self.name}/{_printable(what)}")
+
     def odd(self, name: str, reason: str) -> None:
         """What should be a video comes in, and is given up at once."""
         self.enter("video")

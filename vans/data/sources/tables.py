@@ -7,6 +7,7 @@ it, captions with a tail. What cannot be put right drops its row.
 """
 
 import csv
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -119,10 +120,11 @@ def read_table(path: Path) -> Iterator[tuple[int, Row | str]]:
     lines = _lines(file_bytes(path))
     header, mark = _header(path)
     if missing := [c for c in COLUMNS if c not in header and c not in FROM_PATHS]:
-        names = ", ".join(h.encode("ascii", "backslashreplace").decode()[:40] for h in header[:20])
-        raise UserError(
-            f"{path}: column {missing[0]!r} is missing; it has {names}; the table must be a CSV file in UTF-8"
-        )
+        names = [h.encode("ascii", "backslashreplace").decode()[:40] for h in header[:20]]
+        others = {h.lower(): h for h in names if h not in COLUMNS}
+        near = difflib.get_close_matches(missing[0].lower(), list(others), n=1, cutoff=0.7)
+        fix = f"rename {others[near[0]]!r}" if near else "the table must be a CSV file in UTF-8"
+        raise UserError(f"{path}: column {missing[0]!r} is missing; it has {', '.join(names)}; {fix}")
     at = 1
     while at < len(lines):
         reader = csv.reader(islice(lines, at, None), delimiter=mark, strict=True)

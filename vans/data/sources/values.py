@@ -1,8 +1,10 @@
 """Values out of annotations, whatever is in them: texts, times, JSON. What cannot be right raises ValueError."""
 
+import difflib
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,15 @@ def segment(id: Any, times: Any, label: Any) -> Segment:
     if not (name := text(id)):
         raise ValueError("a segment has no id")
     return Segment(name, start, end, text(label))
+
+
+def known_keys(entry: Any, keys: Sequence[str]) -> None:
+    """ValueError that names the first key of an object of a layout of ours that means nothing there."""
+    for key in entry:
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+            told = f"did you mean {near[0]}?" if near else f"known are {', '.join(keys)}"
+            raise ValueError(f"unknown key {text(key)[:20]}; {told}")
 
 
 def words(name: Any) -> str:

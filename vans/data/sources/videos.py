@@ -12,6 +12,8 @@ from pathlib import Path
 from vans.errors import UserError
 from vans.video import VIDEO_SUFFIXES
 
+TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".tsv", ".srt", ".vtt", ".txt"})
+
 
 def is_video(path: Path) -> bool:
     """Is it a file with a video's suffix (and not a hidden one)?"""
@@ -22,7 +24,7 @@ class Videos:
     """The videos below a folder.
 
     named: path of each by its shortest unused name, in order: the file's name, with its folder, with its suffix.
-    odd: (name, reason) of what looks like a video and cannot be one.
+    odd: (name, reason) of what looks like a video and cannot be one. texts: files that may be annotations, in order.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,8 +34,12 @@ class Videos:
         self._tails: dict[str, Path] = {}
         self._inside: dict[str, list[Path]] = {}
         self._used: set[Path] = set()
+        self.texts: list[Path] = []
         for path in sorted(_files(folder)):
             relative = path.relative_to(folder)
+            if path.suffix.lower() in TEXT_SUFFIXES:
+                self.texts.append(path)
+                continue
             if reason := _oddness(path):
                 self.odd.append((str(relative), reason))
                 continue
@@ -76,10 +82,10 @@ def folders_in(folder: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """What has a video's suffix below a folder."""
+    """What has a video's or an annotation's suffix below a folder."""
     for place, files in _walk(folder):
         for name in files:
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in {*VIDEO_SUFFIXES, *TEXT_SUFFIXES} and not name.startswith("."):
                 yield place / name
 
 
