@@ -189,7 +189,7 @@ def test_no_more_are_under_way_than_allowed(tmp_path):
 
 def test_given_texts_are_kept_without_asking(tmp_path):
     asked = requests(1, given=("What now?", "So.", "It boils."))
-    asked += requests(1, given=("Is it event0?", "", "It is event0."))
+    asked += requests(1, given=("Is it event0?", "So.", "It is event0."))
     asked += [Request("n", "predictive", "", "", "")]
     with Server() as server:
         made = asking(server, tmp_path).write(asked)
@@ -1071,4 +1071,12 @@ def test_a_local_qwen_that_is_not_there_is_a_user_error(tmp_path):
     local = dataclasses.replace(params.curate.qwen, repo=str(tmp_path / "nowhere"), revision=None)
     params = dataclasses.replace(params, curate=dataclasses.replace(params.curate, qwen=local))
     with pytest.raises(UserError, match="curate.qwen.repo: .*nowhere: no weights .*choose another .*curate.annotator"):
-        annotator(params, tmp_path, progress=False).write(requests(1))
+        annotator(params, tmp_path, progress=False)
+    cache = Cache(tmp_path / params.curate.llm.cache)
+    cache.put("k", "write", "another", Reply("x"), 0.0)  # what others have answered is no help
+    with pytest.raises(UserError, match="no weights"):
+        annotator(params, tmp_path, progress=False)
+    cache.put("l", "write", f"{local.repo}@", Reply("x"), 0.0)
+    asked = annotator(params, tmp_path, progress=False)  # its own answers may be all that is needed
+    with pytest.raises(UserError, match="no weights"):
+        asked.write(requests(1))

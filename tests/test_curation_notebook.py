@@ -54,6 +54,7 @@ def test_the_notebook_runs_and_speaks_plainly_whatever_is_missing(subsets, told,
 
 def manifest(**columns):
     base = {"split": ["train"] * 3 + ["test"], "style": "written", "rl": [True, True, False, False]}
+    base["rl_score"] = [0.9, 0.8, 0.1, 0.5]
     return pd.DataFrame(base | columns)
 
 
@@ -74,13 +75,22 @@ def test_no_concern_is_said_as_well():
 @pytest.mark.parametrize(
     ("about", "line"),
     [
-        ({"frame": manifest(split="test")}, "no triplet to train on"),
+        ({"frame": manifest(split="test")}, "no triplet to train on: all that was kept is held out"),
+        (
+            {"frame": manifest(split="test"), "report": report(leaks={"dropped_from_training": 3})},
+            "no triplet to train on: 3 training videos went, too like held-out ones",
+        ),
+        ({"frame": manifest(rl_score=0.7)}, "all RL scores are equal"),
+        (
+            {"report": report(9, {"annotation not readable (is not JSON)": 1}, details=["own/x: is not JSON"])},
+            "1 annotations could not be read: own/x: is not JSON",
+        ),
         ({"frame": manifest(split="train")}, "no triplet is held out"),
         ({"report": report(1, {"a": 2, "b": 3})}, "5 of 6 videos were dropped, most often: b"),
         ({"params": settings(rl=9)}, "the RL subset has 2 triplets where curate.rl asks for 9"),
         ({"frame": manifest(style=["plain", "flowery", "given", "written"])}, "rules wrote the texts of 2 triplets"),
         ({"params": settings(agreement="none")}, "nobody has measured whether captions fit"),
-        ({"report": report(not_read={"count": 2, "examples": ["a/b.json (x)"]})}, "2 files were not read: a/b.json"),
+        ({"report": report(not_read={"count": 2, "files": ["a/b.json (x)"]})}, "2 files were not read: a/b.json"),
     ],
 )
 def test_each_concern(about, line):
@@ -122,7 +132,7 @@ def test_counts_variety_and_leaks_are_those_of_the_manifest():
     facts = curation.leaks(frame, {"leaks": told})["leak report"]
     assert facts["groups in training and in test"] == 1 and facts["videos in training and in test"] == 0
     assert facts["kept groups of near-duplicates of several scenes"] == 1
-    assert facts["near duplicate"] == 0.4 and facts["across the split: nearest"] == "—"
+    assert facts["counts as the same up to a distance of"] == 0.4 and facts["across the split: nearest"] == "—"
 
 
 def test_rl_terms_and_shares_with_and_without_triplets():
@@ -139,4 +149,8 @@ def test_rl_terms_and_shares_with_and_without_triplets():
 
 
 def test_reasons_are_ordered_by_how_many_they_are():
+    names = [("video", "a", "odd"), ("pair", "p", "short"), *(("video", n, "broken") for n in "bcde")]
+    table = curation.reasons(pd.DataFrame(names, columns=["level", "name", "reason"]))
+    assert table["reason"].tolist() == ["broken", "odd", "short"] and table["count"].tolist() == [4, 1, 1]
+    assert table.loc[0, "first"] == "b, c, d"
     assert list(curation.by_size({"a": 1, "b": 3, "c": 3})) == ["b", "c", "a"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import string
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -123,6 +124,34 @@ def test_the_same_video_id_is_the_same_video_in_every_folder():
     group, facts = groups(records, list(prints(len(records))[:, None]), 0.1)
     assert leaking(records, group) == {"vans/dQw4w9WgXcQ", "v1/anet/v_dQw4w9WgXcQ", "coin/v_abcdEFGH1"}
     assert facts["same_id"] == 3 and facts["near_pairs"] == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Video_00001", "Clip-000001", "IMG_1234567", "DSC_0001234", "cam1_000001", "20240101_12", "12345678901"),
+        *("Living_Room", "Birthday_01", "GX010012345", "kitchen-cam"),
+    ],
+)
+def test_names_that_people_and_cameras_give_are_no_video_ids(name):
+    assert not duplicates.video_id(name) and not duplicates.video_id(f"train/{name}")
+
+
+def test_nearly_all_of_youtubes_ids_are_video_ids():
+    draw = np.random.default_rng(0)
+    letters = np.array(list(string.ascii_letters + string.digits + "-_"))
+    ids = ["".join(some) for some in letters[draw.integers(0, 64, (20_000, 11))]]
+    assert np.mean([duplicates.video_id(id) == id for id in ids]) > 0.995
+
+
+def test_what_a_dropped_video_is_near_to_is_said():
+    a, b, c = prints(3)
+    records = [record("a"), record("t", "test"), record("u", "test"), record("far")]
+    seen = [p[None] for p in (a, altered(a, 3), b, c)]
+    group, _ = groups(records, seen, 0.3)
+    said = duplicates.why("s/a", records, seen, group)
+    assert said.startswith("s/a: dropped from training, in one group with s/t (distance 0.")
+    assert 0 < float(said.rpartition(" ")[2].rstrip(")")) < 0.3
 
 
 def test_whole_video_and_cut_files_are_both_looked_at(tmp_path):

@@ -286,6 +286,29 @@ def test_workers_die_with_their_parent(tmp_path):
     assert len(pids) == 2 and not alive
 
 
+@pytest.mark.parametrize("after", [0.3, 0.9, 1.5, None])  # s; None: when both workers are at work
+def test_ctrl_c_ends_the_workers_without_a_word(tmp_path, after):
+    code = (
+        "from vans.data import engine; from tests.test_engine import forever\n"
+        f"try: print('begin', flush=True); list(engine.run(forever, [{str(tmp_path)!r}] * 2, workers=2))\n"
+        "except KeyboardInterrupt: print('stopped')"
+    )
+    root = Path(__file__).resolve().parents[1]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, env=env, start_new_session=True, stdout=-1, stderr=-1, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "begin\n"
+    if after is None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.05)
+    else:
+        time.sleep(after)
+    os.killpg(process.pid, signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert out == "stopped\n" and "Traceback" not in errors
+
+
 def forever(folder: str) -> None:
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(60)

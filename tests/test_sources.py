@@ -477,20 +477,152 @@ def test_the_real_annotations(tmp_path):
 
 
 # ------------------------------------------------------------------------------ what would be passed over
+BASE: dict = {"database": {}}
+LIST = [{"video_path": "x/y.mp4"}]
+
+
 @pytest.mark.parametrize(
-    ("wrong", "right"),
-    [("CION.json", "COIN.json"), ("coin.json", "COIN.json"), ("short.json", "shorts.json"), ("val_2.jsn.json", None)],
+    ("wrong", "right", "content"),
+    [
+        ("CION.json", "COIN.json", BASE),
+        ("coin.json", "COIN.json", []),  # but for capitals: whatever is in it
+        ("short.json", "shorts.json", BASE),
+        ("val1.json", "val_1.json", {"v_a": {"timestamps": []}}),
+        ("next_event_predictions.json", "next_event_prediction.json", LIST),
+        ("join.json", None, {"events": []}),  # like COIN.json by its name alone
+        ("brain.json", None, "not JSON"),
+        ("else.json", None, BASE),
+    ],
 )
-def test_annotations_with_a_name_that_is_almost_right_stop_the_run(tmp_path, wrong, right):
+def test_annotations_with_a_name_that_is_almost_right_stop_the_run(tmp_path, wrong, right, content):
     put_video(tmp_path / "s" / "a.mp4")
-    put_json(tmp_path / "s" / wrong, {})
+    put_json(tmp_path / "s" / wrong, content)
     if right is None:
         assert discover(tmp_path).ledger.unread == [f"s/{wrong} (a sidecar is named like its video, with {KINDS})"]
         return
-    with pytest.raises(UserError, match=f"{wrong}: would not be read; if it is {right}, rename it, else remove it"):
+    with pytest.raises(UserError, match=f"{wrong}: would not be read; if it is {right}, rename it, else move it"):
         discover(tmp_path)
-    put_video(tmp_path / "s" / f"{wrong[:-5]}.mp4")  # then it is the sidecar of that video
+    put_video(tmp_path / "s" / f"{wrong[:-5]}.MP4")  # then it is the sidecar of that video
     assert {name for _, name, _ in discover(tmp_path).dropped} == {f"s/{wrong[:-5]}"}
+
+
+@pytest.mark.parametrize("name", ["train", "COIN", "shorts"])
+@pytest.mark.parametrize("suffix", [".mp4", ".MP4"])
+def test_a_sidecar_of_a_video_that_is_called_like_annotations_is_one(tmp_path, name, suffix):
+    put_video(tmp_path / "x.mp4")
+    (tmp_path / "own").mkdir()
+    shutil.move(tmp_path / "x.mp4", tmp_path / "own" / f"{name}{suffix}")
+    put_json(tmp_path / "own" / f"{name}.json", {"events": [{"start": 0, "end": 2, "text": "a"}], "subset": "test"})
+    (record,) = discover(tmp_path).records
+    assert times(record) == [("1", 0, 2, "a")] and record.split == "test"
+
+
+def put_v1(folder, bench="futurebench.json"):
+    scenes = [{"Scene 1": "", "start": 0, "end": 2}, {"Scene 2": "", "start": 2, "end": 4}]
+    told = [{"scene": f"Scene {i}", "description": f"event {i}"} for i in (1, 2)]
+    captions = {"caption_part1": "one", "caption_part2": "two"}
+    split = {"scenes_timestep": scenes, "split_caption": captions}
+    entries = [{"video_path": f"video_dataset/c/a{i}.mp4", "events": told, "video_split": split} for i in range(6)]
+    put_json(folder / "next_event_prediction.json", entries)
+    put_json(folder / bench, entries)
+
+
+def test_files_that_say_what_is_held_out_stop_the_run_where_they_are_misspelt(tmp_path):
+    put_v1(tmp_path / "v1")
+    assert {r.split for r in discover(tmp_path).records} == {"test"}
+    shutil.rmtree(tmp_path / "v1")
+    put_v1(tmp_path / "v1", "FutureBench.json")
+    with pytest.raises(UserError, match=r"FutureBench.json: .* if it is futurebench.json"):
+        discover(tmp_path)
+    (tmp_path / "v1" / "FutureBench.json").unlink()
+    assert "v1/futurebench.json: not there or empty" in discover(tmp_path).ledger.details[0]
+    shutil.rmtree(tmp_path / "v1")
+    put_table(tmp_path / "vans" / "triplets.csv", row())
+    put_coin(tmp_path / "vans")
+    (tmp_path / "vans" / "COIN.json").rename(tmp_path / "vans" / "coin.json")
+    with pytest.raises(UserError, match=r"coin.json: .* if it is COIN.json"):
+        discover(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["VANS-DATA_COIN.CSV", "vans-data.tsv"])
+def test_tables_count_whatever_the_case_of_their_suffix(tmp_path, name):
+    put_table(tmp_path / "vans" / name, row("a"), **({"delimiter": "\t"} if name.endswith("tsv") else {}))
+    put_coin(tmp_path / "vans")
+    put_video(tmp_path / "vans" / "a.mp4")
+    assert layout_of(tmp_path / "vans").title == "VANS-Data-100K"
+    assert [given.texts for given in discover(tmp_path).records[0].given] == [("What next?", "So.", "It boils.")]
+
+
+def test_a_first_part_is_not_the_whole_video(tmp_path):
+    put_v1(tmp_path / "v1")
+    for i in range(6):
+        for part in ("first_part_video", "second_part_video"):
+            put_video(tmp_path / "v1" / part / "c" / f"a{i}.mp4")
+    found = discover(tmp_path)
+    assert not found.dropped and all(r.path is None for r in found.records)
+    assert all(f is not None for r in found.records for f in r.given[0].files)
+
+
+def test_cut_files_of_a_table_are_held_to_the_annotated_times(tmp_path):
+    steps = [{"id": str(i), "segment": s, "label": str(i)} for i, s in enumerate(([0, 4], [5, 9], [7, 12], [11.8, 15]))]
+    put_coin(tmp_path / "vans", annotation=steps)
+    for i in range(4):
+        put_video(tmp_path / "vans" / "a" / f"{i}.mp4")
+    rows = [row("a", *ids) for ids in (("0", "1"), ("1", "0"), ("1", "2"), ("2", "3"))]
+    put_table(tmp_path / "vans" / "triplets.csv", *rows)
+    found = discover(tmp_path)
+    assert follows(found.records[0]) == [("0", "1"), ("2", "3")]  # 0.2 s is no more than annotators differ by
+    assert [(name, why) for _, name, why in found.dropped] == [
+        ("vans/triplets.csv:3", "the target does not come after its input"),
+        ("vans/triplets.csv:4", "the input's file shows part of the target"),
+    ]
+
+
+def test_annotations_in_a_misspelt_folder_are_named_and_hidden_ones_passed_over(tmp_path):
+    folder = tmp_path / "holmes"
+    put_json(folder / "test_Video-Holmes.json", [{"video ID": "aa"}])
+    put_json(folder / "annotation" / "aa.json", [])
+    put_json(folder / "annotations" / "._aa.json", [])
+    put_video(folder / "aa.mp4")
+    found = discover(tmp_path)
+    assert len(found.records) == 1 and not found.dropped
+    assert found.ledger.unread == ["holmes/annotation/aa.json (Video-Holmes has no annotations there)"]
+
+
+@pytest.mark.parametrize(
+    ("events", "level", "why"),
+    [
+        ([{"text": "a"}, {"text": "b", "question": "Q?"}], "video", "needs an event with start and end"),
+        ([{"start": 0, "end": 2, "question": "Q?"}, {"start": 2, "end": 4}], "pair", "that no other precedes"),
+    ],
+)
+def test_a_question_that_cannot_be_used_is_dropped_with_its_reason(tmp_path, events, level, why):
+    put_video(tmp_path / "own" / "x.mp4")
+    put_json(tmp_path / "own" / "x.json", {"events": events})
+    ((where, _, reason),) = discover(tmp_path).dropped
+    assert where == level and why in reason
+
+
+def test_the_events_of_a_video_with_an_unknown_key_are_in_the_books(tmp_path):
+    put_video(tmp_path / "own" / "x.mp4")
+    events = [{"start": 0, "end": 2, "text": "a"}, {"start": 2, "end": 4, "label": "b"}]
+    put_json(tmp_path / "own" / "x.json", {"events": events})
+    found = discover(tmp_path)
+    assert found.ledger.entered["segment"] == 2
+    assert [why for level, _, why in found.dropped if level == "segment"] == [VIDEO_LOST] * 2
+    assert "own/x: unknown key label; did you mean text?" in found.ledger.details
+
+
+def test_details_hold_the_value_that_is_wrong(tmp_path):
+    put_video(tmp_path / "own" / "x.mp4")
+    put_video(tmp_path / "own" / "y.mp4")
+    events = [{"start": 0, "end": "3,2"}, {"start": 4, "end": 5}, {"start": 6, "end": 7}]
+    put_json(tmp_path / "own" / "x.json", {"events": events, "subset": "holdout"})
+    (tmp_path / "own" / "y.json").write_text('{"events": [],}')
+    said = "\n".join(discover(tmp_path).ledger.details)
+    assert "own/x:#1: a time is not a number of seconds from 0 on ('3,2')" in said
+    assert "own/x: the subset is neither training nor validation nor testing ('holdout')" in said
+    assert "own/y: is not JSON" in said and "line 1 column" in said
 
 
 def test_a_misspelt_second_file_of_a_source_stops_the_run_and_its_other_files_do_not(tmp_path):
@@ -524,14 +656,14 @@ def test_files_beside_your_own_videos_that_nobody_reads_are_named(tmp_path):
     [
         ({"events": [], "subest": "testing"}, "unknown key subest; did you mean subset?"),
         ({"events": [{"start": 0, "end": 1, "txt": "a"}]}, "unknown key txt; did you mean text?"),
-        ({"events": [], "split": "test"}, "unknown key split; known are events, subset"),
+        ({"events": [], "split": "test"}, "unknown key split; did you mean subset?"),
     ],
 )
 def test_an_unknown_key_beside_your_own_video_drops_it(tmp_path, content, why):
     put_video(tmp_path / "own" / "x.mp4")
     put_json(tmp_path / "own" / "x.json", content)
-    ((_, name, reason),) = discover(tmp_path).dropped
-    assert name == "own/x" and why in reason
+    reasons = {name: reason for level, name, reason in discover(tmp_path).dropped if level == "video"}
+    assert list(reasons) == ["own/x"] and why in reasons["own/x"]
 
 
 def test_an_unknown_key_of_a_short_film_drops_it(tmp_path):
@@ -540,6 +672,10 @@ def test_an_unknown_key_of_a_short_film_drops_it(tmp_path):
     put_json(tmp_path / "films" / "shorts.json", {"database": {"x": film}})
     ((_, name, reason),) = discover(tmp_path).dropped
     assert name == "films/x" and "did you mean condition?" in reason
+    for number in (1, 2, 3):  # as a folder of clips: they are part of the film and lost with it
+        put_video(tmp_path / "films" / "x" / f"{number}.mp4")
+    (tmp_path / "films" / "x.mp4").unlink()
+    assert [name for _, name, _ in discover(tmp_path).dropped] == ["films/x"]
 
 
 def test_activitynets_unreadable_entry_is_counted_once(tmp_path):

@@ -102,6 +102,7 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
     set_environment(root)
     target = root / EXECUTED / (f"{name}.{label}.ipynb" if label else f"{name}.ipynb")
     target.parent.mkdir(exist_ok=True)
+    target.with_suffix(".html").unlink(missing_ok=True)  # a run that fails must not leave the last one's page
     try:
         papermill.execute_notebook(
             str(source),

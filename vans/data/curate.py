@@ -336,7 +336,7 @@ def report(rows: list[dict], ledger: Ledger) -> dict:
         "sources": dict(sorted(Counter(r["source"] for r in rows).items())),
         "styles": dict(sorted(Counter(r["style"] for r in rows).items())),
         "details": ledger.details[:100],
-        **({"not_read": {"count": len(ledger.unread), "examples": ledger.unread[:5]}} if ledger.unread else {}),
+        **({"not_read": {"count": len(ledger.unread), "files": ledger.unread[:1000]}} if ledger.unread else {}),
     }
 
 

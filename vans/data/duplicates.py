@@ -45,7 +45,8 @@ CANDIDATES = 300_000  # the nearest pair is searched no further than this many c
 MANY = 2_000_000  # candidates held in memory at once
 NEAR = "near-duplicate of a test video"
 UNCLEAR = "too dark or plain to be told from a test video that is so, too"
-ID = re.compile(r"(?![a-z_-]*\d*$)[\w-]{11}", re.ASCII)  # YouTube's; living_room and video_00001 are none
+WORDS = r"[A-Z]?[a-z]+(?:[_-][A-Z]?[a-z]+)*[_-]?\d*|[A-Za-z]*\d{0,2}[_-]+\d+|[A-Za-z]*\d{3,}|[a-z_-]*\d*|[\d_-]+"
+ID = re.compile(rf"(?!(?:{WORDS})$)[\w-]{{11}}", re.ASCII)  # YouTube's; Living_Room, IMG_1234567 are none
 
 
 def vectors(prints: np.ndarray) -> np.ndarray:
@@ -254,6 +255,18 @@ def leaking(records: Sequence[Record], group: Sequence[str]) -> set[str]:
     """Titles of the training videos that must go: whatever shares a group with a test video."""
     tested = {g for r, g in zip(records, group, strict=True) if r.split == "test"}
     return {r.title for r, g in zip(records, group, strict=True) if r.split == "train" and g in tested}
+
+
+def why(title: str, records: Sequence[Record], prints: Sequence[np.ndarray], group: Sequence[str]) -> str:
+    """One line: the nearest test video of a dropped training video's group and their distance."""
+    at = next(i for i, r in enumerate(records) if r.title == title)
+    tests = [i for i, r in enumerate(records) if r.split == "test" and group[i] == group[at]]
+    here = vectors(prints[at])
+    apart = {i: float(np.linalg.norm(here[:, None] - vectors(prints[i])[None], axis=-1).min()) for i in tests}
+    near = min(tests, key=lambda i: apart[i])
+    id = video_id(records[at].name)
+    same = ", the same video id" if id and id == video_id(records[near].name) else ""
+    return f"{title}: dropped from training, in one group with {records[near].title} (distance {apart[near]:.3f}{same})"
 
 
 def proof(test: dict[str, np.ndarray], train: dict[str, np.ndarray], radius: float) -> dict:

@@ -118,13 +118,17 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     pool = ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_stay_with, initargs=(os.getpid(),)
     )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a worker that is starting would cry out
     try:
-        pool.submit(os.getpid).result()
+        for started in [pool.submit(os.getpid) for _ in range(workers)]:  # each starts a worker
+            started.result()
     except BrokenProcessPool as error:
         raise UserError(
             "worker processes do not start: is memory short (try machine.workers: 1)? A script that curates has to "
             "do it below `if __name__ == '__main__':`"
         ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pool
 
 
@@ -134,6 +138,7 @@ def _stay_with(parent: int) -> None:
     Ctrl-C reaches workers too: they end without a word, and the parent says what there is to say.
     """
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until here
 
     def watch() -> None:
         while os.getppid() == parent:

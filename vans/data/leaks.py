@@ -41,6 +41,7 @@ def apart(
     named = {r.title: r for r in seen}
     for title in sorted(gone):
         named[title].lose(ledger, duplicates.NEAR)
+        ledger.details.append(duplicates.why(title, seen, [prints[r.title] for r in seen], group))
     unclear = duplicates.unclear(seen, [prints[r.title] for r in seen]) - gone
     for title in sorted(unclear):
         named[title].lose(ledger, duplicates.UNCLEAR)

@@ -95,5 +95,5 @@ def split_of(subset: str, name: str) -> str:
     if subset in ("training", "train"):
         return "train"
     if subset:
-        raise ValueError("the subset is neither training nor validation nor testing")
+        raise ValueError(f"the subset is neither training nor validation nor testing ({subset[:40]!r})")
     return "test" if Draw("split", name).chance(TEST_SHARE) else "train"

@@ -16,13 +16,18 @@ def concerns(frame: pd.DataFrame, report: Mapping[str, Any], params: Any, toy: b
     """
     said, splits, curate = [], frame["split"].value_counts(), params.curate
     if not splits.get("train"):
-        said.append("no triplet to train on: every video is held out (their `subset`)")
+        gone = report.get("leaks", {}).get("dropped_from_training", 0)
+        why = f"{gone} training videos went, too like held-out ones" if gone else "all that was kept is held out"
+        said.append(f"no triplet to train on: {why}")
     if not splits.get("test"):
         said.append("no triplet is held out: nothing can be evaluated; give some videos `subset: testing`")
     videos = report["videos"]
     if 2 * videos["kept"] < videos["in"]:
         most = next(iter(by_size(videos["dropped"])))
         said.append(f"{videos['in'] - videos['kept']} of {videos['in']} videos were dropped, most often: {most}")
+    lost = [(r, n) for level in ("videos", "segments") for r, n in report.get(level, {}).get("dropped", {}).items()]
+    if broken := sum(n for reason, n in lost if reason.startswith("annotation not readable")):
+        said.append(f"{broken} annotations could not be read: {next(iter(report.get('details', [])), '')}")
     taken = int(frame["rl"].sum())
     if taken < curate.rl and splits.get("train"):
         said.append(f"the RL subset has {taken} triplets where curate.rl asks for {curate.rl}")
@@ -33,11 +38,13 @@ def concerns(frame: pd.DataFrame, report: Mapping[str, Any], params: Any, toy: b
                 f"rules wrote the texts of {by_rules} triplets from labels alone (curate.annotator: rules); for a "
                 "paper have a model write them: docs/annotate.md"
             )
+        if (scores := frame.loc[frame["split"] == "train", "rl_score"]).nunique() == 1 and len(scores) > 1:
+            said.append("all RL scores are equal, so that nothing was chosen by them: see curate.rl_motion, rl_weights")
         if curate.agreement == "none":
             said.append("nobody has measured whether captions fit their clips (curate.agreement: none)")
     unread = report.get("not_read", {"count": 0})
     if unread["count"]:
-        said.append(f"{unread['count']} files were not read: {'; '.join(unread['examples'])}")
+        said.append(f"{unread['count']} files were not read: {'; '.join(unread['files'][:5])}")
     return said or ["nothing stands out in the counts; look at the pictures all the same"]
 
 
@@ -46,6 +53,16 @@ def counts(report: Mapping[str, Any]) -> pd.DataFrame:
     levels = {name: report[name] for name in ("videos", "segments", "pairs")}
     rows = {n: {"in": v["in"], "kept": v["kept"], "dropped": sum(v["dropped"].values())} for n, v in levels.items()}
     return pd.DataFrame(rows).T
+
+
+def reasons(drops: pd.DataFrame) -> pd.DataFrame:
+    """What was dropped, by level and reason, the most frequent first, with the first three names of each.
+
+    drops: level, name, reason.
+    """
+    groups = drops.groupby(["level", "reason"], sort=False)["name"]
+    table = groups.agg(count="size", first=lambda names: ", ".join(names[:3])).reset_index()
+    return table.sort_values(["level", "count"], ascending=[False, False], kind="stable", ignore_index=True)
 
 
 def by_size(reasons: Mapping[str, int]) -> dict[str, int]:
@@ -82,11 +99,13 @@ def leaks(frame: pd.DataFrame, report: Mapping[str, Any]) -> pd.DataFrame:
     several = frame.groupby("group")["scene"].nunique() > 1
     facts["kept groups of near-duplicates of several scenes"] = int(several.sum())
     for name, found in report["leaks"].items():
+        name = NAMES.get(name, name)
         inner = {f"{name}: {key}": value for key, value in found.items()} if isinstance(found, dict) else {name: found}
         facts |= {key.replace("_", " "): "—" if value is None else value for key, value in inner.items()}
     return pd.Series(facts, dtype=object).rename("leak report").to_frame()
 
 
+NAMES = {"near_duplicate": "counts as the same up to a distance of", "videos": "videos compared"}
 SIDES = ("video", "scene", "group")
 
 

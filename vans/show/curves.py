@@ -1,5 +1,6 @@
 """Training curves: every reward term over the steps, and anything else that a history holds."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Literal
@@ -12,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vans.show.style import (
     BLUE,
+    DPI,
     FAINT,
     GREEN,
     INK,
@@ -118,37 +120,55 @@ def line(axes: matplotlib.axes.Axes, steps: Sequence[float], values: Sequence[fl
 
 def bars(counts: Mapping[str, float], title: str = "", unit: str = "", width: int = 480) -> Figure:
     """A few named amounts as horizontal bars with their numbers: splits, drops by reason, lengths."""
+    labels = [textwrap.fill(label, max(24, width // 15)) for label in counts]
+    lines = [label.count("\n") + 1 for label in labels]
     with matplotlib.rc_context(THEME):
-        figure = new_figure(width, 44 + 24 * max(1, len(counts)))
+        figure = new_figure(width, 44 + 24 * max(1, len(counts)) + 13 * (sum(lines) - len(lines)))
         axes = figure.add_subplot()
-        places = np.arange(len(counts))[::-1]
+        tall = np.array([24 + 13 * (n - 1) for n in lines]) / 24
+        places = tall.sum() - np.cumsum(tall) + tall / 2
         axes.barh(places, list(counts.values()), height=0.62, color=BLUE)
         for place, value in zip(places, counts.values(), strict=True):
             axes.text(value, place, f"  {value:,.4g}{unit}", va="center", color=INK, fontsize=8.5)
-        axes.set_yticks(places, list(counts))
+        axes.set_yticks(places, labels)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.margins(x=0.16)
+        axes.set_ylim(-0.1, tall.sum() + 0.1)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
         axes.spines["left"].set_color(FAINT)
-        axes.set_title(title, color=MUTED)
-        figure.tight_layout(pad=0.6)
+        pixels = figure.get_figheight() * DPI
+        size = matplotlib.rcParams["axes.titlesize"]
+        figure.text(6 / width, 1 - 6 / pixels, title, color=MUTED, va="top", fontsize=size)
+        if not counts:
+            axes.text(0.02, 0.5, "none", color=MUTED, va="center", transform=axes.transAxes)
+        figure.tight_layout(pad=0.6, rect=(0, 0, 1, 1 - 20 / pixels))
     return figure
 
 
-def histogram(values: Mapping[str, Sequence[float]], title: str = "", unit: str = "", width: int = 480) -> Figure:
-    """Distributions of one quantity in a few groups over common bins; groups that hold no number are left out."""
+def histogram(
+    values: Mapping[str, Sequence[float]],
+    title: str = "",
+    unit: str = "",
+    width: int = 480,
+    span: tuple[float, float] | None = None,
+) -> Figure:
+    """Distributions of one quantity in a few groups over common bins, on top of each other.
+
+    Groups that hold no number are left out. span: the ends of the axis (default: of the values).
+    """
     finite = {label: np.asarray(some, float)[np.isfinite(np.asarray(some, float))] for label, some in values.items()}
     values = {label: some for label, some in finite.items() if len(some)}
     with matplotlib.rc_context(THEME):
         figure = new_figure(width, 210)
         axes = figure.add_subplot()
         every = np.concatenate([*values.values()]) if values else np.zeros(1)
-        low, high = float(every.min()), float(every.max())
+        low, high = span or (float(every.min()), float(every.max()))
         around = 0.0 if high > low else 0.05 * max(1.0, abs(low))
         bins = np.linspace(low - around, high + around, 31)
-        for colour, (label, some) in zip(cycle(CYCLE), values.items()):
-            axes.hist(some, bins=list(bins), color=colour, alpha=0.55, label=label)
+        colours = [colour for colour, _ in zip(cycle(CYCLE), values)]
+        if values:
+            axes.hist(list(values.values()), list(bins), color=colours, alpha=0.75, label=list(values), stacked=True)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel(unit)
         axes.set_title(title, color=MUTED)

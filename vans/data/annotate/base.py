@@ -102,11 +102,11 @@ def leaks(question: str, request: Request) -> bool:
 
 
 def keep_given(request: Request) -> Annotation:
-    """The texts of a published table as they are. Raises Refused if one is empty or the question leaks."""
+    """Texts of a published table or a user as they are. Raises Refused if one is empty or the question leaks."""
     assert request.given is not None
     question, think, caption = request.given
-    if not (question and caption):
-        raise Refused("question or caption empty")
+    if not (question and think and caption):
+        raise Refused("question, reasoning or caption empty")
     if leaks(question, request):
         raise Refused("the question gives the answer away")
     return Annotation(question, think, caption, "given")

@@ -71,6 +71,11 @@ class Cache:
             row = self._base.execute(query, (key,)).fetchone()
         return None if row is None else Reply(*row)
 
+    def knows(self, model: str) -> bool:
+        """Has this model ever answered?"""
+        with self._errors(), self._lock:
+            return self._base.execute("SELECT 1 FROM answers WHERE model = ? LIMIT 1", (model,)).fetchone() is not None
+
     def put(self, key: str, task: str, model: str, reply: Reply, cost: float) -> None:
         """Keep an answer and add what it cost; on the disk when this returns."""
         row = (key, task, model, reply.text, reply.finish, reply.input, reply.output, cost)

@@ -27,13 +27,13 @@ RATE = 2.0  # pictures per second that the model is told; it places them in time
 
 
 class Qwen(LLM):
-    """The annotator `qwen`. UserError if the weights are not there, at once if nothing was ever answered."""
+    """The annotator `qwen`. UserError if the weights are not there, at once if it has never answered."""
 
     def __init__(self, params: Any, root: str | Path | None = None, progress: bool = True) -> None:
         super().__init__(params, root, progress)
         self.local = params.curate.qwen
         self.model = f"{self.local.repo}@{self.local.revision or ''}"
-        if not self.meter.cache.spent().calls:  # said before hours of decoding; kept answers need no weights
+        if not self.meter.cache.knows(self.model):  # said before hours of decoding; kept answers need no weights
             try:
                 AutoConfig.from_pretrained(self.local.repo, revision=self.local.revision)
             except (OSError, ValueError) as error:

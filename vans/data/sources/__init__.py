@@ -19,11 +19,11 @@ from vans.data.sources.shorts import SHORTS
 from vans.data.sources.source import Layout, Source
 from vans.data.sources.tables import TABLES
 from vans.data.sources.v1_33k import V1_33K
+from vans.data.sources.values import entry_json
 from vans.data.sources.video_holmes import VIDEO_HOLMES
-from vans.data.sources.videos import folders_in, is_video
+from vans.data.sources.videos import beside_video, folders_in, is_video
 from vans.data.sources.youcook2 import YOUCOOK2
 from vans.errors import UserError
-from vans.video import VIDEO_SUFFIXES
 
 NEAR = 0.87  # likeness of two file names from which on one is taken for the other misspelt (val_ids and val_1: 0.82)
 LAYOUTS = (TABLES, YOUCOOK2, SHORTS, ACTIVITYNET, VIDEO_HOLMES, V1_33K, COIN)
@@ -67,17 +67,33 @@ def layout_of(folder: Path) -> Layout:
 
 def _check_names(folder: Path, layout: Layout) -> None:
     """UserError for an annotation file with a name that is almost a known one: it would be passed over."""
-    wanted = [file for known in (LAYOUTS if layout is PLAIN else (layout,)) for file in known.files]
-    if layout is COIN or layout is TABLES:  # one of their files is enough
-        return
+    layouts = LAYOUTS if layout is PLAIN else (layout,)
+    wanted = [file for known in layouts for file in (*(() if known is COIN else known.files), *known.more)]
+    wanted += COIN.files if layout is PLAIN else ()
     missing = {file.lower(): file for file in wanted if not (folder / file).is_file()}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in (".json", ".csv") or path.name in wanted or not path.is_file():
+        name = path.name.lower()
+        if not name.endswith((".json", ".csv")) or path.name in wanted or not path.is_file() or beside_video(path):
             continue
-        if any(path.with_suffix(suffix).is_file() for suffix in VIDEO_SUFFIXES):
-            continue
-        if near := difflib.get_close_matches(path.name.lower(), list(missing), n=1, cutoff=NEAR):
-            raise UserError(f"{path}: would not be read; if it is {missing[near[0]]}, rename it, else remove it")
+        near = difflib.get_close_matches(name, list(missing), n=1, cutoff=NEAR)
+        if near and (name == near[0] or _like_annotations(path)):
+            raise UserError(
+                f"{path}: would not be read; if it is {missing[near[0]]}, rename it, else move it out of this folder"
+            )
+
+
+def _like_annotations(path: Path) -> bool:
+    """Is a file built like one of the known annotation files?"""
+    if path.suffix.lower() == ".csv":
+        return True
+    try:
+        content = entry_json(path)
+    except ValueError:
+        return False
+    if isinstance(content, dict):
+        first = next(iter(content.values()), None)
+        return "database" in content or (isinstance(first, dict) and "timestamps" in first)
+    return isinstance(content, list) and bool({"video_path", "video ID"} & set(next(iter(content), None) or ()))
 
 
 def _check_depth(folder: Path, data_dir: Path) -> None:

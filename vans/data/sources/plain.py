@@ -49,24 +49,34 @@ def record(source: Source, name: str, path: Path) -> Record:
     if file is None:
         return source.record(name, "predictive", path=path)
     content = entry_json(file) if file.suffix == ".json" else _from_text(file)
-    known_keys(content, KEYS)
-    items, kind = content["events"], text(content.get("kind")) or "predictive"
-    if kind not in KINDS:
-        raise ValueError(f"the kind is neither {KINDS[0]} nor {KINDS[1]}")
+    items = content["events"]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError("the events are not a list of objects")
-    for item in items:
-        known_keys(item, EVENT_KEYS)
-    fields = {key: content.get(key) for key in ("subset", "scene", "topic")}
+    fields: dict[str, Any] = {key: content.get(key) for key in ("subset", "scene", "topic")}
     if items and not any("start" in item or "end" in item for item in items):
+        kind = _kind(content, items)
+        if any(item.get(key) for item in (content, *items) for key in ASKED):
+            raise ValueError("a question, reasoning or caption needs an event with start and end")
         labels = tuple(text(item.get("text")) for item in items)
         return source.record(name, kind, path=path, labels=labels, **fields)
     numbered = [{**item, "id": str(number)} for number, item in enumerate(items, start=1)]
     if numbered:
         numbered[-1] = {k: content.get(k) for k in ASKED} | numbered[-1]
     events = source.events(name, numbered, lambda e, n: (e["id"], [e["start"], e["end"]], e.get("text")))
+    kind = _kind(content, items)
     texts = {item["id"]: _texts(item) for item in numbered if item.get("question")}
     return source.record(name, kind, path=path, events=events, texts=texts, **fields)
+
+
+def _kind(content: dict, items: list[dict]) -> str:
+    """The kind of the video; ValueError if it or a key is unknown (asked when all events have been counted)."""
+    known_keys(content, KEYS)
+    for item in items:
+        known_keys(item, EVENT_KEYS)
+    kind = text(content.get("kind")) or KINDS[0]
+    if kind not in KINDS:
+        raise ValueError(f"the kind is neither {KINDS[0]} nor {KINDS[1]} ({kind[:40]!r})")
+    return kind
 
 
 def _sidecar(path: Path) -> Path | None:

@@ -23,8 +23,8 @@ def entries(source: Source) -> Any:
 def record(source: Source, name: str, entry: dict) -> Record:
     """One film."""
     path = source.videos.find(name)
-    known_keys(entry, KEYS)
     clips = [] if path is not None else source.videos.inside(name)
+    known_keys(entry, KEYS)
     if len(clips) == 1:
         raise ValueError("a film of a single clip")
     if path is None and clips and "shots" not in entry:

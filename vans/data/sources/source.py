@@ -12,13 +12,13 @@ from vans.data.ledger import VIDEO_LOST
 from vans.data.records import Found, Given, Record, split_of
 from vans.data.shots import Segment
 from vans.data.sources.values import CONTROL, MALFORMED, Object, read_json, reason_of, segment, text
-from vans.data.sources.videos import Videos
+from vans.data.sources.videos import Videos, beside_video
 from vans.errors import UserError
-from vans.video import VIDEO_SUFFIXES
 
 OVERLAP = 0.5  # s that an event may begin before the one in front of it ends and still follow it
 UNUSED = "none of its rows can be used"
 ALONE = "no event before or after it that does not overlap it"
+FIRST = "a question about an event that no other precedes"
 Texts = tuple[str, str, str]  # question, reasoning, caption
 
 
@@ -31,6 +31,7 @@ class Source:
         if self.name != folder.name:
             raise UserError(f"{_printable(str(folder))}: rename the folder; its name is not plain text in UTF-8")
         self.videos = Videos(folder)
+        self.taken: set[Path] = set()  # annotation files that somebody has read
         self._open: dict[tuple[str, str], list[tuple[float, float]]] = {}  # (level, id) in the entry that is read
         self._expected: dict[str, list[str]] = {}  # ids of the rows of entries that are still to be read
 
@@ -56,7 +57,9 @@ class Source:
                     self._lose(name, UNUSED)
             except MALFORMED as error:
                 self.videos.find(name)
+                self.tell(name, error)
                 self._lose(name, reason_of(error))
+        self._pass_over(layout)
         for name in self.videos.unused():
             self.odd(name, "not in the annotations")
         for name, reason in self.videos.odd:
@@ -92,6 +95,17 @@ class Source:
         """Give up a segment of the entry that is being read."""
         times = self._take("segment", id)
         self.found.ledger.segment(f"{self.name}/{_printable(name)}", _printable(id), *times, reason)
+
+    def tell(self, name: str, error: Exception) -> None:
+        """Keep in full, with its value, what a reason says without."""
+        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) and error.args else str(error)
+        self.found.ledger.details.append(f"{self.name}/{_printable(name)}: {_printable(what)[:300]}")
+
+    def _pass_over(self, layout: "Layout") -> None:
+        """Note the annotation files that lie deeper than this layout looks: a misspelt folder must not go unseen."""
+        for path in self.videos.texts if layout.files else ():
+            if path.parent != self.folder and path not in self.taken:
+                self.unread(f"{path.relative_to(self.folder)} ({layout.title} has no annotations there)")
 
     def unread(self, what: str) -> None:
         """A file of this folder that looks like annotations and is none that is known."""
@@ -141,6 +155,7 @@ class Source:
             try:
                 event = segment(*read(item, number))
             except MALFORMED as error:
+                self.tell(f"{name}:#{number}", error)
                 self.enter("segment")
                 title = f"{self.name}/{_printable(name)}"
                 self.found.ledger.segment(title, f"#{number}", math.nan, math.nan, reason_of(error))
@@ -161,15 +176,17 @@ class Source:
         subset: Any = None,
         scene: Any = None,
         path: Path | None = None,
+        look: bool = True,
         events: tuple[Segment, ...] | None = None,
         texts: dict[str, Texts] | None = None,
         **fields: Any,
     ) -> Record:
         """A record of this folder.
 
-        events: annotated (None: shots are searched). texts: question, reasoning and caption by the id of the
-        event that they ask for. fields: topic, recipe_type, condition, labels, given. Where events overlap or
-        have texts, and no pairs are given, those that follow each other are named (see `follow`).
+        look: without a path, find the video by its name. events: annotated (None: shots are searched). texts:
+        question, reasoning and caption by the id of the event that they ask for. fields: topic, recipe_type,
+        condition, labels, given. Where events overlap or have texts, and no pairs are given, those that follow each
+        other are named (see `follow`).
         """
         scene = text(scene) or name
         if "given" in fields:
@@ -183,6 +200,9 @@ class Source:
             )
             for a, b in follows:
                 self.enter("pair", f"{name}:{a.id}-{b.id}")
+            for id in [id for id in texts or {} if id not in {b.id for _, b in follows}]:
+                self.enter("pair", f"{name}:?-{id}")
+                self.drop("pair", f"{name}:?-{id}", FIRST)
         annotated = {event.id for event in events or ()}
         for id in dict.fromkeys(id for g in fields.get("given", ()) for id in (g.input_id, g.target_id)):
             if id not in annotated:
@@ -191,7 +211,7 @@ class Source:
         return Record(
             source=self.name,
             name=name,
-            path=path or self.videos.find(name),
+            path=path or (self.videos.find(name) if look else None),
             kind=kind,
             split=split_of(text(subset), scene),
             scene=f"{self.name}/{scene}",
@@ -208,7 +228,8 @@ TEXT_FIELDS = ("topic", "recipe_type", "condition")
 class Layout:
     """One source layout.
 
-    title: what users call it. files: names of which its folder holds at least one. entries: (id, entry) of each
+    title: what users call it. files: names of which its folder holds at least one. more: others that it reads where
+    they are there. entries: (id, entry) of each
     video that the annotations name. record: a Record of an entry (None: what was in it has been dropped); what it
     raises of MALFORMED drops the video.
     """
@@ -217,11 +238,12 @@ class Layout:
     files: tuple[str, ...]
     entries: Callable[[Source], Iterable[tuple[str, Any]]]
     record: Callable[[Source, str, Any], Record | None]
+    more: tuple[str, ...] = ()
 
     def is_in(self, folder: Path) -> bool:
         """Does the folder hold one of the layout's files (and no video of that name, whose sidecar it would be)?"""
         files = (folder / name for name in self.files if (folder / name).is_file())
-        return any(not any(f.with_suffix(s).is_file() for s in VIDEO_SUFFIXES) for f in files)
+        return any(not beside_video(file) for file in files)
 
 
 def follow(

@@ -18,7 +18,7 @@ from typing import Any
 from vans.data.records import Given, Record
 from vans.data.shots import Segment
 from vans.data.sources import coin, youcook2
-from vans.data.sources.source import Layout, Source
+from vans.data.sources.source import OVERLAP, Layout, Source
 from vans.data.sources.values import MALFORMED, decoded, file_bytes, text, words
 from vans.errors import UserError
 
@@ -33,12 +33,12 @@ Row = dict[str, str]
 
 
 def tables_in(folder: Path) -> list[Path]:
-    """The folder's CSV files that are, or should be, published tables. UserError for one saved by a spreadsheet."""
+    """The folder's CSV or TSV files that are, or should be, published tables. UserError for a spreadsheet's own."""
     named = re.compile(r"vans[-_]?data.*|triplets", re.IGNORECASE)
     for path in sorted(folder.glob("*.xls*")):
         if named.fullmatch(path.stem):
             raise UserError(f"{path}: save the table as CSV (UTF-8); a spreadsheet's own format is not read")
-    paths = (p for p in sorted(folder.glob("*.csv")) if p.is_file())
+    paths = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".csv", ".tsv") and p.is_file())
     return [p for p in paths if named.fullmatch(p.stem) or _known(_header(p)) >= 5]
 
 
@@ -83,8 +83,10 @@ def record(source: Source, name: str, found: tuple[list[Row], Any]) -> Record | 
             source.drop("pair", row["where"], "input and target are the same segment")
         elif ids in pairs:
             source.drop("pair", row["where"], "the same pair is there twice")
-        elif None in given.files and all(id in times for id in ids) and times[ids[1]].start <= times[ids[0]].start:
+        elif all(id in times for id in ids) and times[ids[1]].start <= times[ids[0]].start:
             source.drop("pair", row["where"], "the target does not come after its input")
+        elif None not in given.files and all(id in times for id in ids) and _overlap(times, ids) > OVERLAP:
+            source.drop("pair", row["where"], "the input's file shows part of the target")
         else:
             pairs[ids] = given
             if None in given.files and all(id in times for id in ids):  # the input shows nothing of the target
@@ -102,6 +104,11 @@ def record(source: Source, name: str, found: tuple[list[Row], Any]) -> Record | 
         events=tuple(times.values()),
         given=tuple(pairs.values()),
     )
+
+
+def _overlap(times: dict[str, Segment], ids: tuple[str, str]) -> float:
+    """Seconds that the input goes on after the target has begun."""
+    return times[ids[0]].end - times[ids[1]].start
 
 
 def _occurrence(steps: tuple[Segment, ...], first: str, second: str) -> tuple[str, str]:
@@ -207,4 +214,4 @@ class _Tables(Layout):
         return bool(tables_in(folder))
 
 
-TABLES = _Tables("VANS-Data-100K", (TABLE_NAME,), entries, record)
+TABLES = _Tables("VANS-Data-100K", (TABLE_NAME,), entries, record, more=(*coin.FILES, youcook2.FILE))

@@ -23,6 +23,8 @@ def entries(source: Source) -> Iterator[tuple[str, tuple[dict, str]]]:
     """(<collection>/<id>, (entry, subset))."""
     bench = source.folder / BENCH
     held_out = {name_of(e) for e in _list(bench)} if bench.is_file() else set()
+    if not held_out:
+        source.tell(BENCH, ValueError("not there or empty: which videos are held out is drawn by their names"))
     for number, entry in enumerate(_list(source.folder / FILE), start=1):
         if name := name_of(entry):
             yield name, (entry, "test" if name in held_out else "")
@@ -42,6 +44,8 @@ def record(source: Source, name: str, found: tuple[dict, str]) -> Record:
     """One video."""
     entry, subset = found
     whole = source.videos.find(f"video_dataset/{name}") or source.videos.find(name)
+    if whole is not None and set(PARTS) & set(whole.relative_to(source.folder).parts):
+        whole = None  # a part is not the whole
     parts = tuple(source.videos.find(f"{part}/{name}") for part in PARTS)
     split = entry["video_split"]
     captions = split.get("split_caption") or {}
@@ -54,8 +58,8 @@ def record(source: Source, name: str, found: tuple[dict, str]) -> Record:
     if None not in parts:
         source.enter("pair", f"{name}:part1-part2")
         given = Given("part1", "part2", None, sentences, (parts[0], parts[1]))
-        return source.record(name, "predictive", subset=subset, path=whole, given=(given,))
-    return source.record(name, "predictive", subset=subset, path=whole)
+        return source.record(name, "predictive", subset=subset, path=whole, look=False, given=(given,))
+    return source.record(name, "predictive", subset=subset, path=whole, look=False)
 
 
 def _scene(item: dict, told: dict[str, Any]) -> tuple[str, Any, Any]:
@@ -86,4 +90,4 @@ def _list(path: Any) -> list:
     return content
 
 
-V1_33K = Layout("V1-33K", (FILE,), entries, record)
+V1_33K = Layout("V1-33K", (FILE,), entries, record, more=(BENCH,))

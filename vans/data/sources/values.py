@@ -17,6 +17,9 @@ CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,3}):(\d{1,2}(?:[.,]\d+)?)")
 DASH = re.compile(r"\s*(?:-->|[-\u2013\u2014~])\s*")
 
 
+SYNONYMS = {"label": "text", "sentence": "text", "description": "text", "split": "subset", "shots": "events"}
+
+
 class Object(dict):
     """A JSON object; doubled: keys that it has more than once (the first counts)."""
 
@@ -51,7 +54,7 @@ def seconds(value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         time = math.nan
     if not 0 <= time < math.inf:
-        raise ValueError("a time is not a number of seconds from 0 on")
+        raise ValueError(f"a time is not a number of seconds from 0 on ({str(value)[:40]!r})")
     return time
 
 
@@ -77,7 +80,7 @@ def known_keys(entry: Any, keys: Sequence[str]) -> None:
     """ValueError that names the first key of an object of a layout of ours that means nothing there."""
     for key in entry:
         if key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(SYNONYMS.get(key, key), keys, n=1, cutoff=0.5)
             told = f"did you mean {near[0]}?" if near else f"known are {', '.join(keys)}"
             raise ValueError(f"unknown key {text(key)[:20]}; {told}")
 
@@ -139,4 +142,4 @@ def reason_of(error: Exception) -> str:
         what = str(error).partition(" (")[0]
     else:
         what = type(error).__name__
-    return f"annotation not readable ({CONTROL.sub(' ', what)[:80].encode('ascii', 'backslashreplace').decode()})"
+    return f"annotation not readable ({CONTROL.sub(' ', what)[:160].encode('ascii', 'backslashreplace').decode()})"

@@ -35,7 +35,8 @@ def entries(source: Source) -> Iterator[tuple[str, tuple[str, Path]]]:
                 names[name] = None
             else:
                 source.odd(f"{file}:#{number}", "a question without video ID")
-        files = {p.stem: p for p in sorted((source.folder / folder).glob("*.json"))}
+        files = {p.stem: p for p in sorted((source.folder / folder).glob("*.json")) if not p.name.startswith(".")}
+        source.taken.update(files.values())
         for name in names | dict.fromkeys(files):
             yield name, (subset, files.get(name, source.folder / folder / "none"))
 

@@ -20,6 +20,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
+def beside_video(path: Path) -> bool:
+    """Is there a video of the same name beside a file, whose sidecar that is?"""
+    return any(p.stem == path.stem and is_video(p) for p in path.parent.iterdir())
+
+
 class Videos:
     """The videos below a folder.
 

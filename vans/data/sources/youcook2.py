@@ -48,4 +48,4 @@ def record(source: Source, name: str, found: tuple[dict, str]) -> Record:
     )
 
 
-YOUCOOK2 = Layout("YouCook2", (FILE,), entries, record)
+YOUCOOK2 = Layout("YouCook2", (FILE,), entries, record, more=(NAMES,))
