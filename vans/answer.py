@@ -12,10 +12,7 @@ from tqdm import tqdm
 from vans import grid
 from vans import video as media
 from vans.errors import UserError
-from vans.grpo.rewards import parse_answer
-from vans.models.load import load_vdm, load_vlm
 from vans.params import find_root, load
-from vans.predict import render, write_answers
 
 ATTEMPTS = 8
 
@@ -36,6 +33,10 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     clip, fps = watch(video, params.clip)
     if out.suffix.lower() not in media.VIDEO_SUFFIXES:
         raise UserError(f"{out}: the answer is a video; name it .mp4 or .avi")
+    from vans.grpo.rewards import parse_answer  # the heavy libraries: what is wrong with the video is said before
+    from vans.models.load import load_vdm, load_vlm
+    from vans.predict import render, write_answers
+
     base = Path(root) / "models/base"
     device = "cuda" if params.machine.device != "cpu" and torch.cuda.is_available() else "cpu"
     torch.set_num_threads(max(params.machine.threads, params.machine.processes))
