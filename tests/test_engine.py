@@ -289,6 +289,7 @@ def test_workers_die_with_their_parent(tmp_path):
 @pytest.mark.parametrize("after", [0.3, 0.9, 1.5, None])  # s; None: when both workers are at work
 def test_ctrl_c_ends_the_workers_without_a_word(tmp_path, after):
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "from vans.data import engine; from tests.test_engine import forever\n"
         f"try: print('begin', flush=True); list(engine.run(forever, [{str(tmp_path)!r}] * 2, workers=2))\n"
         "except KeyboardInterrupt: print('stopped')"

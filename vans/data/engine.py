@@ -137,7 +137,8 @@ def _stay_with(parent: int) -> None:
 
     Ctrl-C reaches workers too: they end without a word, and the parent says what there is to say.
     """
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is for a run in the background
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until here
 
     def watch() -> None:

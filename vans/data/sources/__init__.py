@@ -21,9 +21,10 @@ from vans.data.sources.tables import TABLES
 from vans.data.sources.v1_33k import V1_33K
 from vans.data.sources.values import entry_json
 from vans.data.sources.video_holmes import VIDEO_HOLMES
-from vans.data.sources.videos import beside_video, folders_in, is_video
+from vans.data.sources.videos import folders_in, is_video
 from vans.data.sources.youcook2 import YOUCOOK2
 from vans.errors import UserError
+from vans.video import VIDEO_SUFFIXES
 
 NEAR = 0.87  # likeness of two file names from which on one is taken for the other misspelt (val_ids and val_1: 0.82)
 LAYOUTS = (TABLES, YOUCOOK2, SHORTS, ACTIVITYNET, VIDEO_HOLMES, V1_33K, COIN)
@@ -71,9 +72,11 @@ def _check_names(folder: Path, layout: Layout) -> None:
     wanted = [file for known in layouts for file in (*(() if known is COIN else known.files), *known.more)]
     wanted += COIN.files if layout is PLAIN else ()
     missing = {file.lower(): file for file in wanted if not (folder / file).is_file()}
-    for path in sorted(folder.iterdir()):
+    files = sorted(folder.iterdir())
+    videos = {path.stem for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
+    for path in files:
         name = path.name.lower()
-        if not name.endswith((".json", ".csv")) or path.name in wanted or not path.is_file() or beside_video(path):
+        if not name.endswith((".json", ".csv")) or path.name in wanted or path.stem in videos or not path.is_file():
             continue
         near = difflib.get_close_matches(name, list(missing), n=1, cutoff=NEAR)
         if near and (name == near[0] or _like_annotations(path)):
