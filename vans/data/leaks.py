@@ -11,6 +11,9 @@ from vans.data.work import Looked, Task
 from vans.errors import UserError
 
 
+TOLD = 100  # dropped videos of which is said what they are near to
+
+
 def check_splits(rows: list[dict]) -> None:
     """Raise UserError if a video or a scene stands in training and in test."""
     for key in ("video", "scene"):
@@ -39,9 +42,11 @@ def apart(
         facts |= {"cut_files": sum(map(len, cut)), "segments": sum(map(len, parts)), "of_them_measured": measured}
     gone = duplicates.leaking(seen, group)
     named = {r.title: r for r in seen}
-    for title in sorted(gone):
+    compared = [prints[r.title] for r in seen]
+    for number, title in enumerate(sorted(gone)):
         named[title].lose(ledger, duplicates.NEAR)
-        ledger.details.append(duplicates.why(title, seen, [prints[r.title] for r in seen], group))
+        if number < TOLD:
+            ledger.details.append(duplicates.why(title, seen, compared, group))
     unclear = duplicates.unclear(seen, [prints[r.title] for r in seen]) - gone
     for title in sorted(unclear):
         named[title].lose(ledger, duplicates.UNCLEAR)

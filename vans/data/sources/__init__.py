@@ -93,10 +93,11 @@ def _like_annotations(path: Path) -> bool:
         content = entry_json(path)
     except ValueError:
         return False
-    if isinstance(content, dict):
-        first = next(iter(content.values()), None)
-        return "database" in content or (isinstance(first, dict) and "timestamps" in first)
-    return isinstance(content, list) and bool({"video_path", "video ID"} & set(next(iter(content), None) or ()))
+    if not isinstance(content, dict | list) or not content:
+        return False
+    first = content[0] if isinstance(content, list) else next(iter(content.values()))
+    known = isinstance(first, dict) and bool({"timestamps", "video_path", "video ID"} & set(first))
+    return known or (isinstance(content, dict) and "database" in content)
 
 
 def _check_depth(folder: Path, data_dir: Path) -> None:
