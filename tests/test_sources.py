@@ -478,6 +478,7 @@ def test_the_real_annotations(tmp_path):
 
 # ------------------------------------------------------------------------------ what would be passed over
 BASE: dict = {"database": {}}
+ODD: list = [[], [1, 2], [[[]]], {}, {"a": None}, 3, None]
 LIST = [{"video_path": "x/y.mp4"}]
 
 
@@ -492,7 +493,7 @@ LIST = [{"video_path": "x/y.mp4"}]
         ("join.json", None, {"events": []}),  # like COIN.json by its name alone
         ("brain.json", None, "not JSON"),
         ("else.json", None, BASE),
-        *(("join.json", None, odd) for odd in ([], [1, 2], [[[]]], {}, {"a": None}, 3, None)),
+        *(("join.json", None, odd) for odd in ODD),
     ],
 )
 def test_annotations_with_a_name_that_is_almost_right_stop_the_run(tmp_path, wrong, right, content):

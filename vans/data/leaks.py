@@ -10,7 +10,6 @@ from vans.data.ledger import Ledger
 from vans.data.work import Looked, Task
 from vans.errors import UserError
 
-
 TOLD = 100  # dropped videos of which is said what they are near to
 
 
