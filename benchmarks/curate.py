@@ -38,19 +38,20 @@ import numpy as np
 from PIL import Image
 
 from vans import params as parameters
-from vans import video
-from vans.data import curate, work, world
+from vans.data import curate, work
 from vans.data.annotate import annotator
 from vans.data.fingerprint import FRAMES, GRID
 from vans.data.leaks import apart, check_splits, proven
 from vans.data.ledger import Ledger
 from vans.data.pairs import Cut, Settings
 from vans.data.records import Record
-from vans.data.render import Scene, render_event
 from vans.data.shards import ShardWriter
 from vans.data.shots import Segment
 from vans.data.work import Looked, Task, Worked
 from vans.files import atomic_write_text
+from vans.media import video
+from vans.toy import world
+from vans.toy.render import Scene, render_event
 
 
 @contextmanager

@@ -30,17 +30,17 @@ from typing import Any
 import torch
 
 from vans import params as parameters
-from vans.data import world
 from vans.files import atomic_write_text
+from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, render_captions, sde_rollout
 from vans.models.clip import CLIP
 from vans.models.load import vdm_options
 from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
 from vans.parallel import Group, device_of
+from vans.toy import world
 from vans.train import stage1, stage2
 from vans.train.optim import optimizer
-from vans.train.rollout import WithTensors, frozen_copy, initial_noise, render_captions, sde_rollout
 
 RESULT = Path(__file__).with_name("full_size.json")
 

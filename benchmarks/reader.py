@@ -30,10 +30,10 @@ import pandas as pd
 import torch
 
 from vans import params as parameters
-from vans import video
 from vans.data.shards import ShardWriter
 from vans.data.stream import Loader, Stream
 from vans.files import atomic_write_text
+from vans.media import video
 
 WORKERS = (1, 2, 4)
 

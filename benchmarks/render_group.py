@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from vans import params as parameters
-from vans.data import world
 from vans.files import atomic_write_text
 from vans.models.load import load_vdm, vdm_options
 from vans.models.tokenizer import text_tokenizer
 from vans.models.vdm import VDM
 from vans.parallel import device_of
 from vans.rng import noise
+from vans.toy import world
 
 
 def render(vdm: VDM, text: Tensor, reference: Tensor, start: Tensor, steps: int, guidance: float, batch: int) -> Tensor:

@@ -17,11 +17,11 @@ import av
 import numpy as np
 import pandas as pd
 
-from vans.data import avi
 from vans.data.curate import curate
 from vans.data.sources import discover
 from vans.data.triplets import Triplets
 from vans.errors import UserError
+from vans.media import avi
 
 KINDS: dict[str, tuple[str, str, dict[str, str]]] = {  # suffix: format, codec, its options
     ".mp4": ("mp4", "libx264", {"g": "12", "threads": "1"}),

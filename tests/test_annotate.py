@@ -27,7 +27,6 @@ from PIL import Image
 
 from tests.llm_server import Answer, Call, Server, failed, good, said
 from vans import params as params_module
-from vans import video
 from vans.data import annotate
 from vans.data.annotate import ANNOTATORS, Annotation, Candidate, Refused, Request, annotator, answers, endpoint, llm
 from vans.data.annotate import prompts as prompt_files
@@ -38,6 +37,7 @@ from vans.data.annotate.limits import Clock, Limiter, Stopped
 from vans.data.sources import discover
 from vans.data.sources.tables import COLUMNS
 from vans.errors import UserError
+from vans.media import video
 from vans.params import check_url, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -1043,9 +1043,9 @@ def test_prompt_files_with_mistakes_are_user_errors(tmp_path):
 def test_a_local_qwen_runs_through_the_same_steps(tmp_path):
     """Random weights at toy size through the real processor: it runs, in batches, and answers nothing usable."""
     pytest.importorskip("torch")
-    from vans.data import world
     from vans.models.tokenizer import chat_tokenizer
     from vans.models.vlm import VLM
+    from vans.toy import world
 
     params = settings(name="qwen", frames=4, side=32, attempts=1, max_tokens=16)
     VLM.scratch(params.models.vlm.config, chat_tokenizer(world.vocabulary()), 0).save(tmp_path / "qwen")

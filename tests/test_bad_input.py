@@ -15,12 +15,12 @@ import pytest
 
 from tests import fuzz_helpers as fuzz
 from tests.data_helpers import curate_params
-from vans import video
 from vans.data import ledger
 from vans.data.curate import curate
 from vans.data.sources import discover, tables
 from vans.data.triplets import Triplets
 from vans.errors import UserError
+from vans.media import video
 
 EVENTS = "0 4 she looks\n4 8 she waves\n"
 LONG = [Fraction(i, 8) for i in range(72)]  # 9 s

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vans.evaluate import bootstrap
-from vans.evaluate.bootstrap import Interval
+from vans.score import bootstrap
+from vans.score.bootstrap import Interval
 
 
 def test_draws_are_seeded_and_keep_the_number_of_groups() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests import smoke
-from vans import cli, report, setup
+from vans import cli, setup
 from vans.errors import UserError
+from vans.tables import report
 
 COMMANDS = ("world", "estimate", "answer", "score", "tables", "compare", "publish", "summary", "targets")
 

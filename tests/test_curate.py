@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.data_helpers import curate_params, real_clips, world_params
-from vans import video
-from vans.data import annotate, oracle, world
+from vans.data import annotate
 from vans.data import curate as module
 from vans.data.annotate import Refused, Request
 from vans.data.curate import curate
@@ -22,6 +21,8 @@ from vans.data.records import Record
 from vans.data.shards import COLUMNS
 from vans.data.triplets import Triplets
 from vans.errors import UserError
+from vans.media import video
+from vans.toy import oracle, world
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests import smoke
-from vans import video
+from vans.media import video
 from vans.params import read
 from vans.show import curation
 

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.data_helpers import curate_params, real_clips, world_params
-from vans import video
-from vans.data import duplicates, world
+from vans.data import duplicates
 from vans.data.annotate import Annotation
 from vans.data.curate import curate
 from vans.data.duplicates import Search, groups, leaking, proof, unclear, vectors
@@ -27,6 +26,8 @@ from vans.data.shots import Segment
 from vans.data.triplets import Triplets
 from vans.data.work import Looked
 from vans.errors import UserError
+from vans.media import video
+from vans.toy import world
 
 SHAPE = (FRAMES, GRID, GRID, 3)
 

@@ -17,9 +17,8 @@ import pandas as pd
 import pytest
 
 from tests.data_helpers import curate_params, world_params
-from vans import video
 from vans.data import curate as curation
-from vans.data import engine, pairs, store, work, world
+from vans.data import engine, pairs, store, work
 from vans.data import shards as shards_module
 from vans.data.annotate import Annotation, Refused
 from vans.data.curate import curate
@@ -31,6 +30,8 @@ from vans.data.shots import Segment
 from vans.data.store import Store, digests
 from vans.data.triplets import Triplets
 from vans.errors import UserError
+from vans.media import video
+from vans.toy import world
 
 
 def machine(engine="local", workers=1):

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from tests import smoke
-from vans.data import world
 from vans.models.clip import CLIP
 from vans.models.load import vdm_options
 from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
 from vans.params import load
+from vans.toy import world
 
 
 @pytest.fixture(scope="module")

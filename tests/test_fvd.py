@@ -9,8 +9,8 @@ import torch
 from scipy.linalg import sqrtm
 
 from vans.errors import UserError
-from vans.evaluate import fvd
 from vans.models.detector import I3D
+from vans.score import fvd
 
 
 def _by_square_root(a: np.ndarray, b: np.ndarray) -> float:

@@ -82,7 +82,7 @@ def test_the_main_chain_is_free_and_everything_else_behind_the_grid_switch():
 
 @pytest.mark.parametrize("stage, layout", [("benchmarks", "MAIN"), ("ablations", "ABLATION")])
 def test_a_table_depends_on_the_scores_of_its_rows(stage, layout):
-    tables = pytest.importorskip("vans.evaluate.tables")
+    tables = pytest.importorskip("vans.tables.tables")
     arms = set(getattr(tables, layout).arms.values())
     scores = {dep for dep in _body(stage)["deps"] if dep.startswith("results/scores/")}
     written = [out for out in _body("evaluate")["outs"] if out.startswith("results/scores/")]

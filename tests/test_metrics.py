@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from sacrebleu.metrics import BLEU
 
-from vans.evaluate import metrics
-from vans.evaluate.metrics import METRICS, ORACLE, summarise
+from vans.score import metrics
+from vans.score.metrics import METRICS, ORACLE, summarise
 
 TRUTH = [
     "the ball moves to the left .",

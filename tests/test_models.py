@@ -10,7 +10,6 @@ import yaml
 from torch.testing import assert_close
 
 from tests import smoke
-from vans.data import world
 from vans.errors import UserError
 from vans.models.clip import CLIP
 from vans.models.detector import I3D, ToyDetector
@@ -19,6 +18,7 @@ from vans.models.tokenizer import TAGS, chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM, GumbelSampler, repeat_prompts
 from vans.params import from_dict, load
+from vans.toy import world
 
 WORDS = world.vocabulary()
 

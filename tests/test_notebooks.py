@@ -12,11 +12,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from tests import smoke
 from vans import notebooks
-from vans.data import world
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 from vans.params import from_dict, read
 from vans.show import videos
+from vans.toy import world
 
 COMMITTED = sorted((smoke.ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in COMMITTED]

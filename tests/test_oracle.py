@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from vans.data import oracle
 from vans.data.draw import Draw
-from vans.data.render import EVENTS, Scene, render_event
-from vans.data.toy_sources import draw_scene
+from vans.toy import oracle
+from vans.toy.render import EVENTS, Scene, render_event
+from vans.toy.sources import draw_scene
 
 
 def drawn(count: int) -> tuple[np.ndarray, list[Scene], list[str]]:

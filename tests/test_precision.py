@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from tests import smoke
-from vans.data import world
+from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, sde_rollout
 from vans.models.clip import CLIP
 from vans.models.load import load_vdm, load_vlm, vdm_options
 from vans.models.tokenizer import chat_tokenizer, text_tokenizer
@@ -18,9 +18,9 @@ from vans.models.vlm import VLM
 from vans.parallel import Group
 from vans.params import load
 from vans.rng import generator
+from vans.toy import world
 from vans.train import base, stage1, stage2
 from vans.train.optim import optimizer
-from vans.train.rollout import WithTensors, frozen_copy, initial_noise, sde_rollout
 
 ALONE = Group(0, 1, torch.device("cpu"))
 NOWHERE = Path("models/none")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.data_helpers import curate_params
-from vans import video
 from vans.data import quality
 from vans.data.agreement import agreement, judge
 from vans.data.shots import Best
 from vans.errors import UserError
+from vans.media import video
 
 WEIGHTS = {"agreement": 2.0, "motion": 1.0, "length": 1.0, "self_check": 1.0}
 
@@ -115,9 +115,9 @@ def test_agreement_is_clips_cosine_of_target_and_caption(tmp_path):
     torch = pytest.importorskip("torch")
     from types import SimpleNamespace
 
-    from vans.data import world
     from vans.models.clip import CLIP
     from vans.models.tokenizer import text_tokenizer
+    from vans.toy import world
 
     config = {
         "embed_dim": 16,

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from vans import similarity, template
 from vans.grpo import rewards
 from vans.grpo.rewards import Rollout
 
@@ -46,16 +47,16 @@ MALFORMED = [
 
 @pytest.mark.parametrize(("text", "thinking", "caption"), WELL_FORMED)
 def test_well_formed_answers(text, thinking, caption):
-    assert rewards.parse_answer(text) == (thinking, caption)
-    assert rewards.format_reward(text) == 1.0
-    assert rewards.thinking_length(text) == len(thinking.split())
+    assert template.parse_answer(text) == (thinking, caption)
+    assert template.format_reward(text) == 1.0
+    assert template.thinking_length(text) == len(thinking.split())
 
 
 @pytest.mark.parametrize("text", MALFORMED)
 def test_malformed_answers(text):
-    assert rewards.parse_answer(text) == ("", None)
-    assert rewards.format_reward(text) == 0.0
-    assert rewards.thinking_length(text) == 0
+    assert template.parse_answer(text) == ("", None)
+    assert template.format_reward(text) == 0.0
+    assert template.thinking_length(text) == 0
 
 
 @pytest.mark.parametrize(
@@ -71,30 +72,30 @@ def test_malformed_answers(text):
     ],
 )
 def test_rouge_l_by_hand(a, b, expected):
-    assert rewards.rouge_l(a, b) == pytest.approx(expected)
-    assert rewards.rouge_l(b, a) == pytest.approx(expected)
+    assert similarity.rouge_l(a, b) == pytest.approx(expected)
+    assert similarity.rouge_l(b, a) == pytest.approx(expected)
 
 
 def test_frame_similarity_by_hand():
     a = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
     b = torch.tensor([[[3.0, 0.0], [1.0, 1.0]]])
-    torch.testing.assert_close(rewards.frame_similarity(a, b), torch.tensor([(1 + 0.5**0.5) / 2]))
-    torch.testing.assert_close(rewards.frame_similarity(a, 5 * a), torch.ones(1))
+    torch.testing.assert_close(similarity.frame_similarity(a, b), torch.tensor([(1 + 0.5**0.5) / 2]))
+    torch.testing.assert_close(similarity.frame_similarity(a, 5 * a), torch.ones(1))
     # frame by frame: the same frames in another order are another video
-    assert rewards.frame_similarity(a, a.flip(1)).item() == pytest.approx(0.0)
+    assert similarity.frame_similarity(a, a.flip(1)).item() == pytest.approx(0.0)
 
 
 def test_clip_score_by_hand():
     frames = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[-1.0, 0.0], [-1.0, 0.0]]])
     text = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
-    torch.testing.assert_close(rewards.clip_score(frames, text), torch.tensor([0.5, -1.0]))
+    torch.testing.assert_close(similarity.clip_score(frames, text), torch.tensor([0.5, -1.0]))
 
 
 def test_bad_shapes_raise():
     with pytest.raises(ValueError, match=r"\[N, T, D\]"):
-        rewards.frame_similarity(torch.zeros(1, 2, 3), torch.zeros(1, 3, 3))
+        similarity.frame_similarity(torch.zeros(1, 2, 3), torch.zeros(1, 3, 3))
     with pytest.raises(ValueError, match=r"\[N, D\]"):
-        rewards.clip_score(torch.zeros(1, 2, 3), torch.zeros(2, 3))
+        similarity.clip_score(torch.zeros(1, 2, 3), torch.zeros(2, 3))
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_terms_are_prompt_by_answer(rollout):
     assert set(terms) == {"format", "t1", "v1", "v2", "c2"}
     assert {tuple(t.shape) for t in terms.values()} == {(2, 3)}
     assert terms["format"].tolist() == [[1, 0, 1], [1, 1, 1]]
-    rolls = rewards.rouge_l("the ball rolls", rollout.truth[0])
+    rolls = similarity.rouge_l("the ball rolls", rollout.truth[0])
     assert terms["t1"][0].tolist() == pytest.approx([1.0, 0.0, rolls])
     torch.testing.assert_close(terms["v1"][:, 0], torch.ones(2))  # the truth itself
     assert terms["v1"][0, 1] == 0 and terms["c2"][0, 1] == 0  # nothing rendered
@@ -163,7 +164,7 @@ def test_adding_a_reward_is_one_function_and_one_weight(rollout, monkeypatch):
 
     @rewards.term("short")
     def _short(r: Rollout) -> torch.Tensor:
-        return torch.tensor([[-float(rewards.thinking_length(t)) for t in group] for group in r.texts or []])
+        return torch.tensor([[-float(template.thinking_length(t)) for t in group] for group in r.texts or []])
 
     weights = rewards.preset_weights(rewards.STAGE1, "full", {**WEIGHTS1, "short": 0.1})
     terms = rewards.score(rollout, list(weights))

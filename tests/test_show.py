@@ -15,11 +15,13 @@ from matplotlib.patches import Rectangle
 from PIL import Image, WebPImagePlugin
 from safetensors.numpy import save_file
 
-from vans.data import world
-from vans.data.render import Scene, render_event
-from vans.evaluate import markdown, predictions, score, tables
+from vans.answer import predictions
+from vans.score import score
 from vans.show import arms, curves, frames, groups, oracle, sheets, style, teaser, videos
 from vans.show import tables as drawn
+from vans.tables import markdown, tables
+from vans.toy import world
+from vans.toy.render import Scene, render_event
 
 SCENE = Scene(shape="cone", colour="purple", x=15.0)
 CLIP = render_event(SCENE, "jump")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from tests.data_helpers import curate_params, real_clips
-from vans import video
 from vans.data.curate import curate
 from vans.data.ledger import VIDEO_LOST
 from vans.data.records import split_of
@@ -20,6 +19,7 @@ from vans.data.sources.source import UNUSED, follow
 from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
 from vans.errors import UserError
+from vans.media import video
 from vans.typed import one_of
 
 KINDS = one_of(SIDECARS)

@@ -10,14 +10,16 @@ import pytest
 import torch
 from sacrebleu.metrics import BLEU
 
-from vans import video
-from vans.data import world
-from vans.data.render import COLOURS, EVENTS, SHAPES, Scene, render_event
+from vans.answer import predictions
 from vans.errors import UserError
-from vans.evaluate import compare, markdown, metrics, orders, predictions, samples, score, tables
-from vans.evaluate.bootstrap import Interval
-from vans.evaluate.fvd import frechet_distance
-from vans.evaluate.score import Resampling
+from vans.media import video
+from vans.score import metrics, samples, score
+from vans.score.bootstrap import Interval
+from vans.score.fvd import frechet_distance
+from vans.score.score import Resampling
+from vans.tables import compare, markdown, orders, tables
+from vans.toy import world
+from vans.toy.render import COLOURS, EVENTS, SHAPES, Scene, render_event
 
 FAST = Resampling(seed=3, resamples=200, fvd_resamples=20)
 

@@ -14,18 +14,18 @@ import yaml
 from safetensors.torch import load_file
 
 from tests import smoke
-from vans.data import world
 from vans.data.curate import curate
 from vans.data.triplets import Triplets
 from vans.errors import UserError
-from vans.grpo import rewards
+from vans.grpo import rewards, rollout
+from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, render_captions, sde_rollout
 from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
 from vans.rng import noise
-from vans.train import all_in_one, base, rollout, sft, stage1, stage2
+from vans.toy import world
+from vans.train import all_in_one, base, sft, stage1, stage2
 from vans.train.feed import batch_ids, clips_of, embeddings
-from vans.train.rollout import WithTensors, frozen_copy, initial_noise, render_captions, sde_rollout
 
 SFT = Path("models/sft")
 ALONE = Group(0, 1, torch.device("cpu"))

@@ -14,9 +14,9 @@ from PIL import Image
 
 from tests.data_helpers import real_clips
 from tests.fuzz_helpers import read_number, video_bytes
-from vans import video
-from vans.data import avi, shots
+from vans.data import shots
 from vans.errors import UserError
+from vans.media import avi, video
 
 
 def numbered(count: int, height: int = 32, width: int = 48) -> np.ndarray:

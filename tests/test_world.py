@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.data_helpers import world_params
-from vans.data import toy_sources, world
-from vans.data.render import COLOURS, EVENTS, SHAPES, Scene, render_event
 from vans.errors import UserError
+from vans.toy import sources as toy_sources
+from vans.toy import world
+from vans.toy.render import COLOURS, EVENTS, SHAPES, Scene, render_event
 
 
 def test_each_event_starts_at_the_same_rest_picture_and_no_two_look_the_same():

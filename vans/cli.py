@@ -58,7 +58,7 @@ def estimate(given: argparse.Namespace) -> None:
 
 def answer(given: argparse.Namespace) -> None:
     """Answer a question about a video with a caption and a video of what happens next."""
-    from vans.answer import answer as respond
+    from vans.answer.ask import answer as respond
     from vans.params import find_root
 
     caption = respond(given.video, given.question, given.output, given.arm or furthest_arm(find_root()))
@@ -81,35 +81,35 @@ def furthest_arm(root: Path) -> str:
 
 def score(given: argparse.Namespace) -> None:
     """Score predictions (captions.csv and videos/) of anyone on the held-out samples."""
-    from vans.evaluate.run import score_folder
+    from vans.score.run import score_folder
 
     score_folder(given.folder, name=given.name, out=given.out)
 
 
 def tables(given: argparse.Namespace) -> None:
     """Print the tables in results/ (or published ones with --published)."""
-    from vans import report
+    from vans.tables import report
 
     report.show_tables(published=given.published)
 
 
 def compare(given: argparse.Namespace) -> None:
     """Compare the tables in results/ with the published ones in docs/results/, cell by cell."""
-    from vans import report
+    from vans.tables import report
 
     report.show_comparison()
 
 
 def publish(given: argparse.Namespace) -> None:
     """Copy the tables of results/ to docs/results/ and put them into README.md."""
-    from vans import report
+    from vans.tables import report
 
     report.publish()
 
 
 def summary(given: argparse.Namespace) -> None:
     """What `make repro` prints at its end: tables, where the pictures are, the comparison."""
-    from vans import report
+    from vans.tables import report
 
     report.summary()
 

@@ -15,7 +15,7 @@ from vans.params import find_root, load
 
 def render(folder: Path) -> None:
     """Render the toy world of params.yaml into ``folder``, which must not hold anything yet."""
-    from vans.data.world import generate
+    from vans.toy.world import generate
 
     params = load()
     print(f"rendering the toy world into {folder} …", flush=True)

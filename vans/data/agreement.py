@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from vans import video
 from vans.data.engine import cores
 from vans.errors import UserError
+from vans.media import video
 
 if TYPE_CHECKING:
     from vans.models.clip import CLIP

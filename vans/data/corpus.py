@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vans.data import oracle, world
 from vans.data.triplets import Triplets
+from vans.toy import oracle, world
 
 EXERCISES = ("describe the video .", "ask a question .", "tell a story .")
 

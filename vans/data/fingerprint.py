@@ -9,7 +9,7 @@ from PIL import Image
 
 from vans.data.records import Record
 from vans.errors import UserError
-from vans.video import TOLERANCE, Video
+from vans.media.video import TOLERANCE, Video
 
 FRAMES = 8  # pictures of a fingerprint, evenly spread over the video
 GRID = 8  # each thinned to GRID x GRID colours

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from vans import video
 from vans.data import fingerprint, shots
 from vans.data.fingerprint import Seen
 from vans.data.ledger import Ledger
 from vans.data.records import Record
 from vans.data.shots import Best, Segment
 from vans.errors import UserError
+from vans.media import video
 
 NEIGHBOUR_LOST = "one of the two segments was dropped"
 ROLES = ("input", "target")

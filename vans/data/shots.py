@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vans.video import Video
+from vans.media.video import Video
 
 SHORTEST_SHOT = 0.2  # s; closer boundaries count as one
 BLACK = 12.0  # mean brightness (0..255) under which a shot is only black between shots

@@ -31,8 +31,9 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
-from vans import files, video
+from vans import files
 from vans.errors import UserError
+from vans.media import video
 from vans.rng import generator
 
 TEXTS = ("question", "reasoning", "caption")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vans import video
 from vans.errors import UserError
+from vans.media import video
 
 KEEP_BYTES = 256 * 2**20
 

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vans import video
-from vans.data import avi, fingerprint, ledger, pairs, records, shots
+from vans.data import fingerprint, ledger, pairs, records, shots
 from vans.data.annotate import Candidate
 from vans.data.ledger import Ledger
 from vans.data.pairs import Cut, Pair, Settings
@@ -27,6 +26,7 @@ from vans.data.shots import Segment
 from vans.data.store import Store
 from vans.errors import UserError
 from vans.files import digest
+from vans.media import avi, video
 
 MODULES = (video, avi, fingerprint, ledger, pairs, records, shots)  # the code that results depend on, with this file
 LIBRARIES = ("av", "numpy", "pillow", "scenedetect", "opencv-python", "opencv-python-headless")

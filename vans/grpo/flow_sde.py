@@ -27,33 +27,7 @@ import math
 import torch
 from torch import Tensor
 
-Sigma = float | Tensor
-
-
-def sigmas(steps: int, shift: float) -> Tensor:
-    """The noise levels of `steps` denoising steps: [steps + 1] float64, from 1 down to 0, strictly falling.
-
-    sigma' = shift * s / (1 + (shift - 1) * s) for s = 1, 1 - 1/steps, ..., 0 (Stable Diffusion 3's shift).
-    The same numbers as diffusers' `FlowMatchEulerDiscreteScheduler(shift=shift)` given
-    `sigmas = linspace(1, 1 / steps, steps)`.
-    steps >= 1, shift > 0 (1: evenly spaced; 5 at the paper's scale), else ValueError.
-    """
-    if steps < 1:
-        raise ValueError(f"steps must be >= 1, got {steps}")
-    if shift <= 0:
-        raise ValueError(f"shift must be > 0, got {shift}")
-    s = torch.arange(steps, -1, -1, dtype=torch.float64) / steps
-    return shift * s / (1 + (shift - 1) * s)
-
-
-def ode_step(x: Tensor, v: Tensor, sigma: Sigma, sigma_next: Sigma) -> Tensor:
-    """x + v * dt, an Euler step of the probability-flow ODE. x, v: [B, ...]; returns [B, ...] in x's dtype.
-
-    sigma, sigma_next: float, or [B]. Raises TypeError when x is in half precision.
-    """
-    _check_precision(x, "the sample x")
-    s, s_next = _column(sigma, x), _column(sigma_next, x)
-    return x + v.to(x.dtype) * (s_next - s).to(x.dtype)
+from vans.models.flow import Sigma, check_precision, column, ode_step, sigmas  # noqa: F401 (the sampler that it perturbs)
 
 
 def noise_level(sigma: Sigma, sigma_next: Sigma, eta: float) -> Tensor:
@@ -73,12 +47,12 @@ def sde_mean_std(x: Tensor, v: Tensor, sigma: Sigma, sigma_next: Sigma, eta: flo
     Raises ValueError out of these ranges (the last step, sigma_next = 0, is `ode_step`), TypeError when x is
     in half precision.
     """
-    _check_precision(x, "the sample x")
+    check_precision(x, "the sample x")
     if v.shape != x.shape:
         raise ValueError(f"x and v must have one shape, got {tuple(x.shape)} and {tuple(v.shape)}")
     if eta < 0:
         raise ValueError(f"eta must be >= 0, got {eta}")
-    sig, sig_next = _column(sigma, x), _column(sigma_next, x)
+    sig, sig_next = column(sigma, x), column(sigma_next, x)
     if not bool(((sig <= 1) & (sig > sig_next) & (sig_next > 0)).all()):
         raise ValueError(f"need 1 >= sigma > sigma_next > 0 (to 0: ode_step), got {sigma} and {sigma_next}")
     dt = sig_next - sig
@@ -99,7 +73,7 @@ def sde_step(
     """
     if eta <= 0:
         raise ValueError(f"a stochastic step needs eta > 0, got {eta}; without noise use ode_step")
-    _check_precision(noise, "the noise")
+    check_precision(noise, "the noise")
     mean, std = sde_mean_std(x, v, sigma, sigma_next, eta)
     x_next = mean + std * noise
     return x_next, log_prob(x_next, mean, std), mean, std
@@ -113,8 +87,8 @@ def log_prob(x_next: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     The mean, not the sum: over 506,880 elements (paper scale) a sum would need another clip range than 1e-3.
     Raises TypeError when a sample or mean is in half precision, ValueError when std is not positive.
     """
-    _check_precision(x_next, "the sample x_next")
-    _check_precision(mean, "the mean")
+    check_precision(x_next, "the sample x_next")
+    check_precision(mean, "the mean")
     _check_positive(std)
     z = (x_next.detach() - mean) / std
     elements = -0.5 * z**2 - torch.log(std) - 0.5 * math.log(2 * math.pi)
@@ -127,25 +101,10 @@ def gaussian_kl(mean: Tensor, mean_ref: Tensor, std: Tensor) -> Tensor:
     std = s * sqrt(-dt), so dt is in it: the paper's (mean - mean_ref)^2 / (2 s^2 (-dt)). mean_ref is a
     constant. Both steps have the same standard deviation, which leaves this one term of the Gaussian KL.
     """
-    _check_precision(mean, "the mean")
-    _check_precision(mean_ref, "the reference's mean")
+    check_precision(mean, "the mean")
+    check_precision(mean_ref, "the reference's mean")
     _check_positive(std)
     return ((mean - mean_ref.detach()) ** 2 / (2 * std**2)).flatten(1).mean(dim=1)
-
-
-def _column(sigma: Sigma, x: Tensor) -> Tensor:
-    """sigma as float64 [B or 1, 1, ...], ready to be multiplied with x [B, ...]."""
-    s = torch.as_tensor(sigma, dtype=torch.float64, device=x.device)
-    if s.ndim == 0:
-        s = s[None]
-    if s.ndim != 1 or s.shape[0] not in (1, x.shape[0]):
-        raise ValueError(f"sigma must be a number or [{x.shape[0]}], got {tuple(s.shape)}")
-    return s.view(-1, *[1] * (x.ndim - 1))
-
-
-def _check_precision(values: Tensor, name: str) -> None:
-    if values.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name} must be float32, got {values.dtype}: the ratio would leave the clip range")
 
 
 def _check_positive(std: Tensor) -> None:

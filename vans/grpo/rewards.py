@@ -17,19 +17,15 @@ Deviations from the paper
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from rouge_score import rouge_scorer
 from torch import Tensor
 
-TAGS = ("[Think]", "[/Think]", "[Ans]", "[/Ans]")
-_TEMPLATE = re.compile(r"\s*\[Think\](.*)\[/Think\]\s*\[Ans\](.*)\[/Ans\]\s*", re.DOTALL)
+from vans.similarity import clip_score, frame_similarity, rouge_l
+from vans.template import format_reward, parse_answer
 
 # Preset -> the terms that it leaves out (their weight becomes 0; everything else keeps params.yaml's weight).
 STAGE1: dict[str, frozenset[str]] = {
@@ -76,62 +72,6 @@ def term(name: str) -> Callable[[Term], Term]:
         return function
 
     return register
-
-
-# ---- answers -------------------------------------------------------------------------------------
-
-
-def parse_answer(text: str) -> tuple[str, str | None]:
-    """(thinking, caption) of `[Think]...[/Think][Ans]caption[/Ans]`; ("", None) if the template is broken.
-
-    The template: the four tags once each, in this order, spelt exactly so, nothing but white space before,
-    between the two parts, and after; neither part empty. Parts come back without surrounding white space.
-    """
-    match = _TEMPLATE.fullmatch(text)
-    if match is None or any(text.count(tag) != 1 for tag in TAGS):
-        return "", None
-    thinking, caption = match[1].strip(), match[2].strip()
-    return (thinking, caption) if thinking and caption else ("", None)
-
-
-def format_reward(text: str) -> float:
-    """1.0 if the whole answer follows the template (see `parse_answer`), else 0.0."""
-    return 0.0 if parse_answer(text)[1] is None else 1.0
-
-
-def thinking_length(text: str) -> int:
-    """Words of the thinking; 0 if the template is broken."""
-    return len(parse_answer(text)[0].split())
-
-
-def rouge_l(candidate: str, reference: str) -> float:
-    """ROUGE-L F-measure in [0, 1] of two captions, symmetric (rouge_score, no stemming). Empty text: 0."""
-    return float(_scorer().score(reference, candidate)["rougeL"].fmeasure)
-
-
-@lru_cache(maxsize=1)
-def _scorer() -> rouge_scorer.RougeScorer:
-    return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
-
-
-# ---- videos --------------------------------------------------------------------------------------
-
-
-def frame_similarity(fa: Tensor, fb: Tensor) -> Tensor:
-    """CLIP-V: mean over frames of cosine(frame t of a, of b). fa, fb: [N, T, D]; returns [N] in [-1, 1].
-
-    Features need not be normalised. Raises ValueError for shapes that differ.
-    """
-    if fa.ndim != 3 or fa.shape != fb.shape:
-        raise ValueError(f"both must be [N, T, D], got {tuple(fa.shape)} and {tuple(fb.shape)}")
-    return F.cosine_similarity(fa.float(), fb.float(), dim=-1).mean(dim=1)
-
-
-def clip_score(frames: Tensor, text: Tensor) -> Tensor:
-    """CLIP-T: mean over frames of cosine(frame, text). [N, T, D] and [N, D]; returns [N] in [-1, 1]."""
-    if frames.ndim != 3 or text.ndim != 2 or frames.shape[::2] != text.shape:
-        raise ValueError(f"need [N, T, D] and [N, D], got {tuple(frames.shape)} and {tuple(text.shape)}")
-    return F.cosine_similarity(frames.float(), text.float()[:, None], dim=-1).mean(dim=1)
 
 
 # ---- terms ---------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from vans.errors import UserError
-from vans.grpo.flow_sde import ode_step, sigmas
+from vans.models.flow import ode_step, sigmas
 
 
 @dataclass

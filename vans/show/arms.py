@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vans.evaluate import predictions
-from vans.evaluate.score import Scores
+from vans.answer import predictions
+from vans.score.score import Scores
 
 TITLES = {
     "copy": "copy of the input",

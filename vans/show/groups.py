@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vans.grpo.rewards import parse_answer
 from vans.show.frames import as_clip, fitting, strip, strip_size
 from vans.show.style import BLUE, FAINT, GREEN, INK, LINE, MUTED, RED, TERM_COLOURS, WASH, Canvas
+from vans.template import parse_answer
 
 WIDTH = 1000
 TERM_TITLES = {

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vans.data.oracle import STATIC
-from vans.data.render import EVENTS
 from vans.show.style import BLUE, FAINT, GREEN, INK, MUTED, ORANGE, RED, THEME, new_figure
+from vans.toy.oracle import STATIC
+from vans.toy.render import EVENTS
 
 BLAME = {
     "right": ("caption right, video right", GREEN),

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vans.evaluate.markdown import detector
-from vans.evaluate.metrics import METRICS, PAPER_METRICS, number
-from vans.evaluate.tables import Table
+from vans.score.metrics import METRICS, PAPER_METRICS, number
 from vans.show.style import ARM_COLOURS, BLUE, FAINT, INK, MUTED, RED, THEME, new_figure
+from vans.tables.markdown import detector
+from vans.tables.tables import Table
 
 WIDTH, ROW, HEAD = 1000, 23, 72
 SHOWN = (*PAPER_METRICS, "video_event", "static")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vans.evaluate.score import Scores
+from vans.score.score import Scores
 from vans.show.arms import answers as answers_of
 from vans.show.frames import fitting, strip, strip_size
 from vans.show.style import BLUE, INK, LINE, MUTED, WASH, Canvas

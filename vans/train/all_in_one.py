@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from vans import files
+from vans import files, similarity, template
 from vans.data.triplets import Triplets
 from vans.grpo import core, rewards
+from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, sde_rollout
 from vans.models.load import load_clip, load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
@@ -24,7 +25,6 @@ from vans.train import stage1, stage2
 from vans.train.feed import batch_ids, clips_of, latents, prompts_of, write_group
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
-from vans.train.rollout import WithTensors, frozen_copy, initial_noise, sde_rollout
 from vans.train.save import fingerprint, finish_part, kept_part
 
 
@@ -88,7 +88,7 @@ def train_both(group: Group, root: str, out: str, vlm: str, vdm: str) -> list[di
             temperature=s1.temperature,
             top_p=s1.top_p,
         )
-        captions = [rewards.parse_answer(t)[1] for t in answers.texts]
+        captions = [template.parse_answer(t)[1] for t in answers.texts]
         repeat = [p for p in range(len(mine)) for _ in range(count)]
         with torch.no_grad():
             text = painter.embed([c or "" for c in captions])
@@ -178,6 +178,6 @@ def pair_rewards(clip, triplets, rows, ids, texts, captions, clips, terms: list[
     )
     scored = rewards.score(rollout, [t for t in terms if t != "c2"])
     if "c2" in terms:
-        own = rewards.clip_score(features, clip.text([c or "" for c in captions]))
+        own = similarity.clip_score(features, clip.text([c or "" for c in captions]))
         scored["c2"] = own.masked_fill(~has_caption, 0.0).view(shape)
     return scored

@@ -19,7 +19,6 @@ from torch.nn.functional import cross_entropy
 from vans import files
 from vans.data.corpus import Corpus
 from vans.data.triplets import Triplets
-from vans.grpo.rewards import TAGS
 from vans.models.clip import CLIP
 from vans.models.detector import ToyDetector
 from vans.models.load import vdm_options
@@ -29,6 +28,7 @@ from vans.models.vlm import VLM
 from vans.parallel import Group, launch
 from vans.params import load
 from vans.rng import generator, noise, numpy_generator, seed_of
+from vans.template import TAGS
 from vans.train.feed import batch_ids, clips_of, latents
 from vans.train.flow import flow_matching_loss, training_sigmas
 from vans.train.loop import Run, write_curves

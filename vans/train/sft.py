@@ -18,11 +18,11 @@ import torch
 
 from vans import files
 from vans.data.triplets import Triplets
-from vans.grpo.rewards import TAGS
 from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
 from vans.rng import generator, noise, numpy_generator, seed_of
+from vans.template import TAGS
 from vans.train.feed import batch_ids, embeddings, latents, prompts_of
 from vans.train.flow import flow_matching_loss, training_sigmas
 from vans.train.loop import Run, write_curves

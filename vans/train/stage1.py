@@ -18,18 +18,18 @@ from pathlib import Path
 
 import torch
 
-from vans import files
-from vans.data import world
+from vans import files, template
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 from vans.grpo import core, rewards
+from vans.grpo.rollout import WithTensors, frozen_copy, render_captions
 from vans.models.load import load_clip, load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
+from vans.toy import world
 from vans.train.feed import batch_ids, clips_of, latents, prompts_of, write_group
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
-from vans.train.rollout import WithTensors, frozen_copy, render_captions
 from vans.train.save import fingerprint, finish_part, kept_part
 
 
@@ -197,10 +197,10 @@ def caption_statistics(texts: list[list[str]], truth: list[str]) -> dict[str, fl
     """Length of the thinking in words, and in the toy world the share of captions that name exactly one event (are
     renderable)."""
     flat = [t for row in texts for t in row]
-    thinking = {"thinking_words": sum(map(rewards.thinking_length, flat)) / len(flat)}
+    thinking = {"thinking_words": sum(map(template.thinking_length, flat)) / len(flat)}
     if not all(world.caption_events(caption) for caption in truth):
         return thinking
-    captions = [rewards.parse_answer(t)[1] for t in flat]
+    captions = [template.parse_answer(t)[1] for t in flat]
     renderable = [c is not None and len(world.caption_events(c)) == 1 for c in captions]
     return {**thinking, "renderable": sum(renderable) / len(flat)}
 
@@ -222,7 +222,7 @@ class Scorer:
         clip = self.params.clip
         size = (clip.frames, clip.height, clip.width)
         texts = rollout.texts or []
-        captions = [[rewards.parse_answer(t)[1] for t in group] for group in texts]
+        captions = [[template.parse_answer(t)[1] for t in group] for group in texts]
         rendered = render_captions(
             self.vdm,
             captions,

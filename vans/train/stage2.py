@@ -21,10 +21,11 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 
-from vans import files
+from vans import files, similarity, template
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 from vans.grpo import core, flow_sde, rewards
+from vans.grpo.rollout import Trajectories, WithTensors, frozen_copy, initial_noise, sde_rollout
 from vans.models.load import load_clip, load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
@@ -32,7 +33,6 @@ from vans.rng import seed_of
 from vans.train.feed import batch_ids, clips_of, latents, prompts_of, write_group
 from vans.train.loop import Run, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
-from vans.train.rollout import Trajectories, WithTensors, frozen_copy, initial_noise, sde_rollout
 from vans.train.save import fingerprint, finish_part, kept_part
 from vans.train.stage1 import check_batch
 
@@ -324,7 +324,7 @@ class Anchor:
             )
             drawn += len(todo)
             for i, row, answer in zip(todo, rows, answers.texts, strict=True):
-                caption = rewards.parse_answer(answer)[1] or ""
-                if rewards.rouge_l(caption, row["caption"]) >= s.anchor_threshold:
+                caption = template.parse_answer(answer)[1] or ""
+                if similarity.rouge_l(caption, row["caption"]) >= s.anchor_threshold:
                     found[i] = caption
         return {i: found[i] for i in ids if i in found}, (drawn - len(found)) / max(drawn, 1)

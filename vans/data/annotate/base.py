@@ -44,7 +44,7 @@ class Request:
 
     topic: routine, recipe or condition in words; condition: the same if it is one ("the wind blows").
     given: (question, think, caption) of a published table.
-    clips: the files of the input and the target clip (`vans.video.decode` reads them). split: train | test.
+    clips: the files of the input and the target clip (`vans.media.video.decode` reads them). split: train | test.
     """
 
     id: str

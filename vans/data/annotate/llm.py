@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vans import video
 from vans.data.annotate import answers, prompts
 from vans.data.annotate.base import Annotation, Candidate, Refused, Request, keep_given, leaks
 from vans.data.annotate.cache import Cache, Reply
 from vans.data.annotate.cost import Meter, estimate, text_tokens
 from vans.files import digest
+from vans.media import video
 from vans.params import find_root
 
 # Reasons of refusals; reports count them.

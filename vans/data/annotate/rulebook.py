@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vans.data import world
 from vans.data.annotate.base import Annotation, Candidate, Refused, Request, keep_given, leaks
 from vans.data.draw import Draw
+from vans.toy import world
 
 LEAKY = 0.03  # share of toy questions whose first wording is bad on purpose, so that the check has work
 

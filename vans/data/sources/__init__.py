@@ -24,7 +24,7 @@ from vans.data.sources.video_holmes import VIDEO_HOLMES
 from vans.data.sources.videos import folders_in, is_video
 from vans.data.sources.youcook2 import YOUCOOK2
 from vans.errors import UserError
-from vans.video import VIDEO_SUFFIXES
+from vans.media.video import VIDEO_SUFFIXES
 
 NEAR = 0.87  # likeness of two file names from which on one is taken for the other misspelt (val_ids and val_1: 0.82)
 LAYOUTS = (TABLES, YOUCOOK2, SHORTS, ACTIVITYNET, VIDEO_HOLMES, V1_33K, COIN)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vans.errors import UserError
-from vans.video import VIDEO_SUFFIXES
+from vans.media.video import VIDEO_SUFFIXES
 
 TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".tsv", ".srt", ".vtt", ".txt"})
 

@@ -14,14 +14,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vans import files
-from vans import video as media
+from vans.answer import predictions
 from vans.data.triplets import Triplets
-from vans.evaluate import predictions
-from vans.grpo.rewards import parse_answer
+from vans.media import video as media
 from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Group, launch
 from vans.params import load
 from vans.rng import noise
+from vans.template import parse_answer
 from vans.train.feed import clips_of
 
 
@@ -40,7 +40,7 @@ def predict(root: Path, out: Path, captions: str, vlm: Path | None, vdm: Path | 
     params = load(root)
     with files.atomic_dir(out) as partial:
         launch(
-            "vans.predict:predict_share",
+            "vans.answer.arm:predict_share",
             params.machine,
             root=str(root),
             out=str(partial),

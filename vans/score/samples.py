@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vans.data import oracle, world
-from vans.data.render import SIZE
-from vans.evaluate import metrics
-from vans.evaluate.predictions import Predictions
-from vans.grpo import rewards
+from vans import similarity, template
+from vans.answer.predictions import Predictions
+from vans.score import metrics
+from vans.toy import oracle, world
+from vans.toy.render import SIZE
 
 STILL = 0.5  # of the true amplitude
 
@@ -34,10 +34,10 @@ def of_texts(answers: Predictions, rows: pd.DataFrame) -> pd.DataFrame:
         }
     )
     pairs = list(zip(frame["caption"], frame["truth"], strict=True))
-    frame["rouge_l"] = [rewards.rouge_l(text, truth) for text, truth in pairs]
+    frame["rouge_l"] = [similarity.rouge_l(text, truth) for text, truth in pairs]
     if any(answers.texts):
-        frame["format"] = [rewards.format_reward(text) for text in answers.texts]
-        frame["think_words"] = [rewards.thinking_length(text) for text in answers.texts]
+        frame["format"] = [template.format_reward(text) for text in answers.texts]
+        frame["think_words"] = [template.thinking_length(text) for text in answers.texts]
     statistics = metrics.bleu_statistics(list(frame["caption"]), list(frame["truth"]))
     return pd.concat([frame, statistics], axis=1)
 
@@ -45,10 +45,10 @@ def of_texts(answers: Predictions, rows: pd.DataFrame) -> pd.DataFrame:
 def of_videos(clips: np.ndarray, target: np.ndarray, rows: pd.DataFrame, clip: Any) -> dict[str, Any]:
     """Per sample: CLIP similarities, PSNR and motion of a batch of answers."""
     seen, true = clip.image(torch.from_numpy(clips)), clip.image(torch.from_numpy(target))
-    own = numpy(rewards.clip_score(seen, clip.text(list(rows["caption"]))))
+    own = numpy(similarity.clip_score(seen, clip.text(list(rows["caption"]))))
     return {
-        "clip_v": numpy(rewards.frame_similarity(seen, true)),
-        "clip_t": numpy(rewards.clip_score(seen, clip.text(list(rows["truth"])))),
+        "clip_v": numpy(similarity.frame_similarity(seen, true)),
+        "clip_t": numpy(similarity.clip_score(seen, clip.text(list(rows["truth"])))),
         "clip_t_own": np.where(rows["caption"].str.strip() == "", np.nan, own),
         "psnr": metrics.psnr(clips, target),
         "motion": metrics.motion(clips),

@@ -10,8 +10,8 @@ import torch
 from tqdm import tqdm
 
 from vans import grid
-from vans import video as media
 from vans.errors import UserError
+from vans.media import video as media
 from vans.params import find_root, load
 
 ATTEMPTS = 8
@@ -33,9 +33,9 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     clip, fps = watch(video, params.clip)
     if out.suffix.lower() not in media.VIDEO_SUFFIXES:
         raise UserError(f"{out}: the answer is a video; name it .mp4 or .avi")
-    from vans.grpo.rewards import parse_answer  # the heavy libraries: what is wrong with the video is said before
+    from vans.answer.arm import render, write_answers
     from vans.models.load import load_vdm, load_vlm
-    from vans.predict import render, write_answers
+    from vans.template import parse_answer  # the heavy libraries: what is wrong with the video is said before
 
     base = Path(root) / "models/base"
     device = "cuda" if params.machine.device != "cpu" and torch.cuda.is_available() else "cpu"

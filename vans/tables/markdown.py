@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from vans.evaluate.metrics import METRICS, NONE, ORACLE, PAPER_METRICS, cell, number
-from vans.evaluate.orders import Order, sentences
-from vans.evaluate.score import KINDS, Scores
-from vans.evaluate.tables import ABLATION, MAIN, Table, metrics_json
 from vans.files import atomic_write_text
+from vans.score.metrics import METRICS, NONE, ORACLE, PAPER_METRICS, cell, number
+from vans.score.score import KINDS, Scores
+from vans.tables.orders import Order, sentences
+from vans.tables.tables import ABLATION, MAIN, Table, metrics_json
 
 GROUPS = {
     "What the oracle reads in captions and videos": tuple(metric.name for metric in ORACLE),

@@ -1,6 +1,6 @@
 """Scores of one arm, from its predictions on disk: per sample, summed up with intervals, and the protocol.
 
-Works on anyone's predictions in the layout of ``vans.evaluate.predictions``. Clips are read a few at a time,
+Works on anyone's predictions in the layout of ``vans.answer.predictions``. Clips are read a few at a time,
 so that memory does not grow with the number of samples. Where the data is the toy world (every ground-truth
 caption is one of its sentences) the oracle's metrics are added; the truth it compares with is read from
 pixels too: the event from the target clip, colour and shape from the input clip.
@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from vans.answer import predictions
 from vans.errors import UserError
-from vans.evaluate import bootstrap, fvd, metrics, predictions, samples
-from vans.evaluate.bootstrap import Interval
-from vans.evaluate.metrics import METRICS
 from vans.files import atomic_write_text
 from vans.rng import seed_of
+from vans.score import bootstrap, fvd, metrics, samples
+from vans.score.bootstrap import Interval
+from vans.score.metrics import METRICS
 
 KINDS = ("procedural", "predictive", "all")
 BATCH = 32  # clips read at a time

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vans.data.render import COLOURS, EVENT_STEPS, EVENTS, SHAPES, SIZE, Scene, coverage, pose
+from vans.toy.render import COLOURS, EVENT_STEPS, EVENTS, SHAPES, SIZE, Scene, coverage, pose
 
 FRAMES = 9
 CELL = 2  # maps are compared at 16 x 16

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from vans.errors import UserError
-from vans.evaluate.metrics import METRICS, PAPER_METRICS
-from vans.evaluate.orders import ABLATION_CLAIMS, MAIN_CLAIMS, Order, orders, paper_value
-from vans.evaluate.score import KINDS, Scores, load_all
+from vans.score.metrics import METRICS, PAPER_METRICS
+from vans.score.score import KINDS, Scores, load_all
+from vans.tables.orders import ABLATION_CLAIMS, MAIN_CLAIMS, Order, orders, paper_value
 
 
 @dataclass(frozen=True)

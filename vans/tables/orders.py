@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from vans.errors import UserError
-from vans.evaluate import bootstrap
-from vans.evaluate.bootstrap import Interval
-from vans.evaluate.metrics import METRICS, PAPER_METRICS
-from vans.evaluate.score import KINDS, Scores
+from vans.score import bootstrap
+from vans.score.bootstrap import Interval
+from vans.score.metrics import METRICS, PAPER_METRICS
+from vans.score.score import KINDS, Scores
 
 VERBS = {
     "holds": "holds for",

@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vans.data.render import COLOURS as RENDER_COLOURS
-from vans.data.render import EVENTS, SHAPES, Pose, Scene, render_event  # noqa: F401 (one door to the world)
+from vans.toy.render import COLOURS as RENDER_COLOURS
+from vans.toy.render import EVENTS, SHAPES, Pose, Scene, render_event  # noqa: F401 (one door to the world)
 
 COLOURS = tuple(RENDER_COLOURS)
 PAIRS = {
@@ -182,14 +182,14 @@ def leaking_question(kind: str, topic: str, shape: str, following: str) -> str:
 
 
 def generate(out_dir: str | Path, params: Any) -> dict:
-    """Write the source videos and annotations into out_dir; see `vans.data.toy_sources.generate`."""
-    from vans.data import toy_sources
+    """Write the source videos and annotations into out_dir; see `vans.toy.sources.generate`."""
+    from vans.toy import sources as toy_sources
 
     return toy_sources.generate(out_dir, params)
 
 
 def verify(data_dir: str | Path, params: Any) -> dict:
-    """Check data_dir against what `generate` would write; see `vans.data.toy_sources.verify`."""
-    from vans.data import toy_sources
+    """Check data_dir against what `generate` would write; see `vans.toy.sources.verify`."""
+    from vans.toy import sources as toy_sources
 
     return toy_sources.verify(data_dir, params)

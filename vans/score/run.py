@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 
+from vans.answer.arm import held_out
 from vans.data.triplets import Triplets
-from vans.evaluate.metrics import METRICS, NONE, cell
-from vans.evaluate.score import Resampling, Scores, score
 from vans.models.load import load_clip, load_detector
 from vans.parallel import device_of
 from vans.params import Params, find_root, load
-from vans.predict import held_out
+from vans.score.metrics import METRICS, NONE, cell
+from vans.score.score import Resampling, Scores, score
 
 FVD_RESAMPLES = 300  # each costs a matrix decomposition
 

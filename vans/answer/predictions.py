@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vans import video
 from vans.errors import UserError
 from vans.files import atomic_dir, atomic_write_text
+from vans.media import video
 
 CAPTIONS = "captions.csv"
 COLUMNS = ("id", "caption", "text")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from vans.errors import UserError
-from vans.evaluate.metrics import METRICS, number
+from vans.score.metrics import METRICS, number
 
 SAME, WITHIN, DIFFERS, MISSING = "same", "within the interval", "differs", "only on one side"
 TABLES = ("main", "ablation")

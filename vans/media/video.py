@@ -26,8 +26,8 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from vans.data import avi
 from vans.errors import UserError
+from vans.media import avi
 
 H264 = {"crf": "17", "preset": "ultrafast", "threads": "1"}  # twice as fast to read as veryfast, half as large again
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # without, dark shots turn black

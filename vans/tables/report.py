@@ -25,7 +25,7 @@ def show_tables(published: bool = False) -> None:
 
 def show_comparison() -> None:
     """Print how results/ compares with docs/results/."""
-    from vans.evaluate.compare import compare
+    from vans.tables.compare import compare
 
     root = find_root()
     if not any((root / "docs/results").glob("*.csv")):

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from vans.data import avi, world
 from vans.data.draw import Draw
-from vans.data.render import FLOORS, FPS, PICTURES, SIZE, WALLS, Scene, background, render_event
 from vans.errors import UserError
+from vans.media import avi
+from vans.toy import world
+from vans.toy.render import FLOORS, FPS, PICTURES, SIZE, WALLS, Scene, background, render_event
 
 SHORT_STEP = 0.10  # share of annotated steps that are shorter than 3 s
 YOUCOOK_SHARE = 0.3  # share of the procedural sources in YouCook2's layout

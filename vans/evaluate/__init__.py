@@ -1,1 +1,0 @@
-"""Scores from predictions on disk, intervals, tables and comparisons."""

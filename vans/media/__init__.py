@@ -1,0 +1,1 @@
+"""Video files: reading pictures by time, writing."""

@@ -1,0 +1,1 @@
+"""Metrics of answers on disk, with intervals."""

@@ -1,0 +1,1 @@
+"""Tables from scores: rows, claims, comparisons, what is printed and published."""

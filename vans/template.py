@@ -1,0 +1,31 @@
+"""The answer's template, `[Think]reasoning[/Think][Ans]caption[/Ans]`: SFT teaches it, the format reward checks it."""
+
+from __future__ import annotations
+
+import re
+
+TAGS = ("[Think]", "[/Think]", "[Ans]", "[/Ans]")
+_TEMPLATE = re.compile(r"\s*\[Think\](.*)\[/Think\]\s*\[Ans\](.*)\[/Ans\]\s*", re.DOTALL)
+
+
+def parse_answer(text: str) -> tuple[str, str | None]:
+    """(thinking, caption) of `[Think]...[/Think][Ans]caption[/Ans]`; ("", None) if the template is broken.
+
+    The template: the four tags once each, in this order, spelt exactly so, nothing but white space before,
+    between the two parts, and after; neither part empty. Parts come back without surrounding white space.
+    """
+    match = _TEMPLATE.fullmatch(text)
+    if match is None or any(text.count(tag) != 1 for tag in TAGS):
+        return "", None
+    thinking, caption = match[1].strip(), match[2].strip()
+    return (thinking, caption) if thinking and caption else ("", None)
+
+
+def format_reward(text: str) -> float:
+    """1.0 if the whole answer follows the template (see `parse_answer`), else 0.0."""
+    return 0.0 if parse_answer(text)[1] is None else 1.0
+
+
+def thinking_length(text: str) -> int:
+    """Words of the thinking; 0 if the template is broken."""
+    return len(parse_answer(text)[0].split())

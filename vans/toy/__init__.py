@@ -1,0 +1,1 @@
+"""The toy world: its rules, its pictures, its source videos, the oracle that reads its events from pixels."""
