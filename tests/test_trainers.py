@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests import smoke
+from vans.data.batches import batch_ids, clips_of
 from vans.data.curate import curate
 from vans.data.triplets import Triplets
 from vans.errors import UserError
@@ -25,7 +26,7 @@ from vans.params import load
 from vans.rng import noise
 from vans.toy import world
 from vans.train import all_in_one, base, sft, stage1, stage2
-from vans.train.feed import batch_ids, clips_of, embeddings
+from vans.train.feed import embeddings
 
 SFT = Path("models/sft")
 ALONE = Group(0, 1, torch.device("cpu"))

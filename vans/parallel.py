@@ -38,7 +38,7 @@ PREFIX = re.compile(r"^(\[rank\d+\]: )?(vans\.errors\.UserError: )?")  # of a tr
 
 
 @dataclass(frozen=True)
-class Group:
+class Ranks:
     """This process's place: rank of `size`, on `device`."""
 
     rank: int
@@ -100,11 +100,12 @@ def device_of(name: str, rank: int) -> torch.device:
     return torch.device("cuda", rank) if name == "cuda" else torch.device("cpu")
 
 
-def launch(target: str, machine, **arguments) -> Any:
-    """Call `module:function(group, **arguments)` on `machine.processes` ranks; return rank 0's result.
+def launch(target: str, machine: Any, params: Any = None, **arguments) -> Any:
+    """Call `module:function(ranks, params, **arguments)` on `machine.processes` ranks; return rank 0's result.
 
-    target: "package.module:function". machine: has device, processes, threads. arguments: JSON values only (they
-    cross to the child processes as text, nothing is pickled).
+    target: "package.module:function". machine: has device, processes, threads. params: a Params; every rank gets
+    exactly these values (without them the function is called without them). arguments: JSON values only (they cross to
+    the child processes as text, nothing is pickled).
     Raises whatever rank 0 raises, and UserError with the last lines of a child that failed.
     """
     size = machine.processes
@@ -112,7 +113,7 @@ def launch(target: str, machine, **arguments) -> Any:
     if machine.device == "auto" and torch.cuda.is_available():
         size = min(size, torch.cuda.device_count())
     if size == 1:
-        return _call(target, Group(0, 1, device_of(machine.device, 0)), arguments)
+        return _call(target, Ranks(0, 1, device_of(machine.device, 0)), params, arguments)
     with tempfile.TemporaryDirectory(prefix="vans-ranks-") as folder, contextlib.ExitStack() as stack:
         store = Path(folder) / "store"
         spec = {
@@ -123,6 +124,7 @@ def launch(target: str, machine, **arguments) -> Any:
             "threads": machine.threads,
             "store": str(store),
             "arguments": arguments,
+            "params": None if params is None else params.resolved(),
         }
         (Path(folder) / "job.json").write_text(json.dumps(spec))
         children = []
@@ -135,7 +137,7 @@ def launch(target: str, machine, **arguments) -> Any:
         try:
             with watch:
                 _all_started(Path(folder), size)
-                result = _ranked(spec, 0)
+                result = _ranked(spec, 0, params)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or not (watch.struck or _in_collective(error)):
                 raise
@@ -255,12 +257,13 @@ def _all_started(folder: Path, size: int) -> None:
         time.sleep(0.02)
 
 
-def _call(target: str, group: Group, arguments: dict) -> Any:
+def _call(target: str, ranks: Ranks, params: Any, arguments: dict) -> Any:
     module, name = target.split(":")
-    return getattr(importlib.import_module(module), name)(group, **arguments)
+    given = () if params is None else (params,)
+    return getattr(importlib.import_module(module), name)(ranks, *given, **arguments)
 
 
-def _ranked(spec: dict, rank: int) -> Any:
+def _ranked(spec: dict, rank: int, params: Any = None) -> Any:
     """Join the process group, call the function, leave the group."""
     device = device_of(spec["device"], rank)
     if sys.platform.startswith("linux"):
@@ -278,7 +281,7 @@ def _ranked(spec: dict, rank: int) -> Any:
         timeout=timedelta(hours=2),
     )
     try:
-        result = _call(spec["target"], Group(rank, spec["size"], device), spec["arguments"])
+        result = _call(spec["target"], Ranks(rank, spec["size"], device), params, spec["arguments"])
         dist.barrier()
         return result
     finally:
@@ -307,8 +310,14 @@ def _worker(job: str, rank: str) -> None:
     spec = json.loads(Path(job).read_text())
     torch.set_num_threads(spec["threads"])
     device_of(spec["device"], int(rank))
+    params = None
+    if spec["params"] is not None:
+        from vans.params import Params
+
+        params = Params.from_resolved(spec["params"])
+    importlib.import_module(spec["target"].split(":")[0])  # while rank 0 does the same
     (Path(job).parent / f"started{rank}").touch()
-    _ranked(spec, int(rank))
+    _ranked(spec, int(rank), params)
 
 
 if __name__ == "__main__":
