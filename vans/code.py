@@ -14,13 +14,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
+import json
 import tokenize
 from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-
-import nbformat
 
 # Cannot change what a stage writes: parameters are declared one by one; the rest writes, prints and starts.
 PLUMBING = (
@@ -36,6 +35,7 @@ PLUMBING = (
     "vans/setup",
     "vans/show/",
     "vans/tables/report",
+    "vans/warm",
     "vans/toy/sources",  # the toy world's generator: its product is data/, a dependency of its own
     "vans/data/engine",  # where and when curation's work is done, not what comes of it
     "vans/data/store",
@@ -86,16 +86,18 @@ def of_term(name: str, root: Path) -> str:
 
 def of_notebook(path: Path) -> str:
     """Digest of a notebook's code cells; its prose, outputs and formatting do not count."""
-    notebook = nbformat.read(path, as_version=4)
-    cells = [essence(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
-    return hashlib.sha256("\x1f".join(cells).encode()).hexdigest()
+    return hashlib.sha256("\x1f".join(map(essence, _cells(path))).encode()).hexdigest()
 
 
 def imports_of_notebook(path: Path, root: Path) -> set[str]:
     """The modules of vans that a notebook imports itself, as paths relative to ``root``."""
-    notebook = nbformat.read(path, as_version=4)
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return {module for source in sources for module in imported(ast.parse(source), "", root)}
+    return {module for source in _cells(path) for module in imported(ast.parse(source), "", root)}
+
+
+def _cells(path: Path) -> list[str]:
+    """The sources of a notebook's code cells."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
 def behind(entries: Iterable[str], root: Path, plumbing: tuple[str, ...] = PLUMBING) -> set[str]:

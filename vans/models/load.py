@@ -24,8 +24,8 @@ def vdm_options(params) -> dict:
         "shift": model.shift,
         "max_text": model.max_text,
         "negative_prompt": model.negative_prompt,
-        "vae_batch": model.vae_batch,
-        "dit_batch": model.dit_batch,
+        "vae_batch": params.machine.vae_batch,
+        "dit_batch": params.machine.dit_batch,
         "autocast_dtype": None if params.machine.dtype == "float32" else frozen_dtype(params),
     }
 

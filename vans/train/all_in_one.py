@@ -52,7 +52,7 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
     terms = plugs(params.rewards.all_in_one[at.reward], params)
     uses = ["stage1", "stage2", "all_in_one", "models/base", at.vlm_folder, at.vdm_folder]
     settings = settings_of(params, here, "vans/train/all_in_one.py", *uses, **at.reward_settings(params, here))
-    run = Run(here, at.name, settings, ranks, s1.checkpoint_every)
+    run = Run(here, at.name, settings, ranks, params.keep.checkpoints.stage1)
     if run.done:
         return run.take(out)
 
@@ -102,7 +102,7 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
         of_vlm = vlm_updates(vlm, start["vlm"], prompts, sampled, flat, s1, optims["vlm"], trained["vlm"], ranks)
         of_vdm = vdm_updates(vdm, trajectories, given, flat, s2, optims["dit"], trained["dit"], ranks, len(flat))
 
-        if step % s1.keep_groups == 0 or step == steps - 1:
+        if step % params.keep.groups == 0 or step == steps - 1:
             run.keep_group(step, record_of(rollout, scores, advantages), videos[0])
         run.log(
             step,

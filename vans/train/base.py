@@ -77,7 +77,7 @@ class Part:
         self.corpus = Corpus(self.triplets)
         self.settings = s = getattr(params.base, part)
         used = settings_of(params, root, "vans/train/base.py", "base")
-        self.run = Run(root, f"base/{part}", used, ranks, params.base.checkpoint_every)
+        self.run = Run(root, f"base/{part}", used, ranks, params.keep.checkpoints.base)
         if self.run.done:
             return
         self.model, modules = build(self)

@@ -8,8 +8,6 @@ from typing import Any
 from vans import code, files
 from vans.train.feed import shards_identity
 
-# Parameters that say when things are kept, not what comes of it.
-NEUTRAL = {"checkpoint_every", "keep_groups"}
 MACHINE = ("device", "dtype", "threads", "processes")
 
 
@@ -27,14 +25,9 @@ def settings_of(params: Any, root: str | Path, entry: str, *uses: str, **more: A
     used["code"] = code.digest([entry], Path(__file__).resolve().parents[2])
     for name in uses:
         if name in config:
-            used[name] = _deciding(config[name])
+            used[name] = config[name]
         else:
             weights = sorted(p for p in (root / name).rglob("*") if p.suffix in (".safetensors", ".json"))
             used[name] = {str(p.relative_to(root)): files.sha256_file(p) for p in weights if "groups" not in p.parts}
     return used | more
 
-
-def _deciding(section: Any) -> Any:
-    if not isinstance(section, dict):
-        return section
-    return {key: _deciding(value) for key, value in section.items() if key not in NEUTRAL}

@@ -58,7 +58,8 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str) -> dict[str, list
 
 def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
     s = params.sft.vlm
-    run = Run(root, "sft/vlm", settings_of(params, root, ENTRY, "sft", "models/base"), ranks, s.checkpoint_every)
+    settings = settings_of(params, root, ENTRY, "sft", "models/base")
+    run = Run(root, "sft/vlm", settings, ranks, params.keep.checkpoints.sft)
     if run.done:
         return run.take(out)
     keys = (params.seed, params.train_seed, "sft", "vlm")
@@ -92,7 +93,8 @@ def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
 
 def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
     s = params.sft.vdm
-    run = Run(root, "sft/vdm", settings_of(params, root, ENTRY, "sft", "models/base"), ranks, s.checkpoint_every)
+    settings = settings_of(params, root, ENTRY, "sft", "models/base")
+    run = Run(root, "sft/vdm", settings, ranks, params.keep.checkpoints.sft)
     if run.done:
         return run.take(out)
     keys = (params.seed, params.train_seed, "sft", "vdm")

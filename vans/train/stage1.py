@@ -57,7 +57,8 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     uses = ["stage1", "models/base", at.vlm_folder, *([at.vdm_folder] if renders else [])]
     reward = at.reward_settings(params, here)
     run = Run(
-        here, at.name, settings_of(params, here, "vans/train/stage1.py", *uses, **reward), ranks, s.checkpoint_every
+        here, at.name, settings_of(params, here, "vans/train/stage1.py", *uses, **reward), ranks,
+        params.keep.checkpoints.stage1
     )
     if run.done:
         return run.take(out)
@@ -95,7 +96,7 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         # 3. clipped updates on this rollout
         stats = vlm_updates(vlm, start, prompts, sampled, advantages.flatten(), s, optim, trained, ranks)
 
-        if step % s.keep_groups == 0 or step == steps - 1:
+        if step % params.keep.groups == 0 or step == steps - 1:
             run.keep_group(step, record_of(rollout, scores, advantages), None if videos is None else videos[0])
         run.log(
             step,

@@ -68,7 +68,8 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     uses = ["stage2", "generate", "models/base", at.vdm_folder, *([at.vlm_folder] if at.captions == "vlm" else [])]
     reward = at.reward_settings(params, here)
     run = Run(
-        here, at.name, settings_of(params, here, "vans/train/stage2.py", *uses, **reward), ranks, s.checkpoint_every
+        here, at.name, settings_of(params, here, "vans/train/stage2.py", *uses, **reward), ranks,
+        params.keep.checkpoints.stage2
     )
     if run.done:
         return run.take(out)
@@ -118,7 +119,7 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         total = len(prompts) * s.group_size
         stats = vdm_updates(vdm, trajectories, given, advantages.flatten(), s, optim, trained, ranks, total)
 
-        if not run.has_groups or step % s.keep_groups == 0 or step == steps - 1:
+        if not run.has_groups or step % params.keep.groups == 0 or step == steps - 1:
             run.keep_group(step, record_of(rollout, scores, advantages), videos[0])
         run.log(
             step,
