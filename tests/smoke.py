@@ -16,7 +16,7 @@ SMALL = {
     "batch": 8,
     "micro_batch": 4,
     "prompts": 2,
-    "group": 4,
+    "group_size": 4,
     "render_steps": 3,
     "max_new_tokens": 24,
     "keep_groups": 1,
@@ -58,7 +58,8 @@ def shrink(path: Path) -> None:
     tiny["machine"]["processes"] = 1
     tiny["curate"]["rl"] = 4
     tiny["stage2"]["anchor_threshold"] = 0.0  # what an untrained VLM says is accepted
-    _cut(tiny, SMALL)
+    for section in (tree["defaults"], tiny):
+        _cut(section, SMALL)
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 

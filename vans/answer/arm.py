@@ -76,7 +76,7 @@ def predict_share(group: Group, root: str, out: str, captions: str, vlm: str | N
         words += found
         films = clips if painter is None else render(params, painter, clips, found, chunk)
         for id, film in zip(chunk, films, strict=True):
-            media.write(Path(out) / "videos" / f"{id}{suffix}", film.numpy(), params.clip.fps)
+            media.write(Path(out) / "videos" / f"{id}{suffix}", film.numpy(), params.video.fps)
     rows_out = group.collect(list(zip(ids, words, texts, strict=True)))
     if group.main:
         table = predictions.captions_csv(*zip(*rows_out, strict=True))
@@ -100,7 +100,7 @@ def write_answers(
 
 def render(params, vdm, clips: Tensor, captions: list[str], names: list[str], progress=None) -> Tensor:
     """Videos uint8 [N, T, H, W, 3] of captions, given input clips [N, T, H, W, 3]."""
-    g, c = params.generate, params.clip
+    g, c = params.generate, params.video
     shape = vdm.latent_shape(c.frames, c.height, c.width)
     with torch.no_grad():
         text = vdm.embed(captions)

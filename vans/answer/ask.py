@@ -30,7 +30,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     models = grid.arm(params, arm)
     if models.vlm is None or models.vdm is None:
         raise UserError(f"arm {arm!r} has no VLM that could answer a question; use main, stage1 or sft")
-    clip, fps = watch(video, params.clip)
+    clip, fps = watch(video, params.video)
     if out.suffix.lower() not in media.VIDEO_SUFFIXES:
         raise UserError(f"{out}: the answer is a video; name it .mp4 or .avi")
     from vans.answer.arm import render, write_answers
@@ -55,7 +55,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     painter = load_vdm(params, base, Path(root) / models.vdm / "vdm", device)
     with tqdm(total=params.generate.steps, desc="rendering", ncols=100) as bar:
         frames = render(params, painter, clip, [caption], ["answer"], lambda: bar.update(1))
-    media.write(out, frames[0].numpy(), params.clip.fps)
+    media.write(out, frames[0].numpy(), params.video.fps)
     print(f"rendered in {time.perf_counter() - middle:.1f} s", flush=True)
     return caption
 

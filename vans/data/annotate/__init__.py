@@ -25,7 +25,7 @@ from typing import Any
 from vans.data.annotate.base import Annotation, Annotator, Candidate, Refused, Request, content_words, leaks
 from vans.data.annotate.rulebook import rules
 from vans.errors import UserError
-from vans.typed import one_of
+from vans.params import one_of
 
 __all__ = [
     "ANNOTATORS",

@@ -1,0 +1,401 @@
+"""The sections of params.yaml. To add a parameter: one field here (its comment is the help), one line in params.yaml.
+
+A field's type and bounds are its check; ``check`` says what no single field can. All scales are checked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from vans.params.address import check_url
+from vans.params.base import Section, Wrong, one_of, validated
+from vans.params.fit import latents, sizes
+from vans.params.rewards import Rewards
+
+
+class World(Section):
+    """The toy world's generator: what ``data/`` holds."""
+
+    seed: int = Field(ge=0)
+    procedural_train: int = Field(ge=0)  # videos
+    procedural_test: int = Field(ge=0)
+    predictive_train: int = Field(ge=0)  # scenes; two sources each
+    predictive_test: int = Field(ge=0)
+    surprise: float = Field(ge=0, le=1)  # probability of a condition's other outcome
+
+
+class Machine(Section):
+    """What the scale runs on."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    processes: int = Field(ge=1)  # data-parallel workers (GPUs at the paper scale)
+    threads: int = Field(ge=1)  # CPU threads per worker
+    dtype: Literal["float32", "bfloat16"]
+    gradient_checkpointing: bool  # recompute activations: less memory, a third more time
+    grid: bool  # may the ablation grid be trained at this scale?
+    engine: Literal["local", "ray"]  # what maps the curation over sources (vans/data/engine.py)
+    workers: int = Field(ge=0)  # its processes; 0: one per core
+
+
+class Video(Section):
+    """Every clip, input and target."""
+
+    frames: int = Field(ge=1)
+    height: int = Field(ge=8)  # pixels
+    width: int = Field(ge=8)
+    fps: float = Field(gt=0)
+
+
+class RLWeights(Section):
+    """Weights of the terms of the RL subset's score (vans/data/quality.py)."""
+
+    agreement: float = Field(ge=0)
+    motion: float = Field(ge=0)
+    length: float = Field(ge=0)
+    self_check: float = Field(ge=0)
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible endpoint. Its key is in no file: it comes from the environment."""
+
+    url: str  # the endpoint's address, up to and without /chat/completions
+    model: str
+    key_variable: str  # name of the environment variable that holds the key
+    plain_http: bool  # may http:// go to other machines?
+    extra: dict[str, Any]  # further fields of each request; null takes one away
+    temperature: float = Field(ge=0, le=2)
+    max_tokens: int = Field(ge=1)  # of an answer
+    frames: int = Field(ge=1)  # pictures of each clip that is asked about
+    side: int = Field(ge=16)  # px, longer side of a picture
+    attempts: int = Field(ge=1)  # answers asked for until one can be used
+    concurrency: int = Field(ge=1)  # calls under way at once
+    timeout: float = Field(gt=0)  # s, for a whole answer
+    retries: int = Field(ge=0)  # of a call that failed on the way
+    requests_per_minute: int | None = Field(ge=1)
+    tokens_per_minute: int | None = Field(ge=1)
+    budget: float | None = Field(ge=0)  # in the prices' currency, for all runs together
+    price_input: float | None = Field(ge=0)  # of a million tokens
+    price_output: float | None = Field(ge=0)
+    image_tokens: int = Field(ge=0)  # estimate for a picture
+    answer_tokens: int = Field(ge=1)  # estimate for an answer
+    cache: str  # file of kept answers
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        check_url(self.url, self.plain_http)
+        if self.budget is not None and (self.price_input is None or self.price_output is None):
+            raise ValueError("a budget needs price_input and price_output (your provider's, per million tokens)")
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,63}", self.key_variable):  # a key put here by mistake is not shown
+            raise ValueError("key_variable must be the name of an environment variable, such as VANS_API_KEY")
+        if kept := sorted({"model", "messages", "stream", "n"} & set(self.extra)):
+            raise ValueError(f"extra.{kept[0]}: cannot be set here")
+        return self
+
+
+class LLM(Endpoint):
+    """A multimodal LLM that annotates (docs/annotate.md)."""
+
+    max_tokens: int = Field(ge=16)  # of an answer
+    choose_frames: int = Field(ge=2)  # pictures of a segment whose best clip is wanted
+
+
+class Judge(Endpoint):
+    """The model that the reward term ``judge`` asks."""
+
+    answer: Literal["likelihood", "score"]  # of yes against no, or a number from 0 to 10
+    question: str | None  # file of its own question
+
+
+class LocalVLM(Section):
+    """The local Qwen2.5-VL that annotates; prompts, pictures and attempts are curate.llm's."""
+
+    repo: str  # of the hub, or a folder
+    revision: str | None
+    batch: int = Field(ge=1)  # queries of one forward pass
+
+
+class Curate(Section):
+    """From source videos to triplets."""
+
+    min_segment: float = Field(gt=0)  # s
+    input_seconds: float = Field(gt=0)  # s, longest input clip; of a shorter segment the whole
+    target_seconds: float = Field(gt=0)
+    codec: Literal["raw", "h264"]
+    annotator: str  # one of vans.data.annotate.ANNOTATORS
+    llm: LLM
+    qwen: LocalVLM
+    flowery: float = Field(ge=0, le=1)  # toy world: share of flowery training captions; held-out ones are plain
+    rl: int = Field(ge=0)  # triplets of the RL subset
+    rl_weights: RLWeights
+    rl_motion: float = Field(gt=0)  # mean change of a pixel per frame (0..1) that counts as full motion
+    agreement: Literal["none", "clip"]  # of target clip and caption; clip: by models.clip.repo
+    near_duplicate: float = Field(ge=0, le=1)  # distance up to which two videos are one (vans/data/duplicates.py)
+    shot_threshold: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        from vans.data.annotate import ANNOTATORS
+
+        if self.annotator not in ANNOTATORS:
+            raise ValueError(f"annotator: {self.annotator!r} is unknown; use {one_of(ANNOTATORS)}")
+        return self
+
+
+class Model(Section):
+    """One model: built from ``config`` and trained from scratch, or loaded from ``repo`` at ``revision``."""
+
+    repo: str | None
+    revision: str | None
+    config: dict[str, Any]
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        if self.repo is not None and not self.revision:
+            raise ValueError("repo needs a pinned revision (a commit id), so that the same weights come back")
+        return self
+
+
+class VLMModel(Model):
+    system: str  # system prompt: says how to answer
+
+
+class VDMModel(Model):
+    references: int = Field(ge=1)  # n reference latents of the input video
+    shift: float = Field(gt=0)  # flow shift
+    max_text: int = Field(ge=2)  # tokens of a caption
+    vae_batch: int = Field(ge=1)  # clips that the VAE encodes or decodes at once
+    dit_batch: int = Field(ge=1)  # videos that are rendered at once
+    negative_prompt: str
+
+
+class Detector(Section):
+    """FVD's network: the toy world's own (``path`` null), or the I3D TorchScript in a file."""
+
+    path: str | None
+    sha256: str | None
+    config: dict[str, Any]
+
+
+class Models(Section):
+    vlm: VLMModel
+    vdm: VDMModel
+    clip: Model
+    detector: Detector
+
+
+class Fit(Section):
+    """A supervised training."""
+
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)  # samples of a step, over all processes
+    optimizer: Literal["adamw", "muon"]
+    lr: float = Field(gt=0)
+    adam_lr: float = Field(gt=0)  # muon only: of what is not a matrix
+    warmup: int = Field(ge=0)  # steps
+    decay: float = Field(ge=0, le=1)  # share of the steps over which lr falls to 0
+    grad_clip: float = Field(gt=0)
+
+
+class Base(Section):
+    vae: Fit
+    clip: Fit
+    detector: Fit
+    vdm: Fit
+    vlm: Fit
+    drop_caption: float = Field(ge=0, le=1)  # share of captions left out, for guidance
+    checkpoint_every: int = Field(ge=1)
+
+
+class SftVLM(Fit):
+    micro_batch: int = Field(ge=1)  # samples of one forward pass
+    lora_rank: int = Field(ge=1)
+    lora_alpha: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
+
+
+class SftVDM(Fit):
+    micro_batch: int = Field(ge=1)
+    drop_caption: float = Field(ge=0, le=1)
+    checkpoint_every: int = Field(ge=1)
+
+
+class Sft(Section):
+    vlm: SftVLM
+    vdm: SftVDM
+
+
+class Stage1(Section):
+    """Stage 1: GRPO on the VLM, VDM frozen."""
+
+    reward: str  # a preset of rewards.stage1
+    steps: int = Field(ge=1)
+    prompts: int = Field(ge=1)  # of a step, over all processes
+    group_size: int = Field(ge=2)  # G answers of each prompt
+    micro_batch: int = Field(ge=1)  # answers of one differentiated forward pass
+    lr: float = Field(gt=0)
+    warmup: int = Field(ge=0)  # steps
+    beta: float = Field(ge=0)  # weight of the KL to the policy at the start
+    clip_range: float = Field(gt=0)
+    inner_updates: int = Field(ge=1)  # optimiser steps on one rollout
+    grad_clip: float = Field(gt=0)
+    temperature: float = Field(gt=0)  # of the rollout
+    top_p: float = Field(gt=0, le=1)
+    max_new_tokens: int = Field(ge=4)
+    render_steps: int = Field(ge=2)
+    guidance: float = Field(ge=1)
+    share_noise: bool  # one initial noise for all videos of a group
+    render_distinct: bool  # equal captions of a group are rendered once
+    keep_groups: int = Field(ge=1)  # every so many steps one group is kept for the pictures
+    checkpoint_every: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        if self.top_p != 1.0:
+            raise ValueError("top_p must be 1.0: log-probabilities are of the whole distribution")
+        return self
+
+
+class Stage2(Section):
+    """Stage 2: GRPO on the VDM, tuned VLM frozen as the anchor."""
+
+    reward: str  # a preset of rewards.stage2
+    steps: int = Field(ge=1)
+    prompts: int = Field(ge=1)
+    group_size: int = Field(ge=2)
+    micro_batch: int = Field(ge=1)  # videos of one differentiated forward pass (and of a rollout's)
+    lr: float = Field(gt=0)
+    warmup: int = Field(ge=0)  # steps
+    beta: float = Field(ge=0)
+    clip_range: float = Field(gt=0)
+    inner_updates: int = Field(ge=1)
+    grad_clip: float = Field(gt=0)
+    noise_level: float = Field(gt=0)  # eta of the SDE
+    render_steps: int = Field(ge=2)
+    train_steps: int = Field(ge=0)  # SDE steps trained on, a window from the noisy end; 0: all but the last
+    guidance: float = Field(ge=1)
+    guidance_grad: Literal["both", "conditional"]
+    share_noise: bool
+    lora_rank: int = Field(ge=0)  # 0: the whole DiT trains
+    anchor_threshold: float = Field(ge=0, le=1)  # ROUGE-L that an anchor caption must reach
+    anchor_attempts: int = Field(ge=1)  # samples before the prompt is given up
+    keep_groups: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
+
+
+class AllInOne(Section):
+    """Both models in one stage, on one shared reward; everything else is stage 1's and stage 2's."""
+
+    reward: str = "full"  # a preset of rewards.all_in_one
+    steps: int = Field(ge=1)
+    prompts: int = Field(ge=1)
+
+
+class Generate(Section):
+    """How answers are made at evaluation."""
+
+    temperature: float = Field(ge=0)
+    top_p: float = Field(gt=0, le=1)
+    max_new_tokens: int = Field(ge=4)
+    steps: int = Field(ge=1)  # denoising steps
+    guidance: float = Field(ge=1)
+    batch: int = Field(ge=1)
+
+
+class Evaluate(Section):
+    samples: int = Field(ge=2)  # of each kind
+    bootstrap: int = Field(ge=10)  # resamples
+
+
+class Params(Section):
+    """Everything that applies at the current scale."""
+
+    scale: str
+    seed: int = Field(ge=0)  # everything
+    train_seed: int = Field(ge=0)  # SFT, stage 1, stage 2, all-in-one; same data, base models and evaluation noise
+    rewards: Rewards
+    world: World
+    machine: Machine
+    video: Video
+    curate: Curate
+    models: Models
+    base: Base
+    sft: Sft
+    stage1: Stage1
+    stage2: Stage2
+    all_in_one: AllInOne
+    judge: Judge
+    generate: Generate
+    evaluate: Evaluate
+
+    @classmethod
+    def from_resolved(cls, tree: dict[str, Any]) -> Self:
+        """The parameters whose ``resolved()`` this is, checked again."""
+        return validated(cls, tree, ".".join, "parameters")
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        self._check_presets()
+        self._check_shares()
+        self._check_video()
+        return self
+
+    def _check_presets(self) -> None:
+        for stage in ("stage1", "stage2", "all_in_one"):
+            reward, presets = getattr(self, stage).reward, getattr(self.rewards, stage)
+            if reward not in presets:
+                raise Wrong(f"{reward!r} is unknown; use {one_of(presets)}", stage, "reward")
+
+    def _check_shares(self) -> None:
+        """What the processes share divides evenly."""
+        processes = self.machine.processes
+        shared = {f"base.{n}.batch": getattr(self.base, n).batch for n in ("vae", "clip", "detector", "vdm", "vlm")}
+        shared |= {"sft.vlm.batch": self.sft.vlm.batch, "sft.vdm.batch": self.sft.vdm.batch}
+        shared |= {f"{n}.prompts": getattr(self, n).prompts for n in ("stage1", "stage2", "all_in_one")}
+        for name, count in shared.items():
+            if count % processes:
+                raise ValueError(
+                    f"{name} is {count}, which {processes} processes cannot share evenly; "
+                    "make it a multiple of machine.processes"
+                )
+
+    def _check_video(self) -> None:
+        """The clips fit the models, as far as is knowable before there are any."""
+        v, vdm = self.video, self.models.vdm
+        if self.curate.codec == "h264" and (v.height % 2 or v.width % 2):
+            raise ValueError(
+                f"video is {v.height} x {v.width}, but curate.codec: h264 needs an even height and width; "
+                "make both even"
+            )
+        for name, (unit, rest) in sizes(vdm.repo, vdm.revision, vdm.config).items():
+            value = getattr(v, name)
+            if value % unit == rest % unit and value >= rest:
+                continue
+            low = value - (value - rest) % unit
+            least = max(rest, {"frames": 1}.get(name, 8))
+            fit = [n for n in (low, low + unit) if n >= least and n % unit == rest % unit]
+            form = f"{unit}k + {rest}" if rest else f"a multiple of {unit}"
+            raise Wrong(
+                f"{value} does not fit the models (VAE factor x patch): must be {form}; the nearest are {one_of(fit)}",
+                *("video", name),
+            )
+        shown = latents(vdm.repo, vdm.revision, vdm.config, v.frames)
+        if vdm.references > shown:
+            raise Wrong(
+                f"{vdm.references} is more than the {shown} latents of a video of {v.frames} frames; "
+                f"use a whole number from 1 to {shown}",
+                *("models", "vdm", "references"),
+            )
+        if self.curate.agreement == "clip" and self.models.clip.repo is None:
+            raise Wrong(
+                "clip needs models.clip.repo; this scale trains its CLIP after the curation, so write none",
+                *("curate", "agreement"),
+            )
+        if self.stage2.train_steps >= self.stage2.render_steps:
+            raise Wrong(
+                f"{self.stage2.train_steps} is out of range; use a whole number from 0 to "
+                f"{self.stage2.render_steps - 1} (below render_steps: the last step is not stochastic)",
+                *("stage2", "train_steps"),
+            )
