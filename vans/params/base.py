@@ -94,7 +94,7 @@ def _is_term(value: Any) -> bool:
 
 
 def _number(value: Any, hint: Any) -> Any:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = typing.get_args(hint) or (hint,)
     for kind in (int, float):
         if kind in kinds:
             if isinstance(value, str) and SPELLED[kind].fullmatch(value.strip()):
@@ -140,7 +140,7 @@ def _field(kind: type[Section], path: tuple[str, ...]) -> tuple[Any, list[Any], 
 
 def _describe(hint: Any, bounds: list[Any]) -> str:
     """What a field takes: "a number from 0 to 1"."""
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # with a Literal the latter
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
         return _describe(kinds[0], bounds) + " or null"
     if isinstance(hint, type) and issubclass(hint, BaseModel):
