@@ -116,7 +116,7 @@ def test_the_grid_stops_where_it_is_switched_off(repository):
     assert done.returncode == 1 and "machine.grid: the ablation grid is off at this scale" in done.stderr
     assert _run(repository, "04_stage1", "--cell", "full").returncode == 0
     # what the main chain follows may be trained, whichever preset that is
-    path.write_text(text.replace("reward: full       # full | no_t1", "reward: no_t1       # full | no_t1"))
+    path.write_text(text.replace("stage1:\n  reward: full\n", "stage1:\n  reward: no_t1\n", 1))
     assert _run(repository, "04_stage1", "--cell", "no_t1", "--grid").returncode == 0
 
 
