@@ -1,5 +1,6 @@
 """A table as Markdown that can be read in git: values with intervals, orders, protocol."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -105,14 +106,14 @@ def _grid(table: Table, kind: str, names: tuple[str, ...], with_paper: bool) -> 
         if with_paper:
             cells += [_paper_cell(line[f"paper_{name}"], name) for name in PAPER_METRICS]
         body.append([line["title"], count, *cells])
-    return _rows(head, body)
+    return grid_of(head, body)
 
 
 def _paper_cell(value: float, name: str) -> str:
     return NONE if pd.isna(value) else f"*{value:.2f}*" if name == "fvd" else f"*{value:.4f}*"
 
 
-def _rows(head: list[str], body: list[list[str]]) -> str:
+def grid_of(head: Sequence[str], body: list[list[str]]) -> str:
     """A Markdown table, its columns padded so that the source can be read too."""
     wide = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     lines = [[text.ljust(width) for text, width in zip(row, wide, strict=True)] for row in [head, *body]]
@@ -133,7 +134,7 @@ def _orders(table: Table) -> str:
         gaps = [_gap(order, kind) for kind, order in by_kind.items() if order.paper is not None]
         cells = [_verdict(by_kind[kind]) if kind in by_kind else NONE for kind in kinds]
         body.append([claim, METRICS[name].title, ", ".join(gaps) or NONE, *cells])
-    return f"{ABOUT_ORDERS} {CORRECTED.format(n=len(table.orders))}\n\n{_rows(head, body)}"
+    return f"{ABOUT_ORDERS} {CORRECTED.format(n=len(table.orders))}\n\n{grid_of(head, body)}"
 
 
 def _claims(table: Table) -> str:

@@ -69,6 +69,10 @@ class Order:
     adjusted: float = 0.0
 
     @property
+    def resolved(self) -> bool:
+        return bootstrap.verdict(self.ours, 1, self.adjusted) in ("holds", "does not hold")
+
+    @property
     def verdict(self) -> str:
         found = bootstrap.verdict(self.ours, self.direction or 1, self.adjusted)
         if self.direction:
