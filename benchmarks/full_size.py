@@ -172,7 +172,7 @@ def build(params: parameters.Params, tiny: bool, text_layers: int, device: torch
 def measure(params: parameters.Params, tiny: bool, text_layers: int) -> dict:
     """Build the models and run the parts; one prompt, one group."""
     device = device_of(params.machine.device, 0)
-    s1, s2, c = params.stage1, params.stage2, params.clip
+    s1, s2, c = params.stage1, params.stage2, params.video
     vdm, vlm, clip = build(params, tiny, text_layers, device)
     size, shape = (c.frames, c.height, c.width), vdm.latent_shape(c.frames, c.height, c.width)
     group, alone, parts = s1.group, Group(0, 1, device), Parts(device)

@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> dict:
         folder = given.triplets or root / "triplets"
         if given.synthetic:
             params = parameters.load(root, scale=given.scale)
-            folder = synthetic(Path(place), given.synthetic, params.clip, params.curate.codec)
+            folder = synthetic(Path(place), given.synthetic, params.video, params.curate.codec)
         found = measure(folder, given.batch, given.repeats, given.cold, given.decoded)
     cache = "page cache dropped" if given.cold else "page cache warm"
     print(f"{found['samples']} triplets of {found['kilobytes_per_sample']} KB, {cache}, {found['cpu_cores']} cores")

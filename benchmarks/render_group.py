@@ -107,7 +107,7 @@ def main() -> None:
     vdm = load_vdm(params, root / "models/base", root / given.models / "vdm") if given.models else random_vdm(params)
     device = device_of(params.machine.device, 0)
     steps = given.steps or params.stage1.render_steps
-    found = compare(vdm.to(device), params.clip, given.group, steps, params.stage1.guidance, given.repeats)
+    found = compare(vdm.to(device), params.video, given.group, steps, params.stage1.guidance, given.repeats)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
     found = {"scale": params.scale, "device": where, **found}
     print(f"scale {params.scale}, {where}: {given.group} videos, {steps} steps, median of {given.repeats}")

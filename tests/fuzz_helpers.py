@@ -334,7 +334,7 @@ def whole(data: Path, out: Path, params: Any) -> dict | None:
         triplets = Triplets(out)
         assert triplets.frame["id"].is_unique and len(triplets) == report["triplets"]["all"]
         for which in ("input", "target"):
-            assert triplets.clips(triplets.select(), which).shape[1:] == (params.clip.frames, 32, 32, 3)
+            assert triplets.clips(triplets.select(), which).shape[1:] == (params.video.frames, 32, 32, 3)
         assert not (triplets.frame["question"].eq("") | triplets.frame["caption"].eq("")).any()
     assert {*data.rglob("*"), *data.parent.iterdir()} == before | ({out} if report else set())
     return report

@@ -58,7 +58,7 @@ def _imports_of(module: str, root: Path) -> set[str] | None:
 
 
 def sections(modules: Iterable[str], root: Path) -> set[str]:
-    """The sections of params.yaml that modules name: ``params.clip`` gives clip."""
+    """The sections of params.yaml that modules name: ``params.video`` gives clip."""
     texts = [(root / module).read_text(encoding="utf-8") for module in modules]
     return {name for text in texts for name in re.findall(r"\bparams\.(\w+)", text)}
 

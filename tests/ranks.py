@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from vans.errors import UserError
-from vans.parallel import Group
+from vans.parallel import Ranks
 
 
 def by_length(rollout, names: list[str]) -> dict[str, torch.Tensor]:
@@ -19,7 +19,7 @@ def by_length(rollout, names: list[str]) -> dict[str, torch.Tensor]:
     return {name: -lengths / (number + 1) for number, name in enumerate(names)}
 
 
-def stage1_by_length(group: Group, **arguments: str) -> list[dict]:
+def stage1_by_length(ranks: Ranks, **arguments: str) -> list[dict]:
     """`vans.train.stage1:train_vlm` with these rewards and nothing rendered."""
     from vans.grpo import rewards  # the other functions here do without these imports, which take seconds
     from vans.train import stage1
@@ -28,40 +28,40 @@ def stage1_by_length(group: Group, **arguments: str) -> list[dict]:
         return stage1.train_vlm(group, **arguments)
 
 
-def dies_in_a_collective(group: Group, note: str) -> None:
+def dies_in_a_collective(ranks: Ranks, note: str) -> None:
     """Rank 1 kills itself while rank 0 waits for it."""
-    group.barrier()
-    if group.rank == 1:
+    ranks.barrier()
+    if ranks.rank == 1:
         _dies(note)
-    group.barrier()
+    ranks.barrier()
 
 
-def dies_while_rank_0_waits_for_another(group: Group, note: str) -> None:
+def dies_while_rank_0_waits_for_another(ranks: Ranks, note: str) -> None:
     """Rank 2 kills itself; rank 0 waits for rank 1, which is alive and never answers."""
-    if group.rank == 2:
+    if ranks.rank == 2:
         _dies(note)
-    if group.rank == 1:
+    if ranks.rank == 1:
         time.sleep(600)
     dist.recv(torch.zeros(1), src=1)
 
 
-def fails_while_rank_0_computes(group: Group, note: str) -> None:
-    if group.rank == 1:
+def fails_while_rank_0_computes(ranks: Ranks, note: str) -> None:
+    if ranks.rank == 1:
         Path(note).touch()
         raise UserError("data/x: missing; get it back")
     while True:
         torch.zeros(10).sum()
 
 
-def fails_on_rank_0(group: Group, note: str) -> None:
-    if group.main:
+def fails_on_rank_0(ranks: Ranks, note: str) -> None:
+    if ranks.main:
         Path(note).touch()
         raise KeyError("its own")
-    group.barrier()
+    ranks.barrier()
 
 
-def ranks_of(group: Group) -> list[int]:
-    return group.gather(group.rank)
+def ranks_of(ranks: Ranks) -> list[int]:
+    return ranks.gather(ranks.rank)
 
 
 def _dies(note: str) -> None:
@@ -69,7 +69,7 @@ def _dies(note: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stage2_some_anchors(group: Group, **arguments: str) -> list[dict]:
+def stage2_some_anchors(ranks: Ranks, **arguments: str) -> list[dict]:
     """`vans.train.stage2:train_vdm` where only the first prompt of the first step has an anchor: of two processes the
     second one has nothing to do."""
     from vans.params import load

@@ -11,9 +11,9 @@ from torch.testing import assert_close
 
 from tests import smoke
 from vans.errors import UserError
-from vans.models.clip import CLIP
-from vans.models.detector import I3D, ToyDetector
-from vans.models.load import load_clip, load_detector, load_dit, load_vdm, load_vlm, vdm_options
+from vans.models.clip import CLIP, load_clip
+from vans.models.detector import I3D, ToyDetector, load_detector
+from vans.models.load import load_dit, load_vdm, load_vlm, vdm_options
 from vans.models.tokenizer import TAGS, chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM, GumbelSampler, repeat_prompts

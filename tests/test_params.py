@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from vans.typed import above, between, build, choice
 
 from vans.errors import UserError
 from vans.params import find_root, from_dict, load, read
-from vans.typed import above, between, build, choice
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +28,7 @@ def test_the_committed_file_is_right_at_every_scale():
 def test_top_level_and_scale_sections_are_put_together(tree):
     params = from_dict(tree)
     assert params.stage1.reward == tree["stage1"]["reward"]
-    assert params.clip.frames == tree["scales"][tree["scale"]]["clip"]["frames"]
+    assert params.video.frames == tree["scales"][tree["scale"]]["clip"]["frames"]
 
 
 def test_resolved_is_plain_and_holds_only_the_current_scale(tree):

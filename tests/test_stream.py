@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 from tests import smoke
 from tests.data_helpers import curate_params, world_params
 from vans.data import shards, stream
+from vans.data.batches import batch_ids
 from vans.data.curate import curate
 from vans.data.stream import Loader, Stream
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 from vans.parallel import Group
 from vans.toy import world
-from vans.train.feed import batch_ids
 
 KEYS = (7, "test")
 

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests import smoke
+from vans.data.batches import batch_ids, clips_of
 from vans.data.curate import curate
 from vans.data.triplets import Triplets
 from vans.errors import UserError
@@ -25,7 +26,7 @@ from vans.params import load
 from vans.rng import noise
 from vans.toy import world
 from vans.train import all_in_one, base, sft, stage1, stage2
-from vans.train.feed import batch_ids, clips_of, embeddings
+from vans.train.feed import embeddings
 
 SFT = Path("models/sft")
 ALONE = Group(0, 1, torch.device("cpu"))
@@ -266,7 +267,7 @@ def test_stage1_accumulation_of_8_by_1_is_1_by_8(root):
     start = WithTensors(policy.model, {n: p * 0.5 for n, p in frozen_copy(policy.model).items()})  # a KL to feel
     ids = triplets.select(split="train", limit=2)
     inputs = policy.inputs(
-        clips_of(triplets, ids, "input"), [triplets.row(i)["question"] for i in ids], params.clip.fps
+        clips_of(triplets, ids, "input"), [triplets.row(i)["question"] for i in ids], params.video.fps
     )
     answers = policy.sample(inputs, seeds=[(i, g) for i in ids for g in range(4)], max_new_tokens=12, temperature=1.0)
     assert len(set(answers.mask.sum(1).tolist())) > 1 or answers.mask.all()  # lengths may differ
@@ -295,7 +296,7 @@ def rolled_out(root: Path, micro_batch: int):
     with torch.no_grad():
         text = policy.embed(["the ball moves to the left .", "the box fades out of sight ."])[repeat]
     context = policy.pick_references(policy.encode(clips_of(triplets, ids, "input")))[repeat]
-    shape = policy.latent_shape(params.clip.frames, params.clip.height, params.clip.width)
+    shape = policy.latent_shape(params.video.frames, params.video.height, params.video.width)
     start = WithTensors(policy.dit, {n: p * 0.9 for n, p in frozen_copy(policy.dit).items()})
     names = [f"{i}/{g}" for i in ids for g in range(4)]
     trajectories = sde_rollout(
@@ -425,7 +426,7 @@ def test_each_video_of_a_group_has_its_own_noise():
 def test_rendering_in_one_batch_shows_what_one_by_one_shows(root):
     params = load(root)
     vdm = load_vdm(params, root / "models/base", root / "models/sft/vdm")
-    size = (params.clip.frames, params.clip.height, params.clip.width)
+    size = (params.video.frames, params.video.height, params.video.width)
     shape = vdm.latent_shape(*size)
     reference = vdm.pick_references(noise(shape, ["seen"], "test"))
     s = SimpleNamespace(share_noise=False, render_distinct=True, render_steps=3, guidance=1.0)

@@ -68,13 +68,13 @@ def answer(given: argparse.Namespace) -> None:
 
 def furthest_arm(root: Path) -> str:
     """The last arm of the chain whose models are there: main, else stage1, else sft (also if nothing is)."""
-    from vans import grid
+    from vans.grid import Grid
     from vans.params import load
 
-    params = load(root)
+    grid = Grid(load(root), root)
     for name in ("main", "stage1"):
-        arm = grid.arm(params, name)
-        if (root / str(arm.vlm) / "vlm").exists() and (root / str(arm.vdm) / "vdm").exists():
+        arm = grid.arm(name)
+        if (root / arm.vlm_folder).exists() and (root / arm.vdm_folder).exists():
             return name
     return "sft"
 
@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("video", help="any video file")
     sub.add_argument("question", help='such as "what happens next ?"')
     sub.add_argument("-o", "--output", default="answer.mp4", help="where to write the video (%(default)s)")
-    sub.add_argument("--arm", help="whose models: an arm of vans/grid.py (the furthest trained)")
+    sub.add_argument("--arm", help="whose models: an arm of dvc.yaml (the furthest trained)")
     sub = add(score)
     sub.add_argument(
         "folder", help="predictions: captions.csv (id, caption, text) and videos/<id>.avi or .mp4"

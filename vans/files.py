@@ -21,11 +21,16 @@ PARTIAL = ".partial-"
 
 @contextmanager
 def no_space_is_a_user_error(path: Path) -> Iterator[None]:
-    """Turn "no space left" (and "quota exceeded") into one clear line; other errors pass unchanged."""
+    """Turn "no space left" (and "quota exceeded") into one clear line; other errors pass unchanged.
+
+    The error of safetensors is no OSError: it says what the system said in its text only.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        codes = (errno.ENOSPC, errno.EDQUOT)
+        said = type(error).__name__ == "SafetensorError" and any(f"os error {code}" in str(error) for code in codes)
+        if said or (isinstance(error, OSError) and error.errno in codes):
             raise UserError(f"{path}: no space left on the disk; free some and run again") from error
         raise
 
@@ -163,3 +168,50 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def discard(path: str | Path) -> None:
+    """Delete a file or folder (which may be absent): it is renamed away first, so that none of it is ever half
+    there.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    away = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}-gone")
+    shutil.rmtree(away, ignore_errors=True)
+    os.rename(path, away)
+    _sync_folder(path.parent)
+    if away.is_dir():
+        shutil.rmtree(away, ignore_errors=True)
+    else:
+        away.unlink()
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove what killed processes left half-written or half-deleted in a folder."""
+    for left in sorted(Path(folder).glob(f".*{PARTIAL}*")):
+        pid = left.name.rpartition(PARTIAL)[2].split("-")[0]
+        if pid.isdigit() and int(pid) != os.getpid() and _alive(int(pid)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Write a file by a library that wants a name: yields a temporary one beside ``path`` that replaces it on
+    success.
+    """
+    path = Path(path)
+    partial = _partial_of(path)
+    with no_space_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            _sync_file(partial)
+            os.replace(partial, path)
+            _sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -1,86 +1,193 @@
-"""The cells of the grid: which models and which reward each run of stage 1, stage 2 and evaluation uses.
+"""The cells of the grid, read from where they are told: the `foreach` tables of dvc.yaml.
 
-dvc.yaml spells the same table out as dependencies; a test holds the two together. Paths are relative to the
-repository's root. A model folder holds ``vlm/`` or ``vdm/`` or both.
+    stage1: {full: {vlm: sft, vdm: sft, reward: full}, ...}          a run of GRPO: from which models, on which reward
+    answer: {main: {vlm: stage1/full, vdm: stage2/main, captions: vlm}, ...}   an arm: who writes and who renders
+
+A cell of any stage may start from any other stage's models, so that rounds (1, 2, 1, 2), the reversed order (2, 1) or
+a new reward are lines of dvc.yaml. Model folders hold `vlm/`, `vdm/` or both.
 """
 
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from vans.errors import UserError
-from vans.params import Params
 
-SFT = "models/sft"
-STAGE1 = ("full", "no_t1", "no_v1")
-STAGE2 = ("main", "no_c2", "no_v2", "vdm_only")
+TRAINED = ("stage1", "stage2", "all_in_one")  # the stages with cells
+TABLE = "benchmarks"  # what the main chain is for
+CAPTIONS = ("vlm", "ground_truth", "none")
 
 
 @dataclass(frozen=True)
-class Stage2Cell:
-    """One run of stage 2: its reward preset, the models it starts from, what its videos are asked to show."""
+class Cell:
+    """One run of a GRPO stage. vlm, vdm: whose models it starts from ("sft", "stage1/full"). reward: a preset of the
+    stage.
 
-    reward: str  # full | no_c2 | no_v2
-    vlm: str  # the anchor, frozen
-    vdm: str  # where training starts
-    captions: str  # anchor | ground_truth
+    captions: what stage 2's videos are asked to show, the anchor VLM's caption ("vlm") or "ground_truth". steps:
+    instead of the stage's own.
+    """
+
+    stage: str
+    key: str
+    vlm: str
+    vdm: str
+    reward: str
+    captions: str = "vlm"
+    steps: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}/{self.key}"
+
+    @property
+    def out(self) -> str:
+        return f"models/{self.name}"
+
+    @property
+    def curves(self) -> str:
+        return f"curves/{self.name}"
+
+    @property
+    def vlm_folder(self) -> str:
+        return f"models/{self.vlm}/vlm"
+
+    @property
+    def vdm_folder(self) -> str:
+        return f"models/{self.vdm}/vdm"
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it: `Cell(**cell.plain())` is the cell again."""
+        return dataclasses.asdict(self)
+
+    def reward_settings(self, params: Any, root: Path) -> dict[str, Any]:
+        """What decides its reward: the weights, and the code of each term."""
+        from vans.code import of_term
+
+        weights = getattr(params.rewards, self.stage)[self.reward]
+        own = Path(__file__).resolve().parents[1]
+        code = {name: of_term(name, root if "/" in name else own) for name in weights}
+        return {
+            "reward": {name: term.model_dump() for name, term in weights.items()},
+            "reward_code": code,
+            "captions": self.captions,
+            "steps": self.steps,
+        }
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of a table: who writes the captions and who renders them."""
+    """One row of a table. captions: whose ("vlm", "ground_truth"), or "none": the input clip is the answer."""
 
-    captions: str  # vlm | ground_truth | none (copy: the input clip is the answer)
-    vlm: str | None
-    vdm: str | None
+    key: str
+    vlm: str
+    vdm: str
+    captions: str = "vlm"
 
+    @property
+    def vlm_folder(self) -> str:
+        return f"models/{self.vlm}/vlm"
 
-def stage1_out(cell: str) -> str:
-    """Folder of stage 1's cell, named like its reward preset."""
-    return f"models/stage1/{_known(cell, STAGE1)}"
+    @property
+    def vdm_folder(self) -> str:
+        return f"models/{self.vdm}/vdm"
 
-
-def stage2_out(cell: str) -> str:
-    """Folder of stage 2's cell."""
-    return f"models/stage2/{_known(cell, STAGE2)}"
-
-
-def stage2_cell(params: Params, cell: str) -> Stage2Cell:
-    """What stage 2's cell does; ``main`` follows params.yaml, the others are pinned."""
-    cells = {
-        "main": Stage2Cell(params.stage2.reward, stage1_out(params.stage1.reward), SFT, "anchor"),
-        "no_c2": Stage2Cell("no_c2", stage1_out("full"), SFT, "anchor"),
-        "no_v2": Stage2Cell("no_v2", stage1_out("full"), SFT, "anchor"),
-        "vdm_only": Stage2Cell("full", SFT, SFT, "ground_truth"),
-    }
-    return cells[_known(cell, tuple(cells))]
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return dataclasses.asdict(self)
 
 
-def arms(params: Params) -> dict[str, Arm]:
-    """All arms by name, in the order of the tables."""
-    main, main_vlm = stage2_out("main"), stage1_out(params.stage1.reward)
-    return {
-        "copy": Arm("none", None, None),
-        "sft": Arm("vlm", SFT, SFT),
-        "vlm_only": Arm("vlm", stage1_out("no_v1"), SFT),
-        "vdm_only": Arm("vlm", SFT, stage2_out("vdm_only")),
-        "vlm_vdm": Arm("vlm", stage1_out("no_v1"), stage2_out("vdm_only")),
-        "no_t1": Arm("vlm", stage1_out("no_t1"), SFT),
-        "stage1": Arm("vlm", stage1_out("full"), SFT),
-        "no_c2": Arm("vlm", stage1_out("full"), stage2_out("no_c2")),
-        "no_v2": Arm("vlm", stage1_out("full"), stage2_out("no_v2")),
-        "all_in_one": Arm("vlm", "models/all_in_one", "models/all_in_one"),
-        "main": Arm("vlm", main_vlm, main),
-        "ceiling": Arm("ground_truth", None, SFT),
-        "ceiling_main": Arm("ground_truth", None, main),
-    }
+class Grid:
+    """All cells and arms of a repository. Raises UserError for a dvc.yaml that cannot be read or misses something."""
+
+    def __init__(self, params: Any, root: Path):
+        path = Path(root) / "dvc.yaml"
+        try:
+            self.stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise UserError(f"{path}: no stages to be read there ({error}); `git checkout dvc.yaml`") from error
+        self.params = params
+        self.cells = {(s, key): self._cell(s, key, row) for s in TRAINED for key, row in self._rows(s).items()}
+        self.arms = {key: self._arm(key, row) for key, row in self._rows("answer").items()}
+
+    def cell(self, stage: str, key: str) -> Cell:
+        """One cell; UserError names the nearest one where it is unknown."""
+        known = [k for s, k in self.cells if s == stage]
+        return self.cells[stage, _known(key, known, f"dvc.yaml: {stage}")]
+
+    def arm(self, key: str) -> Arm:
+        """One arm; UserError names the nearest one where it is unknown."""
+        return self.arms[_known(key, list(self.arms), "dvc.yaml: answer")]
+
+    def main_chain(self) -> set[str]:
+        """What the main table needs, as DVC names it: "stage1@full", "answer@main", ...; the rest is the ablation
+        grid.
+        """
+        found: set[str] = set()
+        deps = self._filled(self.stages[TABLE]["deps"])
+        todo = [m[1] for dep in deps if (m := re.fullmatch(r"results/scores/(\w+)\.json", dep))]
+        for arm in todo:
+            found |= {f"answer@{arm}", f"score@{arm}"}
+            found |= self._needed(self.arms[arm].vlm) | self._needed(self.arms[arm].vdm)
+        return found
+
+    def _needed(self, models: str) -> set[str]:
+        stage, _, key = models.partition("/")
+        if (stage, key) not in self.cells:
+            return set()
+        cell = self.cells[stage, key]
+        return {f"{stage}@{key}"} | self._needed(cell.vlm) | self._needed(cell.vdm)
+
+    # ------------------------------------------------------------------ reading
+    def _rows(self, stage: str) -> dict[str, dict[str, Any]]:
+        rows = self.stages.get(stage, {}).get("foreach")
+        if not isinstance(rows, dict):
+            raise UserError(f"dvc.yaml: {stage}: has no foreach table of cells; `git checkout dvc.yaml`")
+        return self._filled(rows)
+
+    def _filled(self, value: Any) -> Any:
+        """A part of dvc.yaml with the top-level keys of params.yaml that its cells follow put in."""
+        if isinstance(value, dict):
+            return {key: self._filled(v) for key, v in value.items()}
+        if isinstance(value, list):
+            return [self._filled(v) for v in value]
+        if isinstance(value, str):
+            return re.sub(r"\$\{(stage[12])\.reward\}", lambda m: getattr(self.params, m[1]).reward, value)
+        return value
+
+    def _cell(self, stage: str, key: str, row: dict[str, Any]) -> Cell:
+        try:
+            cell = Cell(stage, key, **row)
+        except TypeError as error:
+            raise UserError(f"dvc.yaml: {stage}: {key}: {str(error).replace('Cell.__init__() ', '')}") from None
+        presets = getattr(self.params.rewards, stage)
+        _known(cell.reward, list(presets), f"dvc.yaml: {stage}: {key}: reward")
+        if cell.captions not in CAPTIONS[:2]:
+            raise UserError(
+                f"dvc.yaml: {stage}: {key}: captions: {cell.captions!r}; use one of {', '.join(CAPTIONS[:2])}"
+            )
+        return cell
+
+    def _arm(self, key: str, row: dict[str, Any]) -> Arm:
+        try:
+            arm = Arm(key, **row)
+        except TypeError as error:
+            raise UserError(f"dvc.yaml: answer: {key}: {str(error).replace('Arm.__init__() ', '')}") from None
+        if arm.captions not in CAPTIONS:
+            raise UserError(f"dvc.yaml: answer: {key}: captions: {arm.captions!r}; use one of {', '.join(CAPTIONS)}")
+        return arm
 
 
-def arm(params: Params, name: str) -> Arm:
-    """One arm by name; UserError names the known ones."""
-    table = arms(params)
-    return table[_known(name, tuple(table))]
-
-
-def _known(name: str, names: tuple[str, ...]) -> str:
-    if name not in names:
-        raise UserError(f"cell {name!r} is unknown; use one of {', '.join(names)}")
-    return name
+def _known(name: str, names: list[str], where: str) -> str:
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, 1)
+    raise UserError(
+        f"{where}: {name!r} is unknown; {f'did you mean {near[0]}?' if near else ''} known: {', '.join(names)}"
+    )

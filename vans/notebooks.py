@@ -1,6 +1,6 @@
 """Notebooks as stages: strip their outputs, run them headless.
 
-    python -m vans.notebooks strip notebooks stripped     copies without outputs, for stages to depend on
+    python -m vans.notebooks strip                        stripped/: copies without outputs, and digests of the code
     python -m vans.notebooks run 04_stage1 --cell full    papermill on stripped/04_stage1.ipynb
 
 A run leaves ``executed/04_stage1.full.ipynb`` and ``.html`` for people; what counts (models, curves, tables)
@@ -19,7 +19,7 @@ import nbformat
 
 from vans.errors import UserError
 from vans.files import atomic_write_text
-from vans.grid import stage2_cell
+from vans.grid import Grid
 from vans.params import find_root, load
 
 EXECUTED = "executed"
@@ -126,9 +126,6 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
             raise KeyboardInterrupt from error
         sys.exit(str(error))
     write_html(target)
-    from vans.train.save import drop_kept  # torch with it: only where a notebook runs
-
-    drop_kept(root, name.partition("_")[2].removesuffix("_models") or name, values.get("cell"))
     return target
 
 
@@ -172,43 +169,43 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line of this module (see its docstring)."""
     parser = argparse.ArgumentParser(prog="python -m vans.notebooks", description="strip or run notebooks")
     commands = parser.add_subparsers(dest="command", required=True)
-    make = commands.add_parser("strip", help="write output-free copies")
-    make.add_argument("source")
-    make.add_argument("out")
+    commands.add_parser("strip", help="write output-free copies of the notebooks, and the digests of the code")
     execute = commands.add_parser("run", help="run one notebook headless")
     execute.add_argument("name")
-    execute.add_argument("--cell", help="cell of the grid: parameter `cell`")
-    execute.add_argument("--reward", help="the reward that dvc.yaml gives the cell; must be vans/grid.py's")
-    execute.add_argument("--arm", help="arm of the evaluation: parameter `arm`")
-    execute.add_argument("--grid", action="store_true", help="only if this scale may train the grid")
+    execute.add_argument("--cell", help="cell of a GRPO stage: parameter `cell`")
+    execute.add_argument("--arm", help="arm of the tables: parameter `arm`")
+    for told in ("--vlm", "--vdm", "--reward", "--captions", "--steps"):  # of the cell; the notebook reads dvc.yaml
+        execute.add_argument(told, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    root = find_root()
     if given.command == "strip":
-        strip(given.source, given.out)
+        from vans import code
+
+        strip(root / "notebooks", root / SOURCE)
+        code.write(root, root / SOURCE / "code", load(root))
         return
-    if given.grid and not (given.name == "04_stage1" and given.cell == load().stage1.reward):
-        check_grid()
-    if given.reward:
-        check_reward(given.cell, given.reward)
-    values = {key: getattr(given, key) for key in ("cell", "arm") if getattr(given, key)}
-    run(given.name, values, label=".".join(values.values()))
+    stage, key = given.name.partition("_")[2], given.cell or given.arm
+    check_grid(root, f"{stage}@{key}" if key else stage)
+    values = {name: getattr(given, name) for name in ("cell", "arm") if getattr(given, name)}
+    run(given.name, values, label=key or "", root=root)
+    if (root / "runs").exists():
+        from vans.train.runs import forget
+
+        forget(root, {"base_models": "base"}.get(stage, f"{stage}/{key}" if key else stage))
 
 
-def check_grid() -> None:
-    """UserError where the ablation grid is off: at the paper's scale it must not start by accident."""
-    params = load()
-    if not params.machine.grid:
+def check_grid(root: Path, stage: str) -> None:
+    """UserError where a part of the ablation grid is asked for and the grid is off: at the paper's scale it must not
+    start by accident."""
+    params = load(root)
+    if params.machine.grid or ("@" not in stage and stage != "ablations"):
+        return
+    if stage not in Grid(params, root).main_chain():
         key = f"scales.{params.scale}.machine.grid"
         raise UserError(
-            f"params.yaml: {key}: the ablation grid is off at this scale; `dvc repro benchmarks` runs "
-            f"the main chain alone, {key}: true switches the grid on"
+            f"params.yaml: {key}: the ablation grid is off at this scale ({stage} belongs to it); "
+            f"`dvc repro benchmarks` runs the main chain alone, {key}: true switches the grid on"
         )
-
-
-def check_reward(cell: str, reward: str) -> None:
-    """The cell's reward stands in its command so that DVC sees a change; the grid must say the same."""
-    expected = stage2_cell(load(), cell).reward
-    if reward != expected:
-        raise UserError(f"dvc.yaml: stage2@{cell}: reward {reward}, but {expected} in vans/grid.py")
 
 
 if __name__ == "__main__":

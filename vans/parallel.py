@@ -19,7 +19,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -32,13 +31,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vans import files, warm
 from vans.errors import UserError
 
 PREFIX = re.compile(r"^(\[rank\d+\]: )?(vans\.errors\.UserError: )?")  # of a traceback's last line
 
 
 @dataclass(frozen=True)
-class Group:
+class Ranks:
     """This process's place: rank of `size`, on `device`."""
 
     rank: int
@@ -100,11 +100,12 @@ def device_of(name: str, rank: int) -> torch.device:
     return torch.device("cuda", rank) if name == "cuda" else torch.device("cpu")
 
 
-def launch(target: str, machine, **arguments) -> Any:
-    """Call `module:function(group, **arguments)` on `machine.processes` ranks; return rank 0's result.
+def launch(target: str, machine: Any, params: Any = None, **arguments) -> Any:
+    """Call `module:function(ranks, params, **arguments)` on `machine.processes` ranks; return rank 0's result.
 
-    target: "package.module:function". machine: has device, processes, threads. arguments: JSON values only (they
-    cross to the child processes as text, nothing is pickled).
+    target: "package.module:function". machine: has device, processes, threads. params: a Params; every rank gets
+    exactly these values (without them the function is called without them). arguments: JSON values only (they cross to
+    the child processes as text, nothing is pickled).
     Raises whatever rank 0 raises, and UserError with the last lines of a child that failed.
     """
     size = machine.processes
@@ -112,46 +113,37 @@ def launch(target: str, machine, **arguments) -> Any:
     if machine.device == "auto" and torch.cuda.is_available():
         size = min(size, torch.cuda.device_count())
     if size == 1:
-        return _call(target, Group(0, 1, device_of(machine.device, 0)), arguments)
-    with tempfile.TemporaryDirectory(prefix="vans-ranks-") as folder, contextlib.ExitStack() as stack:
-        store = Path(folder) / "store"
-        spec = {
-            "target": target,
-            "size": size,
-            "parent": os.getpid(),
-            "device": machine.device,
-            "threads": machine.threads,
-            "store": str(store),
-            "arguments": arguments,
-        }
-        (Path(folder) / "job.json").write_text(json.dumps(spec))
-        children = []
-        for rank in range(1, size):
-            log = stack.enter_context(open(Path(folder) / f"rank{rank}.log", "w+"))
-            command = [sys.executable, "-m", "vans.parallel", str(Path(folder) / "job.json"), str(rank)]
-            environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads)}
-            children.append((subprocess.Popen(command, stdout=log, stderr=log, env=environment), log))
-        watch = Watch(children)
-        try:
-            with watch:
-                _all_started(Path(folder), size)
-                result = _ranked(spec, 0)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) or not (watch.struck or _in_collective(error)):
-                raise
-            if not watch.died(within=3.0):
-                raise
-            raise UserError(watch.obituary()) from error
-        finally:
-            watch.stop()
-            failed = sys.exc_info()[0] is not None
-            for child, _ in children:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=0.1 if failed else 10)
-                if child.poll() is None:
-                    child.kill()
-                    child.wait()
-        return result
+        return _call(target, Ranks(0, 1, device_of(machine.device, 0)), params, arguments)
+    workers = warm.take(size, machine.threads, target.split(":")[0])
+    spec = {
+        "target": target,
+        "size": size,
+        "device": machine.device,
+        "threads": machine.threads,
+        "store": str(workers.folder / "store"),
+        "arguments": arguments,
+        "params": None if params is None else params.resolved(),
+    }
+    files.atomic_write_text(workers.folder / "job.json", json.dumps(spec))
+    watch = Watch(workers.children)
+    try:
+        with watch:
+            _all_started(workers.folder, size)
+            result = _ranked(spec, 0, params)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or not (watch.struck or _in_collective(error)):
+            raise
+        if not watch.died(within=3.0):
+            raise
+        raise UserError(watch.obituary()) from error
+    finally:
+        watch.stop()
+        failed = sys.exc_info()[0] is not None
+        for child, _ in workers.children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=0.1 if failed else 10)
+        workers.close()
+    return result
 
 
 class _WorkerDied(BaseException):
@@ -255,12 +247,13 @@ def _all_started(folder: Path, size: int) -> None:
         time.sleep(0.02)
 
 
-def _call(target: str, group: Group, arguments: dict) -> Any:
+def _call(target: str, ranks: Ranks, params: Any, arguments: dict) -> Any:
     module, name = target.split(":")
-    return getattr(importlib.import_module(module), name)(group, **arguments)
+    given = () if params is None else (params,)
+    return getattr(importlib.import_module(module), name)(ranks, *given, **arguments)
 
 
-def _ranked(spec: dict, rank: int) -> Any:
+def _ranked(spec: dict, rank: int, params: Any = None) -> Any:
     """Join the process group, call the function, leave the group."""
     device = device_of(spec["device"], rank)
     if sys.platform.startswith("linux"):
@@ -278,7 +271,7 @@ def _ranked(spec: dict, rank: int) -> Any:
         timeout=timedelta(hours=2),
     )
     try:
-        result = _call(spec["target"], Group(rank, spec["size"], device), spec["arguments"])
+        result = _call(spec["target"], Ranks(rank, spec["size"], device), params, spec["arguments"])
         dist.barrier()
         return result
     finally:
@@ -301,15 +294,25 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _worker(job: str, rank: str) -> None:
-    _die_with_parent(json.loads(Path(job).read_text())["parent"])
+def _worker(place: str, rank: str, parent: str, module: str) -> None:
+    """A rank: import what the job will need, wait for the job, do it."""
+    _die_with_parent(int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle; it then ends this process
-    spec = json.loads(Path(job).read_text())
+    importlib.import_module(module)
+    job = Path(place) / "job.json"
+    while not job.exists():
+        time.sleep(0.01)
+    spec = json.loads(job.read_text())
+    params = None
+    if spec["params"] is not None:
+        from vans.params import Params
+
+        params = Params.from_resolved(spec["params"])
     torch.set_num_threads(spec["threads"])
     device_of(spec["device"], int(rank))
-    (Path(job).parent / f"started{rank}").touch()
-    _ranked(spec, int(rank))
+    (job.parent / f"started{rank}").touch()
+    _ranked(spec, int(rank), params)
 
 
 if __name__ == "__main__":
-    _worker(sys.argv[1], sys.argv[2])
+    _worker(*sys.argv[1:])

@@ -29,3 +29,10 @@ def format_reward(text: str) -> float:
 def thinking_length(text: str) -> int:
     """Words of the thinking; 0 if the template is broken."""
     return len(parse_answer(text)[0].split())
+
+
+def answer_text(reasoning: str, caption: str) -> str:
+    """The answer that SFT teaches. The spaces around its tags are a deviation from the paper; the template allows
+    them.
+    """
+    return f"{TAGS[0]} {reasoning} {TAGS[1]} {TAGS[2]} {caption} {TAGS[3]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,53 +16,37 @@ from tqdm import tqdm
 
 from vans import files
 from vans.answer import predictions
+from vans.data.batches import clips_of, held_out
 from vans.data.triplets import Triplets
+from vans.grid import Arm
 from vans.media import video as media
 from vans.models.load import load_vdm, load_vlm
-from vans.parallel import Group, launch
-from vans.params import load
+from vans.parallel import Ranks, launch
 from vans.rng import noise
 from vans.template import parse_answer
-from vans.train.feed import clips_of
 
 
-def held_out(triplets: Triplets, samples: int) -> list[str]:
-    """The evaluation's ids: at most `samples` of each kind, procedural first."""
-    return [
-        id for kind in ("procedural", "predictive") for id in triplets.select(split="test", kind=kind, limit=samples)
-    ]
-
-
-def predict(root: Path, out: Path, captions: str, vlm: Path | None, vdm: Path | None) -> None:
-    """Write one arm's predictions to `out`: captions.csv and videos/<id>.*
-
-    captions: "vlm" (written by the model of folder `vlm`), "ground_truth", or "none" (the input clip is the answer).
-    """
-    params = load(root)
+def predict(params: Any, arm: Arm, root: Path) -> Path:
+    """Write an arm's predictions to predictions/<arm>: captions.csv and videos/<id>.*; returns the folder."""
+    out = root / "predictions" / arm.key
     with files.atomic_dir(out) as partial:
-        launch(
-            "vans.answer.arm:predict_share",
-            params.machine,
-            root=str(root),
-            out=str(partial),
-            captions=captions,
-            vlm=str(vlm) if vlm else None,
-            vdm=str(vdm) if vdm else None,
-        )
+        job = {"root": str(root), "out": str(partial), "arm": arm.plain()}
+        launch("vans.answer.arm:predict_share", params.machine, params=params, **job)
+    return out
 
 
-def predict_share(group: Group, root: str, out: str, captions: str, vlm: str | None, vdm: str | None) -> None:
-    params = load(root)
-    g, base = params.generate, Path(root) / "models/base"
-    triplets = Triplets(Path(root) / "triplets")
-    ids = group.share(held_out(triplets, params.evaluate.samples))
-    writer = load_vlm(params, base, Path(root) / vlm / "vlm", group.device) if vlm else None
-    painter = load_vdm(params, base, Path(root) / vdm / "vdm", group.device) if vdm else None
+def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> None:
+    g, here, at = params.generate, Path(root), Arm(**arm)
+    base, captions = here / "models/base", at.captions
+    triplets = Triplets(here / "triplets")
+    ids = ranks.share(held_out(triplets, params.evaluate.samples))
+    writer = load_vlm(params, base, here / at.vlm_folder, ranks.device) if captions == "vlm" else None
+    painter = load_vdm(params, base, here / at.vdm_folder, ranks.device) if captions != "none" else None
     texts: list[str] = []
     words: list[str] = []
     suffix = ".avi" if params.curate.codec == "raw" else ".mp4"
     chunks = [ids[i : i + g.batch] for i in range(0, len(ids), g.batch)]
-    for chunk in tqdm(chunks, desc="answers", disable=not group.main, mininterval=2, ncols=100):
+    for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
         clips = clips_of(triplets, chunk, "input")
         rows = [triplets.row(i) for i in chunk]
         if writer is not None:
@@ -76,9 +61,9 @@ def predict_share(group: Group, root: str, out: str, captions: str, vlm: str | N
         words += found
         films = clips if painter is None else render(params, painter, clips, found, chunk)
         for id, film in zip(chunk, films, strict=True):
-            media.write(Path(out) / "videos" / f"{id}{suffix}", film.numpy(), params.clip.fps)
-    rows_out = group.collect(list(zip(ids, words, texts, strict=True)))
-    if group.main:
+            media.write(Path(out) / "videos" / f"{id}{suffix}", film.numpy(), params.video.fps)
+    rows_out = ranks.collect(list(zip(ids, words, texts, strict=True)))
+    if ranks.main:
         table = predictions.captions_csv(*zip(*rows_out, strict=True))
         (Path(out) / predictions.CAPTIONS).write_text(table, encoding="utf-8", newline="")
 
@@ -100,7 +85,7 @@ def write_answers(
 
 def render(params, vdm, clips: Tensor, captions: list[str], names: list[str], progress=None) -> Tensor:
     """Videos uint8 [N, T, H, W, 3] of captions, given input clips [N, T, H, W, 3]."""
-    g, c = params.generate, params.clip
+    g, c = params.generate, params.video
     shape = vdm.latent_shape(c.frames, c.height, c.width)
     with torch.no_grad():
         text = vdm.embed(captions)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from vans import grid
 from vans.errors import UserError
+from vans.grid import Grid
 from vans.media import video as media
 from vans.params import find_root, load
 
@@ -27,10 +27,10 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     root = root or find_root()
     out = Path(output)
     params = load(root)
-    models = grid.arm(params, arm)
-    if models.vlm is None or models.vdm is None:
+    models = Grid(params, root).arm(arm)
+    if models.captions != "vlm":
         raise UserError(f"arm {arm!r} has no VLM that could answer a question; use main, stage1 or sft")
-    clip, fps = watch(video, params.clip)
+    clip, fps = watch(video, params.video)
     if out.suffix.lower() not in media.VIDEO_SUFFIXES:
         raise UserError(f"{out}: the answer is a video; name it .mp4 or .avi")
     from vans.answer.arm import render, write_answers
@@ -42,7 +42,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     torch.set_num_threads(max(params.machine.threads, params.machine.processes))
     began = time.perf_counter()
     print("watching and thinking ...", flush=True)
-    writer = load_vlm(params, base, Path(root) / models.vlm / "vlm", device)
+    writer = load_vlm(params, base, Path(root) / models.vlm_folder, device)
     for attempt in range(ATTEMPTS):  # sampled: an answer that breaks the template is thrown away
         text = write_answers(params, writer, clip, [question], [fps], [f"answer/{attempt}"])[0]
         thinking, caption = parse_answer(text)
@@ -52,10 +52,10 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
         raise UserError(f"{ATTEMPTS} answers of the VLM broke the template, the last one is {text!r}; ask otherwise")
     middle = time.perf_counter()
     print(f"thinking ({middle - began:.1f} s): {thinking}", flush=True)
-    painter = load_vdm(params, base, Path(root) / models.vdm / "vdm", device)
+    painter = load_vdm(params, base, Path(root) / models.vdm_folder, device)
     with tqdm(total=params.generate.steps, desc="rendering", ncols=100) as bar:
         frames = render(params, painter, clip, [caption], ["answer"], lambda: bar.update(1))
-    media.write(out, frames[0].numpy(), params.clip.fps)
+    media.write(out, frames[0].numpy(), params.video.fps)
     print(f"rendered in {time.perf_counter() - middle:.1f} s", flush=True)
     return caption
 

@@ -42,8 +42,8 @@ class Settings:
 
     @classmethod
     def of(cls, params: Any) -> "Settings":
-        """From params.clip and params.curate."""
-        clip, curate = params.clip, params.curate
+        """From params.video and params.curate."""
+        clip, curate = params.video, params.curate
         return cls(
             *(clip.frames, clip.height, clip.width, curate.min_segment),
             *(curate.input_seconds, curate.target_seconds, curate.shot_threshold, curate.codec),

@@ -10,8 +10,10 @@ uses the same objective with denoising steps in the place of tokens; the paper (
 Deviations from the paper
 1. The standard deviation of a group is the population's (divided by G). The paper does not say which one is
    meant; the sample's would make every advantage smaller by sqrt((G - 1) / G), 6 % at G = 8.
-2. A group whose rewards agree to within `eps` has advantages of exactly 0 and is counted, instead of dividing
-   rounding noise by a tiny number.
+2. A group whose rewards agree to within `eps` has advantages of exactly 0 and is counted. eps is also added to the
+   standard deviation, as its peers do (1e-4): rewards that differ by a renderer's rounding only make no full-size
+   update.
+3. An answer that a reward could not score is left out of its group's mean and deviation, and has advantage 0.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ import torch
 from torch import Tensor
 
 
-def group_advantages(rewards: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """(r_i - mean) / std over the G answers of each prompt (DeepSeekMath, section 4.1.2; the paper's A_i).
+def group_advantages(rewards: Tensor, kept: Tensor | None = None, eps: float = 1e-4) -> tuple[Tensor, Tensor]:
+    """(r_i - mean) / (std + eps) over the G answers of each prompt (DeepSeekMath, section 4.1.2; the paper's A_i).
 
-    rewards: [P, G] finite, any float dtype, G >= 2.
-    Returns the advantages [P, G] float32 and a mask [P] bool of degenerate groups (max - min <= eps): their
-    advantages are exactly 0. Computed in float64.
+    rewards: [P, G] finite, any float dtype, G >= 2. kept: bool [P, G], the answers that were scored (None: all).
+    Returns the advantages [P, G] float32 and a mask [P] bool of degenerate groups (max - min <= eps, or fewer than two
+    answers kept): their advantages are exactly 0. Computed in float64.
     Raises ValueError for another shape, for G < 2 and for rewards that are not finite.
     """
     if rewards.ndim != 2 or rewards.shape[1] < 2:
@@ -33,11 +35,14 @@ def group_advantages(rewards: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor
     if not torch.isfinite(rewards).all():
         raise ValueError("rewards hold nan or inf; a reward term must be finite for every answer")
     r = rewards.detach().double()
-    centred = r - r.mean(dim=1, keepdim=True)
-    std = r.std(dim=1, keepdim=True, correction=0)
-    degenerate = r.amax(dim=1) - r.amin(dim=1) <= eps
-    advantages = centred / (std + eps)
-    return advantages.masked_fill(degenerate[:, None], 0.0).float(), degenerate
+    keep = torch.ones_like(r, dtype=torch.bool) if kept is None else kept.bool()
+    count = keep.sum(dim=1, keepdim=True).clamp(min=1)  # [P, 1]
+    centred = (r - r.masked_fill(~keep, 0.0).sum(dim=1, keepdim=True) / count).masked_fill(~keep, 0.0)  # [P, G]
+    std = (centred.square().sum(dim=1, keepdim=True) / count).sqrt()  # [P, 1]
+    inf = float("inf")
+    spread = r.masked_fill(~keep, -inf).amax(dim=1) - r.masked_fill(~keep, inf).amin(dim=1)  # [P]
+    degenerate = (spread <= eps) | (keep.sum(dim=1) < 2)
+    return (centred / (std + eps)).masked_fill(degenerate[:, None], 0.0).float(), degenerate
 
 
 def clipped_objective(

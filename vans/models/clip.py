@@ -1,12 +1,13 @@
 """CLIP for rewards and metrics, by open_clip: unit-length features of frames and texts.
 
-Scores computed from them (frame-wise similarity, CLIPScore) stand in `vans.grpo.rewards`.
+Scores computed from them (frame-wise similarity, CLIPScore) stand in `vans.similarity`.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -127,3 +128,9 @@ class CLIP:
     def text(self, texts: list[str]) -> Tensor:
         """[N, D], on the CPU. CLIP's own limit of 77 tokens truncates longer captions."""
         return self.text_features(texts).float().cpu()
+
+
+def load_clip(params: Any, base: Path, device: Any = "cpu") -> CLIP:
+    """The CLIP of `base` (or of the hub), frozen."""
+    model = params.models.clip
+    return CLIP.load(model.repo or Path(base) / "clip", model.revision).to(device)

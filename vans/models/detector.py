@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -99,3 +100,11 @@ class I3D:
             x = x.unflatten(0, (n, t)).transpose(1, 2)
             out.append(self.model(x, rescale=True, resize=False, return_features=True).float().cpu())
         return torch.cat(out)
+
+
+def load_detector(params: Any, base: Path, device: Any = "cpu") -> I3D | ToyDetector:
+    """FVD's network: the toy world's, or I3D from a file whose hash params.yaml pins."""
+    model = params.models.detector
+    if model.path is not None:
+        return I3D(model.path, model.sha256, device)
+    return ToyDetector.load(Path(base) / "detector").to(device)

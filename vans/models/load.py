@@ -8,8 +8,6 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from vans.errors import UserError
-from vans.models.clip import CLIP
-from vans.models.detector import I3D, ToyDetector
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
 
@@ -26,8 +24,8 @@ def vdm_options(params) -> dict:
         "shift": model.shift,
         "max_text": model.max_text,
         "negative_prompt": model.negative_prompt,
-        "vae_batch": model.vae_batch,
-        "dit_batch": model.dit_batch,
+        "vae_batch": params.machine.vae_batch,
+        "dit_batch": params.machine.dit_batch,
         "autocast_dtype": None if params.machine.dtype == "float32" else frozen_dtype(params),
     }
 
@@ -61,16 +59,3 @@ def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> V
     if params.machine.gradient_checkpointing:
         vlm.checkpoint_activations()
     return vlm.frozen().to(device)
-
-
-def load_clip(params, base: Path, device="cpu") -> CLIP:
-    model = params.models.clip
-    return CLIP.load(model.repo or Path(base) / "clip", model.revision).to(device)
-
-
-def load_detector(params, base: Path, device="cpu"):
-    """FVD's network: the toy world's, or I3D from a file whose hash params.yaml pins."""
-    model = params.models.detector
-    if model.path is not None:
-        return I3D(model.path, model.sha256, device)
-    return ToyDetector.load(Path(base) / "detector").to(device)

@@ -136,6 +136,12 @@ class VLM:
         self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
         return self
 
+    def train_lora(self) -> list[nn.Parameter]:
+        """Let the adapter train, and nothing else; returns its parameters."""
+        for name, p in self.model.named_parameters():
+            p.requires_grad_("lora_" in name)
+        return [p for p in self.model.parameters() if p.requires_grad]
+
     def save_lora(self, folder: str | Path) -> None:
         """peft's layout: adapter_config.json and adapter_model.safetensors."""
         self.model.save_pretrained(str(folder), safe_serialization=True)

@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from vans.answer.arm import held_out
+from vans.data.batches import held_out
 from vans.data.triplets import Triplets
-from vans.models.load import load_clip, load_detector
+from vans.models.clip import load_clip
+from vans.models.detector import load_detector
 from vans.parallel import device_of
 from vans.params import Params, find_root, load
 from vans.score.metrics import METRICS, NONE, cell, use

@@ -2,7 +2,7 @@
 
 Each step samples G answers of each prompt, renders each answer's caption by one stochastic trajectory of the VDM, and
 gives that (caption, video) pair the sum of both stages' rewards. The one advantage of the pair updates both models: if
-it is bad, neither can tell whose fault it was. Everything else is stage 1's and stage 2's own code.
+it is bad, neither can tell whose fault it was. Everything else is stage 1's and stage 2's own code and settings.
 
 Deviation from the paper: it says only that both are trained in a single stage; this is the plainest reading.
 """
@@ -10,174 +10,114 @@ Deviation from the paper: it says only that both are trained in a single stage; 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from vans import files, similarity, template
-from vans.data.triplets import Triplets
-from vans.grpo import core, rewards
-from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, sde_rollout
-from vans.models.load import load_clip, load_vdm, load_vlm
-from vans.parallel import Group, launch
-from vans.params import load
+from vans import files
+from vans.data.batches import prompts_of
+from vans.grid import Cell
+from vans.grpo import core
+from vans.grpo.denoising import Conditions, sde_rollout, vdm_updates
+from vans.grpo.rollout import WithTensors, frozen_copy
+from vans.grpo.tokens import vlm_updates
+from vans.models.load import load_vdm, load_vlm
+from vans.parallel import Ranks, launch
+from vans.rewards.plugs import plugs, score
+from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
-from vans.train import stage1, stage2
-from vans.train.feed import batch_ids, clips_of, latents, prompts_of, write_group
-from vans.train.loop import Run, write_curves
+from vans.train.loop import check_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
-from vans.train.save import fingerprint, finish_part, kept_part
+from vans.train.runs import Run
+from vans.train.scene import Scene, captions_of, grouped, record_of
+from vans.train.settings import settings_of
+from vans.train.stage1 import thinking
+from vans.train.stage2 import make_trainable
 
 
-def train(root: Path, out: Path, curves: Path, vlm: Path, vdm: Path) -> list[dict]:
-    """Tune both models of the folders `vlm` and `vdm` (relative to root); `out` gets vlm/ and vdm/."""
-    params = load(root)
-    stage1.check_batch(params.all_in_one.prompts, params.stage1.group, params.machine.processes, "all_in_one")
-    with files.atomic_dir(out) as partial:
-        history = launch(
-            "vans.train.all_in_one:train_both",
-            params.machine,
-            root=str(root),
-            out=str(partial),
-            vlm=str(vlm),
-            vdm=str(vdm),
-        )
-    write_curves(curves, history)
+def train(params: Any, cell: Cell, root: Path) -> list[dict]:
+    """Tune both models of the cell's `vlm` and `vdm`; writes `cell.out`/vlm, `cell.out`/vdm and the curves."""
+    check_batch(params.all_in_one.prompts, params.stage1.group_size, params.machine.processes, "all_in_one")
+    plugs(params.rewards.all_in_one[cell.reward], params)
+    with files.atomic_dir(root / cell.out) as partial:
+        job = {"root": str(root), "out": str(partial), "cell": cell.plain()}
+        history = launch("vans.train.all_in_one:train_both", params.machine, params=params, **job)
+    write_curves(root / cell.curves, history)
     return history
 
 
-def train_both(group: Group, root: str, out: str, vlm: str, vdm: str) -> list[dict]:
-    params = load(root)
-    s1, s2, base = params.stage1, params.stage2, Path(root) / "models/base"
-    settings = fingerprint(root, params, "stage1", "stage2", "all_in_one", "models/base", vlm, vdm)
-    if (history := kept_part(root, "all_in_one", settings, out, group)) is not None:
-        return history
-    triplets = Triplets(Path(root) / "triplets")
-    weights = {**s1.weights, **s2.weights}
-    terms = [t for t, w in weights.items() if w != 0]
-    writer = load_vlm(params, base, Path(root) / vlm / "vlm", group.device)
-    for n, p in writer.model.named_parameters():
-        p.requires_grad_("lora_" in n)
-    painter = load_vdm(params, base, Path(root) / vdm / "vdm", group.device)
-    save_dit = stage2.make_trainable(painter, s2.lora_rank, seed_of(params.seed, "stage2", "lora") % 2**31)
-    trained = {"vlm": writer.model, "dit": painter.dit}
-    tensors = {k: [p for p in m.parameters() if p.requires_grad] for k, m in trained.items()}
-    optims = {"vlm": optimizer([writer.model], "adamw", s1.lr), "dit": optimizer([painter.dit], "adamw", s2.lr)}
-    frozen = {k: WithTensors(m, frozen_copy(m)) for k, m in trained.items()}
-    clip = load_clip(params, base, group.device)
-    ids = triplets.select(split="train", rl=True)
-    inputs = latents(Path(root), painter, triplets, ids, "input", group)
-    shape = painter.latent_shape(params.clip.frames, params.clip.height, params.clip.width)
-    with torch.no_grad():
-        negative = painter.embed([painter.negative_prompt])
-    run = Run("all_in_one", settings, group, trained, optims, Path(root), s1.checkpoint_every)
-    count = s1.group
+def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> list[dict]:
+    s1, s2, here, at = params.stage1, params.stage2, Path(root), Cell(**cell)
+    base, steps = here / "models/base", at.steps or params.all_in_one.steps
+    terms = plugs(params.rewards.all_in_one[at.reward], params)
+    uses = ["stage1", "stage2", "all_in_one", "models/base", at.vlm_folder, at.vdm_folder]
+    settings = settings_of(params, here, "vans/train/all_in_one.py", *uses, **at.reward_settings(params, here))
+    run = Run(here, at.name, settings, ranks, params.keep.checkpoints.stage1)
+    if run.done:
+        return run.take(out)
 
-    for step in run.steps(params.all_in_one.steps):
-        for optim, s in ((optims["vlm"], s1), (optims["dit"], s2)):
-            set_lr(optim, schedule(step, params.all_in_one.steps, s.warmup, decay=0.0))
-        mine = group.share(batch_ids(ids, step, params.all_in_one.prompts, params.seed, "all_in_one"))
-        rows = [triplets.row(i) for i in mine]
-        keys = (params.seed, "all_in_one", step)
+    vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device)
+    vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device)
+    vlm.train_lora()
+    save_dit = make_trainable(vdm, s2.lora_rank, seed_of(params.seed, "stage2", "lora") % 2**31)
+    models = {"vlm": vlm.model, "dit": vdm.dit}
+    trained = {name: [p for p in model.parameters() if p.requires_grad] for name, model in models.items()}
+    start = {name: WithTensors(model, frozen_copy(model)) for name, model in models.items()}
+    optims = {"vlm": optimizer([vlm.model], "adamw", s1.lr), "dit": optimizer([vdm.dit], "adamw", s2.lr)}
+    scene = Scene(params, here, "all_in_one", terms, vdm, ranks)
+    run.attach(models, optims)
 
-        # 1. G captions of each prompt, one trajectory of each caption
-        prompt = prompts_of(writer, triplets, mine)
-        answers = writer.sample(
-            prompt,
-            seeds=[(*keys, i, g) for i in mine for g in range(count)],
+    for step in run.steps(steps):
+        set_lr(optims["vlm"], schedule(step, steps, s1.warmup, decay=0.0))
+        set_lr(optims["dit"], schedule(step, steps, s2.warmup, decay=0.0))
+        ids, keys = scene.batch(step, params.all_in_one.prompts)  # P
+
+        # 1. G answers of each prompt, one trajectory of each caption
+        prompts = prompts_of(vlm, scene.triplets, ids)
+        sampled = vlm.sample(
+            prompts,
+            seeds=[(*keys, i, g) for i in ids for g in range(s1.group_size)],
             max_new_tokens=s1.max_new_tokens,
             temperature=s1.temperature,
             top_p=s1.top_p,
-        )
-        captions = [template.parse_answer(t)[1] for t in answers.texts]
-        repeat = [p for p in range(len(mine)) for _ in range(count)]
+        )  # N = P * G rows of L tokens
+        answers = grouped(sampled.texts, s1.group_size)  # [P][G]
+        captions = captions_of(answers)  # [P][G]
+        repeat = [p for p in range(len(ids)) for _ in range(s1.group_size)]  # N
         with torch.no_grad():
-            text = painter.embed([c or "" for c in captions])
-        context = painter.pick_references(inputs[mine].to(group.device))[repeat]
-        trajectories = sde_rollout(
-            painter,
-            text,
-            context,
-            initial_noise(shape, mine, count, s2.share_noise, *keys),
-            [f"{i}/{g}" for i in mine for g in range(count)],
-            keys,
-            steps=s2.render_steps,
-            trained=s2.train_steps,
-            eta=s2.noise_level,
-            guidance=s2.guidance,
-            negative=negative,
-            micro_batch=s2.micro_batch,
-            frozen=frozen["dit"],
-        )
-        clips = painter.decode(trajectories.final)
+            text = vdm.embed([caption or "" for row in captions for caption in row])  # [N, L, D]
+        given = Conditions(text, scene.reference(ids)[repeat], scene.negative)
+        names = [f"{i}/{g}" for i in ids for g in range(s1.group_size)]
+        noises = scene.noise(ids, s1.group_size, s2.share_noise, keys)  # [N, C, T', H', W']
+        trajectories = sde_rollout(vdm, given, noises, names, keys, s2, start["dit"])
+        videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s1.group_size))  # [P, G, T, H, W, 3]
 
-        # 2. one reward for the pair
-        texts = [answers.texts[i : i + count] for i in range(0, len(answers.texts), count)]
-        scored = pair_rewards(clip, triplets, rows, mine, texts, captions, clips, terms)
-        total = rewards.combine(scored, weights)
-        advantages, equal = core.group_advantages(total)
+        # 2. one reward for the pair; one advantage
+        rollout = scene.rollout(ids, answers, captions, videos, keys)
+        scores = score(rollout, terms)  # total [P, G]
+        advantages, equal = core.group_advantages(scores.total, scores.kept)  # [P, G], [P]
+        flat = advantages.flatten()  # [N]
 
-        # 3. the same advantage updates both
-        first = stage1.grpo_updates(
-            writer, frozen["vlm"], prompt, answers, advantages.flatten(), s1, optims["vlm"], tensors["vlm"], group
-        )
-        second = stage2.grpo_updates(
-            painter,
-            trajectories,
-            text,
-            context,
-            negative,
-            advantages.flatten(),
-            s2,
-            optims["dit"],
-            tensors["dit"],
-            group,
-        )
+        # 3. it updates both
+        of_vlm = vlm_updates(vlm, start["vlm"], prompts, sampled, flat, s1, optims["vlm"], trained["vlm"], ranks)
+        of_vdm = vdm_updates(vdm, trajectories, given, flat, s2, optims["dit"], trained["dit"], ranks, len(flat))
 
-        if step % s1.keep_groups == 0 or step == params.all_in_one.steps - 1:
-            record = {
-                "id": mine[0],
-                "question": rows[0]["question"],
-                "truth": rows[0]["caption"],
-                "texts": texts[0],
-                "terms": {k: v[0].tolist() for k, v in scored.items()},
-                "total": total[0].tolist(),
-                "advantages": advantages[0].tolist(),
-            }
-            write_group(run.folder / "groups", step, record, clips[:count], group.main)
+        if step % params.keep.groups == 0 or step == steps - 1:
+            run.keep_group(step, record_of(rollout, scores, advantages), videos[0])
         run.log(
             step,
-            reward=total.mean(),
-            reward_std=total.std(dim=1).mean(),
-            **{k: v.mean() for k, v in scored.items()},
-            equal_groups=equal.float().mean(),
-            motion=stage2.motion_energy(clips),
-            **stage1.caption_statistics(texts, [r["caption"] for r in rows]),
-            **{f"vlm_{k}": v for k, v in first.items()},
-            **{f"vdm_{k}": v for k, v in second.items()},
+            reward=scores.total.mean(dim=1),
+            reward_std=scores.total.std(dim=1),
+            **scores.means(),
+            equal_groups=equal,
+            motion=energy(videos) / 255.0,
+            thinking_words=thinking(sampled.texts),
+            **{f"vlm_{k}": v for k, v in of_vlm.items()},
+            **{f"vdm_{k}": v for k, v in of_vdm.items()},
         )
 
     def save(folder: Path) -> None:
-        writer.save_lora(folder / "vlm")
+        vlm.save_lora(folder / "vlm")
         save_dit(folder / "vdm")
 
-    return finish_part(root, "all_in_one", run, group, out, save)
-
-
-def pair_rewards(clip, triplets, rows, ids, texts, captions, clips, terms: list[str]) -> dict:
-    """All terms of both stages, [P, G] each; CLIPScore is that of each video with its own caption."""
-    shape = (len(ids), len(texts[0]))
-    has_caption = torch.tensor([c is not None for c in captions])
-    features = clip.image(clips)
-    truth = clip.image(clips_of(triplets, ids, "target"))
-    rollout = rewards.Rollout(
-        texts=texts,
-        truth=[r["caption"] for r in rows],
-        frames=features.unflatten(0, shape),
-        rendered=has_caption.view(shape),
-        truth_frames=truth,
-    )
-    scored = rewards.score(rollout, [t for t in terms if t != "c2"])
-    if "c2" in terms:
-        own = similarity.clip_score(features, clip.text([c or "" for c in captions]))
-        scored["c2"] = own.masked_fill(~has_caption, 0.0).view(shape)
-    return scored
+    return run.finish(out, save)

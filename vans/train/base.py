@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
 from vans import files
+from vans.data.batches import batch_ids, clips_of
 from vans.data.corpus import Corpus
 from vans.data.triplets import Triplets
 from vans.models.clip import CLIP
@@ -25,66 +27,65 @@ from vans.models.load import vdm_options
 from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM, to_model
 from vans.models.vlm import VLM
-from vans.parallel import Group, launch
-from vans.params import load
+from vans.parallel import Ranks, launch
 from vans.rng import generator, noise, numpy_generator, seed_of
 from vans.template import TAGS
-from vans.train.feed import batch_ids, clips_of, latents
+from vans.train.feed import latents
 from vans.train.flow import flow_matching_loss, training_sigmas
-from vans.train.loop import Run, write_curves
+from vans.train.loop import columns, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
-from vans.train.save import fingerprint, finish_part, kept_part
+from vans.train.runs import Run
+from vans.train.settings import settings_of
 
+OUT, CURVES = "models/base", "curves/base"
 PARTS = ("vae", "clip", "detector", "vdm", "vlm")
 
 
-def train(root: Path, out: Path, curves: Path) -> list[dict]:
-    """Train (or refer to) all base models below `out`; returns the history of all parts."""
-    params = load(root)
-    history: list[dict] = []
-    with files.atomic_dir(out) as partial:
+def train(params: Any, root: Path) -> list[dict]:
+    """Train (or refer to) all base models below models/base, and write the curves.
+
+    Returns the history with part/... columns, a dict a step.
+    """
+    scratch = []
+    with files.atomic_dir(root / OUT) as partial:
         for part in PARTS:
             model = getattr(params.models, "vdm" if part == "vae" else part)
             if getattr(model, "repo", None) or getattr(model, "path", None):
                 record = {"repo": getattr(model, "repo", None), "revision": getattr(model, "revision", None)}
                 (partial / f"{part}.json").write_text(json.dumps(record) + "\n")
-                continue
-            rows = launch(f"vans.train.base:train_{part}", params.machine, root=str(root), out=str(partial))
-            history += [{**row, "part": part} for row in rows]
+            else:
+                scratch.append(part)
+        job = {"root": str(root), "out": str(partial), "parts": scratch}
+        histories = launch("vans.train.base:train_parts", params.machine, params=params, **job) if scratch else {}
         shutil.rmtree(partial / "vae", ignore_errors=True)  # it stands in vdm/ now
-    write_curves(curves, _merged(history))
+    history = columns(histories)
+    write_curves(root / CURVES, history)
     return history
 
 
-def _merged(history: list[dict]) -> list[dict]:
-    """One row per step with a column per part: part.metric."""
-    rows: dict[int, dict] = {}
-    for row in history:
-        target = rows.setdefault(row["step"], {"step": row["step"]})
-        target |= {f"{row['part']}/{k}": v for k, v in row.items() if k not in ("step", "part")}
-    return [rows[s] for s in sorted(rows)]
+def train_parts(ranks: Ranks, params: Any, root: str, out: str, parts: list[str]) -> dict[str, list[dict]]:
+    trainers = {"vae": train_vae, "clip": train_clip, "detector": train_detector, "vdm": train_vdm, "vlm": train_vlm}
+    return {part: trainers[part](ranks, params, root, out) for part in parts}
 
 
 class Part:
     """One part's training: its model, the optimiser, the run, and the batches of each rank."""
 
-    def __init__(self, group: Group, root: str, out: str, part: str, build):
-        self.group, self.part, self.root, self.out = group, part, root, Path(out)
-        self.params = load(root)
+    def __init__(self, ranks: Ranks, params: Any, root: str, out: str, part: str, build):
+        self.ranks, self.params, self.part, self.root, self.out = ranks, params, part, root, Path(out)
         self.triplets = Triplets(Path(root) / "triplets")
         self.corpus = Corpus(self.triplets)
-        self.settings = s = getattr(self.params.base, part)
-        used = fingerprint(root, self.params, "base")
-        self.kept = kept_part(root, f"base/{part}", used, self.out / part, group)
-        if self.kept is not None:
+        self.settings = s = getattr(params.base, part)
+        used = settings_of(params, root, "vans/train/base.py", "base")
+        self.run = Run(root, f"base/{part}", used, ranks, params.keep.checkpoints.base)
+        if self.run.done:
             return
         self.model, modules = build(self)
         for module in modules.values():
-            module.to(group.device).train().requires_grad_(True)
-        self.weights = [p for m in modules.values() for p in m.parameters()]
+            module.to(ranks.device).train().requires_grad_(True)
+        self.trained = [p for m in modules.values() for p in m.parameters()]
         self.optim = optimizer(modules.values(), s.optimizer, s.lr, s.adam_lr)
-        every = self.params.base.checkpoint_every
-        self.run = Run(f"base/{part}", used, group, modules, {part: self.optim}, Path(root), every)
+        self.run.attach(modules, {part: self.optim})
 
     def steps(self):
         """Each step with this rank's part of the batch; the learning rate is set."""
@@ -92,20 +93,24 @@ class Part:
         for step in self.run.steps(s.steps):
             set_lr(self.optim, schedule(step, s.steps, s.warmup, s.decay))
             whole = batch_ids(self.corpus.ids, step, s.batch, self.params.seed, "base", self.part)
-            yield step, self.group.share(whole)
+            yield step, self.ranks.share(whole)
 
     def update(self, step: int, loss: torch.Tensor, **values) -> None:
         """One optimiser step from this rank's mean loss."""
         self.optim.zero_grad()
         loss.backward()
-        self.group.average_gradients(self.weights)
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.settings.grad_clip)
+        self.ranks.average_gradients(self.trained)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.grad_clip)
         self.optim.step()
         self.run.log(step, loss=loss.item(), **values, grad_norm=norm.item())
 
+    def take(self) -> list[dict]:
+        """The result of a run that had finished already."""
+        return self.run.take(self.out / self.part)
+
     def finish(self, save) -> list[dict]:
         """Keep the finished part until the stage is whole."""
-        return finish_part(self.root, f"base/{self.part}", self.run, self.group, self.out / self.part, save)
+        return self.run.finish(self.out / self.part, save)
 
 
 # ---------------------------------------------------------------------------------------------- 1. VAE
@@ -116,7 +121,7 @@ def _fresh_vdm(part: Part) -> VDM:
     return VDM.scratch(params.models.vdm.config, tokenizer, seed, **vdm_options(params))
 
 
-def train_vae(group: Group, root: str, out: str) -> list[dict]:
+def train_vae(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     """L1 + 2 MSE, saturated (object) pixels weighted; every fourth step on whole clips, else on five frames (the
     causal VAE's first chunk and one more), which costs less than half."""
 
@@ -124,12 +129,12 @@ def train_vae(group: Group, root: str, out: str) -> list[dict]:
         vdm = _fresh_vdm(part)
         return vdm, {"vae": vdm.vae}
 
-    part = Part(group, root, out, "vae", build)
-    if part.kept is not None:
-        return part.kept
+    part = Part(ranks, params, root, out, "vae", build)
+    if part.run.done:
+        return part.take()
     vdm = part.model
     for step, ids in part.steps():
-        x = to_model(clips_of(part.triplets, ids, "target" if step % 2 else "input").to(group.device))
+        x = to_model(clips_of(part.triplets, ids, "target" if step % 2 else "input").to(ranks.device))
         if step % 4 != 3 and x.shape[2] > 5:
             start = int(numpy_generator(part.params.seed, "vae", step).integers(0, x.shape[2] - 4))
             x = x[:, :, start : start + 5]
@@ -142,7 +147,7 @@ def train_vae(group: Group, root: str, out: str) -> list[dict]:
     def save(folder):
         vdm.frozen()
         sample = clips_of(part.triplets, part.corpus.ids[:256], "target")
-        z = torch.cat([vdm.vae.encode(to_model(c.to(group.device))).latent_dist.mode() for c in sample.split(32)])
+        z = torch.cat([vdm.vae.encode(to_model(c.to(ranks.device))).latent_dist.mode() for c in sample.split(32)])
         mean, std = z.mean((0, 2, 3, 4)), z.std((0, 2, 3, 4))
         vdm.vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
         vdm.save(folder)
@@ -152,7 +157,7 @@ def train_vae(group: Group, root: str, out: str) -> list[dict]:
 
 
 # ---------------------------------------------------------------------------------------------- 2. CLIP
-def train_clip(group: Group, root: str, out: str) -> list[dict]:
+def train_clip(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     """Symmetric contrastive loss over the whole batch (features of other ranks included, without gradient); texts
     that are the same are all positives; an image is the mean feature of three frames, as CLIPScore averages frames."""
 
@@ -162,21 +167,21 @@ def train_clip(group: Group, root: str, out: str) -> list[dict]:
         clip = CLIP.scratch(params.models.clip.config, tokenizer, seed_of(params.seed, "base", "clip") % 2**31)
         return clip, {"clip": clip.model}
 
-    part = Part(group, root, out, "clip", build)
-    if part.kept is not None:
-        return part.kept
+    part = Part(ranks, params, root, out, "clip", build)
+    if part.run.done:
+        return part.take()
     clip = part.model
     for step, ids in part.steps():
-        draw = numpy_generator(part.params.seed, "clip", step, group.rank)
+        draw = numpy_generator(part.params.seed, "clip", step, ranks.rank)
         which = "target" if step % 2 else "input"
         clips = clips_of(part.triplets, ids, which)
         frames = np.sort(draw.choice(clips.shape[1], min(3, clips.shape[1]), replace=False))
         texts = [part.corpus.describe(id, which, draw) for id in ids]
         image = clip.image_features(clips[:, frames]).mean(1)
         text = clip.text_features(texts)
-        others = group.gather((image.detach().cpu(), text.detach().cpu(), texts))
-        images = torch.cat([image if r == group.rank else o[0].to(image) for r, o in enumerate(others)])
-        words = torch.cat([text if r == group.rank else o[1].to(text) for r, o in enumerate(others)])
+        others = ranks.gather((image.detach().cpu(), text.detach().cpu(), texts))
+        images = torch.cat([image if r == ranks.rank else o[0].to(image) for r, o in enumerate(others)])
+        words = torch.cat([text if r == ranks.rank else o[1].to(text) for r, o in enumerate(others)])
         every = [t for o in others for t in o[2]]
         same = torch.tensor([[a == b for b in every] for a in texts], device=image.device).float()
         target = same / same.sum(1, keepdim=True)
@@ -190,7 +195,7 @@ def train_clip(group: Group, root: str, out: str) -> list[dict]:
 
 
 # ---------------------------------------------------------------------------------------------- 3. detector
-def train_detector(group: Group, root: str, out: str) -> list[dict]:
+def train_detector(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     """Cross-entropy on what a clip's annotated sentence and its colour are: features that know event and identity."""
 
     def build(part):
@@ -198,12 +203,12 @@ def train_detector(group: Group, root: str, out: str) -> list[dict]:
         detector = ToyDetector(len(part.corpus.classes), **part.params.models.detector.config)
         return detector, {"detector": detector}
 
-    part = Part(group, root, out, "detector", build)
-    if part.kept is not None:
-        return part.kept
+    part = Part(ranks, params, root, out, "detector", build)
+    if part.run.done:
+        return part.take()
     for step, ids in part.steps():
         which = "target" if step % 2 else "input"
-        labels = torch.tensor([part.corpus.class_of(id, which) for id in ids], device=group.device)
+        labels = torch.tensor([part.corpus.class_of(id, which) for id in ids], device=ranks.device)
         logits = part.model(clips_of(part.triplets, ids, which))
         loss = cross_entropy(logits, labels)
         part.update(step, loss, accuracy=(logits.argmax(1) == labels).float().mean().item())
@@ -212,36 +217,36 @@ def train_detector(group: Group, root: str, out: str) -> list[dict]:
 
 
 # ---------------------------------------------------------------------------------------------- 4. VDM
-def train_vdm(group: Group, root: str, out: str) -> list[dict]:
+def train_vdm(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     """Text-to-video flow matching; the text encoder learns with the DiT (there is no pretrained one at this size)."""
 
     def build(part):
-        vdm = VDM.load(part.out / "vae", **vdm_options(part.params)).to(group.device)
+        vdm = VDM.load(part.out / "vae", **vdm_options(part.params)).to(ranks.device)
         return vdm, {"dit": vdm.dit, "text_encoder": vdm.text_encoder}
 
-    part = Part(group, root, out, "vdm", build)
-    if part.kept is not None:
-        return part.kept
-    vdm, params = part.model, part.params
+    part = Part(ranks, params, root, out, "vdm", build)
+    if part.run.done:
+        return part.take()
+    vdm = part.model
     store = {
-        which: latents(Path(root), vdm, part.triplets, part.corpus.ids, which, group) for which in ("input", "target")
+        which: latents(Path(root), vdm, part.triplets, part.corpus.ids, which, ranks) for which in ("input", "target")
     }
     for step, ids in part.steps():
         which = "target" if step % 2 else "input"
-        x = store[which][ids].to(group.device)
+        x = store[which][ids].to(ranks.device)
         draws = [numpy_generator(params.seed, "t2v", step, id) for id in ids]
         texts = [part.corpus.describe(id, which, draw) for id, draw in zip(ids, draws, strict=True)]
         texts = ["" if draw.random() < params.base.drop_caption else t for draw, t in zip(draws, texts, strict=True)]
         levels = training_sigmas(part.settings.batch, vdm.shift, generator(params.seed, "t2v", step)).tolist()
         eps = noise(tuple(x.shape[1:]), ids, params.seed, "t2v", step)
-        loss = flow_matching_loss(vdm, x, eps, vdm.embed(texts), None, torch.tensor(group.share(levels)))
+        loss = flow_matching_loss(vdm, x, eps, vdm.embed(texts), None, torch.tensor(ranks.share(levels)))
         part.update(step, loss)
     vdm.frozen()
     return part.finish(vdm.save)
 
 
 # ---------------------------------------------------------------------------------------------- 5. VLM
-def train_vlm(group: Group, root: str, out: str) -> list[dict]:
+def train_vlm(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     """Cross-entropy on answers to `describe the video .` and on sentences of the language with made-up content."""
 
     def build(part):
@@ -252,9 +257,9 @@ def train_vlm(group: Group, root: str, out: str) -> list[dict]:
         )
         return vlm, {"vlm": vlm.model}
 
-    part = Part(group, root, out, "vlm", build)
-    if part.kept is not None:
-        return part.kept
+    part = Part(ranks, params, root, out, "vlm", build)
+    if part.run.done:
+        return part.take()
     vlm = part.model
     for step, ids in part.steps():
         which = "target" if step % 2 else "input"
@@ -263,7 +268,7 @@ def train_vlm(group: Group, root: str, out: str) -> list[dict]:
         clips = clips_of(part.triplets, ids, which)
         inputs = vlm.inputs(clips, [q for q, _ in pairs], part.triplets.rates(ids, which, clips.shape[1]))
         answers = vlm.encode_answers([a for _, a in pairs])
-        tokens = sum(group.gather(answers.mask.sum().item())) / group.size
+        tokens = sum(ranks.gather(answers.mask.sum().item())) / ranks.size
         loss = -vlm.log_probs(inputs, answers, suppress=False).sum() / tokens
         part.update(step, loss)
     vlm.frozen()

@@ -1,4 +1,4 @@
-"""What the trainers eat: batches of ids from (seed, step); frozen latents and text embeddings, computed once and kept.
+"""Frozen latents and text embeddings, computed once and kept.
 
 Latents stand in cache/latents/<key>/ as float16, embeddings in cache/texts/<key>/ in the text encoder's own precision,
 both in chunks that are memory-mapped; the key is a hash of the encoder's weights and of what was encoded. The cache can
@@ -8,7 +8,6 @@ be deleted at any time.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,41 +19,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vans import files
+from vans.data.batches import clips_of
 from vans.data.triplets import Triplets
-from vans.errors import UserError
 from vans.models.vdm import VDM
-from vans.parallel import Group
-from vans.rng import generator
+from vans.parallel import Ranks
 
 CHUNK = 256
 HASHED_BYTES = 2**31  # larger data sets are known by size and time of their shards
-
-
-def batch_ids(ids: list[str], step: int, batch: int, *keys: object) -> list[str]:
-    """The batch of a step: every id once per epoch, each epoch in an order of its own (seeded by keys and epoch)."""
-    if not ids:
-        raise UserError("no triplets to train on: check triplets/report.json, and curate.rl in params.yaml")
-    out: list[str] = []
-    position = step * batch
-    while len(out) < batch:
-        epoch, offset = divmod(position, len(ids))
-        order = torch.randperm(len(ids), generator=generator(*keys, "epoch", epoch)).tolist()
-        take = order[offset : offset + batch - len(out)]
-        out += [ids[i] for i in take]
-        position += len(take)
-    return out
-
-
-def clips_of(triplets: Triplets, ids: list[str], which: str) -> Tensor:
-    """uint8 clips [N, T, H, W, 3] of these triplets."""
-    return torch.from_numpy(triplets.clips(ids, which))
-
-
-def prompts_of(vlm: Any, triplets: Triplets, ids: list[str]) -> Any:
-    """The VLM's inputs of these triplets: the input clip, at the rate of its own time, and the question."""
-    questions = [triplets.row(id)["question"] for id in ids]
-    clips = clips_of(triplets, ids, "input")
-    return vlm.inputs(clips, questions, triplets.rates(ids, "input", clips.shape[1]))
 
 
 class Latents:
@@ -75,23 +46,23 @@ class Latents:
         return self.open[chunk][row : row + 1][0]
 
 
-def latents(root: Path, vdm: VDM, triplets: Triplets, ids: list[str], which: str, group: Group) -> Latents:
+def latents(root: Path, vdm: VDM, triplets: Triplets, ids: list[str], which: str, ranks: Ranks) -> Latents:
     """Encode what is not yet encoded (shared over ranks, kept chunk by chunk) and open it."""
     key = files.digest(
         {
             "vae": _weights_digest(vdm.vae),
             "clips": [[id, int(triplets.row(id)[f"{which}_offset"])] for id in ids],
-            "shards": group.gather(shards_identity(triplets.folder) if group.main else None)[0],
+            "shards": ranks.gather(shards_identity(triplets.folder) if ranks.main else None)[0],
             "which": which,
         }
     )[:16]
-    key = group.gather(key)[0]  # sums of weights may differ in their last bit between unlike GPUs
+    key = ranks.gather(key)[0]  # sums of weights may differ in their last bit between unlike GPUs
     folder = root / "cache" / "latents" / key
 
     def encode(chunk: list[str]) -> dict[str, Tensor]:
         return {"latents": vdm.encode(clips_of(triplets, chunk, which)).half().cpu().contiguous()}
 
-    _fill(folder, ids, encode, group, f"VAE latents ({which})")
+    _fill(folder, ids, encode, ranks, f"VAE latents ({which})")
     return Latents(folder, ids)
 
 
@@ -118,12 +89,12 @@ class Embeddings:
         return tokens[ends[row - 1] if row else 0 : ends[row]]
 
 
-def embeddings(root: Path, vdm: VDM, texts: list[str], group: Group) -> Embeddings:
+def embeddings(root: Path, vdm: VDM, texts: list[str], ranks: Ranks) -> Embeddings:
     """Embed what is not yet embedded (as `latents` does) and open it; only the tokens that a text has are kept."""
     sizes = {"max_text": vdm.max_text, "vocabulary": files.digest(sorted(vdm.tokenizer.get_vocab().items()))}
     dtype = str(next(vdm.text_encoder.parameters()).dtype)
     key = files.digest({"encoder": _weights_digest(vdm.text_encoder), "dtype": dtype, "texts": texts, **sizes})[:16]
-    key = group.gather(key)[0]
+    key = ranks.gather(key)[0]
     folder = root / "cache" / "texts" / key
 
     @torch.no_grad()
@@ -135,26 +106,26 @@ def embeddings(root: Path, vdm: VDM, texts: list[str], group: Group) -> Embeddin
                 rows.append(hidden[: int(used.max()) + 1 if len(used) else 0])
         return {"tokens": torch.cat(rows), "ends": torch.tensor([len(r) for r in rows]).cumsum(0)}
 
-    _fill(folder, texts, embed, group, "text embeddings")
+    _fill(folder, texts, embed, ranks, "text embeddings")
     return Embeddings(folder, texts, vdm.max_text)
 
 
-def _fill(folder: Path, items: list, compute: Callable[[list], dict[str, Tensor]], group: Group, title: str) -> None:
+def _fill(folder: Path, items: list, compute: Callable[[list], dict[str, Tensor]], ranks: Ranks, title: str) -> None:
     """Compute the chunks of `items` that are not yet in the folder, shared over ranks, each kept as it is done."""
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
     todo = [i for i in range(len(chunks)) if not (folder / f"chunk-{i:05d}.safetensors").exists()]
-    group.barrier()
-    mine = group.share(todo)
-    for index in tqdm(mine, desc=title, disable=not (group.main and mine), mininterval=2, ncols=100):
+    ranks.barrier()
+    mine = ranks.share(todo)
+    for index in tqdm(mine, desc=title, disable=not (ranks.main and mine), mininterval=2, ncols=100):
         value = compute(chunks[index])
         files.check_free_space(folder, 2 * sum(v.nbytes for v in value.values()))
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".partial-{group.rank}"
+        partial = folder / f".partial-{ranks.rank}"
         with files.no_space_is_a_user_error(folder):
             save_file(value, partial)
             files._sync_file(partial)
         partial.rename(folder / f"chunk-{index:05d}.safetensors")
-    group.barrier()
+    ranks.barrier()
 
 
 def shards_identity(folder: Path) -> list:
@@ -174,19 +145,3 @@ def _weights_digest(module) -> str:
     config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
     config = {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version", "dtype")}
     return files.digest({"config": json.loads(json.dumps(config, default=str)), "sums": total})
-
-
-def write_group(folder: Path, step: int, record: dict, clips: Tensor | None, main: bool) -> None:
-    """Keep one rollout group for the pictures: step-XXXX.json, and its videos uint8 [G, T, H, W, 3] beside it."""
-    if not main:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    if clips is not None:
-        save_file({"clips": clips.contiguous()}, folder / f"step-{step:05d}.safetensors")
-    files.atomic_write_text(folder / f"step-{step:05d}.json", json.dumps({"step": step, **record}, indent=1) + "\n")
-
-
-def keep_groups(source: Path, out: Path) -> None:
-    """Copy the kept groups of a run into its result."""
-    if source.exists():
-        shutil.copytree(source, out, dirs_exist_ok=True)

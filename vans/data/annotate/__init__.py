@@ -24,8 +24,7 @@ from typing import Any
 
 from vans.data.annotate.base import Annotation, Annotator, Candidate, Refused, Request, content_words, leaks
 from vans.data.annotate.rulebook import rules
-from vans.errors import UserError
-from vans.typed import one_of
+from vans.errors import UserError, one_of
 
 __all__ = [
     "ANNOTATORS",

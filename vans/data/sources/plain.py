@@ -19,7 +19,7 @@ from typing import Any
 from vans.data.records import Record
 from vans.data.sources.source import Layout, Source, Texts
 from vans.data.sources.values import decoded, entry_json, known_keys, text
-from vans.typed import one_of
+from vans.errors import one_of
 
 SIDECARS = (".json", ".srt", ".vtt", ".txt")
 KINDS = ("predictive", "procedural")

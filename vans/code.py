@@ -1,0 +1,205 @@
+"""Which code decides a stage's numbers: its entry module and everything of vans that this imports, without docstrings.
+
+`python -m vans.notebooks strip` writes one small file for each stage, `stripped/code/<stage>.txt`, with a line for each
+module: its digest and its path. A stage of dvc.yaml depends on that file. So a stage goes stale when code changes that
+it runs, and only then: not for a docstring, a comment, a picture, or a reward term that its preset does not use. The
+lines tell which module it was (`dvc diff`, or `git diff --no-index` of two copies).
+
+Read from the sources; nothing is imported or run. Imports inside functions count, and so do texts such as
+"vans.train.sft:train_vlm" (what `vans.parallel.launch` calls).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import tokenize
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+# Cannot change what a stage writes: parameters are declared one by one; the rest writes, prints and starts.
+PLUMBING = (
+    "vans/__init__",
+    "vans/cli",
+    "vans/code",
+    "vans/errors",
+    "vans/files",
+    "vans/grid",
+    "vans/net",
+    "vans/notebooks",
+    "vans/params",
+    "vans/setup",
+    "vans/show/",
+    "vans/tables/report",
+    "vans/warm",
+    "vans/toy/sources",  # the toy world's generator: its product is data/, a dependency of its own
+    "vans/data/engine",  # where and when curation's work is done, not what comes of it
+    "vans/data/store",
+)
+# Chosen by a parameter: only the annotator in use counts (see `entries`).
+PLUGS = ("vans.data.annotate.",)
+
+# What writes a stage's outputs. The rest of its notebook looks at them: an executed notebook is nobody's input.
+ENTRIES = {
+    "curate": ["vans/data/curate.py"],
+    "base": ["vans/train/base.py"],
+    "sft": ["vans/train/sft.py"],
+    "stage1": ["vans/train/stage1.py"],
+    "stage2": ["vans/train/stage2.py"],
+    "all_in_one": ["vans/train/all_in_one.py"],
+    "answer": ["vans/answer/arm.py"],
+    "score": ["vans/score/run.py"],
+}
+
+
+def lines(entries: Iterable[str], root: Path, plumbing: tuple[str, ...] = PLUMBING) -> str:
+    """A line "digest  path" for each module that stands behind these, in the order of their paths."""
+    return "".join(f"{of_module(root / path)[:16]}  {path}\n" for path in sorted(behind(entries, root, plumbing)))
+
+
+def digest(entries: Iterable[str], root: Path) -> str:
+    """One digest over all of them: runs of equal digests run the same code."""
+    return hashlib.sha256(lines(entries, root).encode()).hexdigest()
+
+
+def of_term(name: str, root: Path) -> str:
+    """The lines of one reward term: a module of vans, a function of one's own, an executable, or an address."""
+    if "://" in name:
+        return f"{name}\n"
+    if "/" in name:
+        path = root / name
+        return f"{hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else 'missing'}  {name}\n"
+    module, _, function = name.partition(":")
+    if not function:
+        return lines([f"vans/rewards/terms/{name}.py"], root)
+    if (found := _paths(module, root)) and module.startswith("vans."):
+        return lines(found, root)
+    spec = find_spec(module)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return f"missing  {name}\n"
+    return f"{of_module(Path(spec.origin))[:16]}  {name}\n"
+
+
+def of_notebook(path: Path) -> str:
+    """Digest of a notebook's code cells; its prose, outputs and formatting do not count."""
+    return hashlib.sha256("\x1f".join(map(essence, _cells(path))).encode()).hexdigest()
+
+
+def imports_of_notebook(path: Path, root: Path) -> set[str]:
+    """The modules of vans that a notebook imports itself, as paths relative to ``root``."""
+    return {module for source in _cells(path) for module in imported(ast.parse(source), "", root)}
+
+
+def _cells(path: Path) -> list[str]:
+    """The sources of a notebook's code cells."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def behind(entries: Iterable[str], root: Path, plumbing: tuple[str, ...] = PLUMBING) -> set[str]:
+    """The modules and everything of vans that they import; without plumbing and packages that only have a docstring."""
+    todo, seen = list(entries), set()
+    while todo:
+        module = todo.pop()
+        if module in seen or module.startswith(plumbing):
+            continue
+        names = _imports_of(module, root, (root / module).stat().st_mtime_ns)
+        if names is not None:
+            seen.add(module)
+            todo += names
+    return seen
+
+
+def of_module(path: Path) -> str:
+    """SHA-256 of a module's essence."""
+    return hashlib.sha256(essence(path.read_text(encoding="utf-8")).encode()).hexdigest()
+
+
+def essence(source: str) -> str:
+    """A source without docstrings, comments and empty lines."""
+    rows = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            line, column = token.start
+            rows[line - 1] = rows[line - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                rows[first.lineno - 1 : first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)  # type: ignore[operator]
+    return "\n".join(row.rstrip() for row in rows if row.strip())
+
+
+@cache
+def _imports_of(module: str, root: Path, changed: int) -> frozenset[str] | None:
+    """What a module imports of vans; None if it is empty but for a docstring."""
+    tree = ast.parse((root / module).read_text(encoding="utf-8"))
+    if all(isinstance(node, ast.Expr) for node in tree.body):
+        return None
+    return frozenset(imported(tree, module, root))
+
+
+def imported(tree: ast.AST, module: str, root: Path) -> set[str]:
+    """Modules of vans that a source names in imports or as "vans.x.y:function" texts, with their packages."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split("/")[: -node.level]
+                base = ".".join([*package, *([base] if base else [])])
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value.partition(":")[0]
+            if text.startswith("vans.") and " " not in node.value and not text.startswith(PLUGS):
+                names.add(text)
+    return {path for name in names if name.split(".")[0] == "vans" for path in _paths(name, root)}
+
+
+def _paths(name: str, root: Path) -> set[str]:
+    """A module's file and those of the packages it lies in, as far as they exist."""
+    parts = name.split(".")
+    found = set()
+    for length in range(1, len(parts) + 1):
+        stem = "/".join(parts[:length])
+        found |= {path for path in (f"{stem}.py", f"{stem}/__init__.py") if (root / path).is_file()}
+    return found
+
+
+def write(root: Path, out: Path, params) -> None:
+    """All files of ``out``: one for each stage, one for each preset of rewards, one for each table's notebook."""
+    from vans.data.annotate import ANNOTATORS
+    from vans.files import atomic_write_text
+
+    annotator = ANNOTATORS[params.curate.annotator].partition(":")[0]
+    texts = {}
+    for stage, entries in ENTRIES.items():
+        extra = sorted(_paths(annotator, root)) if stage == "curate" else []
+        texts[stage] = lines([*entries, *extra], root)
+    for stage in ("stage1", "stage2", "all_in_one"):
+        for preset, terms in getattr(params.rewards, stage).items():
+            texts[f"rewards/{stage}.{preset}"] = "".join(of_term(name, root) for name in sorted(terms))
+    pictures = [
+        str(p.relative_to(root)) for room in ("tables", "show") for p in sorted((root / "vans" / room).glob("*.py"))
+    ]
+    texts["tables"] = lines(pictures, root, tuple(name for name in PLUMBING if name != "vans/show/"))
+    for notebook in sorted((root / "notebooks").glob("*.ipynb")):
+        name = notebook.stem
+        texts[f"notebooks/{name}"] = f"{of_notebook(notebook)[:16]}  notebooks/{name}.ipynb\n"
+    for name, text in texts.items():
+        path = out / f"{name}.txt"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            atomic_write_text(path, text)
+    for old in out.rglob("*.txt"):
+        if str(old.relative_to(out).with_suffix("")) not in texts:
+            old.unlink()

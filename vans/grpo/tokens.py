@@ -1,0 +1,74 @@
+"""The VLM as a policy over tokens: clipped updates on one rollout of N = P * G sampled answers (stage 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from vans.grpo import core
+from vans.models.vlm import VLM, Completions
+from vans.parallel import Ranks
+
+
+def vlm_updates(
+    vlm: VLM,
+    start: Any,
+    prompts: Any,
+    answers: Completions,
+    advantages: Tensor,
+    s: Any,
+    optim: Optimizer,
+    trained: Sequence[Tensor],
+    ranks: Ranks,
+) -> dict[str, float]:
+    """`s.inner_updates` optimiser steps on one rollout; returns what to log.
+
+    start: the model with the weights of the stage's start. prompts: the processor's batch of P prompts. answers: N
+    rows. advantages: [N]. s: group_size, micro_batch, temperature, clip_range, beta, inner_updates, grad_clip.
+    """
+    device, mask = vlm.device, answers.mask  # [N, L]
+    rows = [slice(i, i + s.micro_batch) for i in range(0, mask.shape[0], s.micro_batch)]
+    parts = [micro_batch(prompts, answers, part, s.group_size) for part in rows]
+    with torch.no_grad():
+        old = [vlm.log_probs(*part, s.temperature) for part in parts]  # of [M, L]
+        ref = [vlm.log_probs(*part, s.temperature, model=start) for part in parts]  # of [M, L]
+    stats: dict[str, float] = {"ratio_first": 0.0, "ratio_last": 0.0}
+    for inner in range(s.inner_updates):
+        optim.zero_grad()
+        clipped = kl_mean = 0.0
+        for part, row, old_logp, ref_logp in zip(parts, rows, old, ref, strict=True):
+            with vlm.recomputing():
+                logp = vlm.log_probs(*part, s.temperature)  # [M, L]
+            advantage = advantages[row].to(device)  # [M]
+            terms, ratio, fraction = core.clipped_objective(
+                logp, old_logp, advantage, s.clip_range, mask[row]
+            )  # [M, L]
+            kl = core.kl_tokens(logp, ref_logp, mask[row])  # [M, L]
+            loss = core.grpo_loss(terms, kl, s.beta, mask[row], trajectories=mask.shape[0])  # []
+            loss.backward()
+            share = logp.shape[0] / mask.shape[0]
+            clipped += fraction.item() * share
+            kl_mean += core.row_means(kl.detach(), mask[row]).mean().item() * share
+            key = "ratio_first" if inner == 0 else "ratio_last"
+            stats[key] = max(stats[key], (ratio - 1).abs().masked_fill(~mask[row].bool(), 0).max().item())
+        ranks.average_gradients(trained)
+        norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
+        optim.step()
+        stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm.item()}
+    return stats
+
+
+def micro_batch(prompts: Any, answers: Completions, rows: slice, group_size: int) -> tuple[dict, Completions]:
+    """The prompts and answers of some rows; they may be several whole groups, or part of one."""
+    index = [row // group_size for row in range(*rows.indices(answers.ids.shape[0]))]
+    grids = prompts["video_grid_thw"]
+    patches = prompts["pixel_values_videos"].split(grids.prod(1).tolist())
+    batch = {key: prompts[key][index] for key in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    batch["video_grid_thw"] = grids[index]
+    batch["pixel_values_videos"] = torch.cat([patches[i] for i in index])
+    batch["second_per_grid_ts"] = torch.as_tensor(prompts["second_per_grid_ts"])[index]
+    return batch, Completions(answers.ids[rows], answers.mask[rows], answers.texts[rows])

@@ -1,0 +1,1 @@
+"""One term a file, the function named like the file."""

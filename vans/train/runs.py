@@ -1,0 +1,259 @@
+"""A resumable training: atomic checkpoints, history, curves. The loops themselves stay plain `for` loops.
+
+    run = Run(root, "stage1/full", settings, ranks, every=10)
+    if run.done:
+        return run.take(out)
+    run.attach({"vlm": model}, {"vlm": optim})      # and go on from the last checkpoint
+    for step in run.steps(total):
+        ...                                         # one visible optimiser step
+        run.log(step, loss=..., reward=...)         # and a checkpoint every `every` steps
+    return run.finish(out, save)
+
+A checkpoint holds what trains (model and optimiser tensors as safetensors), the position and the history. There is no
+random state to keep: all randomness is a function of (seed, stage, step, sample), see `vans.rng`. A run that is killed
+at any point goes on from its last checkpoint and ends in the same bytes as one that was not (on CPUs; on a GPU as far
+as its kernels are deterministic).
+
+Runs stand in runs/<name>/<digest of their settings>/. Settings are what can change a run's numbers: parameters, data,
+models, code, processes (`vans.train.settings`). A run with other settings is never deleted: it is set aside under a
+name that says when and which key differs, and taken up again when the key goes back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from vans import files
+from vans.parallel import Ranks
+
+ASIDE = "aside-"
+
+
+class Run:
+    """One training of settings that decide its numbers."""
+
+    def __init__(self, root: str | Path, name: str, settings: dict, ranks: Ranks, every: int):
+        self.name, self.settings, self.ranks, self.every = name, settings, ranks, every
+        self.digest = files.digest(settings)[:12]
+        self.folder = Path(root) / "runs" / name / self.digest
+        self.history: list[dict] = []
+        self.position = self.total = 0
+        self.modules: dict[str, nn.Module] = {}
+        self.optimizers: Mapping[str, Optimizer] = {}
+        if ranks.main:
+            self._place()
+        ranks.barrier()
+        self.done = (self.folder / "done").exists()
+
+    # ------------------------------------------------------------------ the loop
+    def attach(self, modules: dict[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> None:
+        """What trains; it gets the state of the last checkpoint, if there is one."""
+        self.modules, self.optimizers = modules, optimizers
+        if self.ranks.main:  # weights and optimiser, the last two checkpoints for a moment
+            files.check_free_space(self.folder, 2 * 3 * sum(p.nbytes for p in self._trainable().values()))
+        self._resume()
+
+    def steps(self, total: int) -> Iterator[int]:
+        """The steps that are still to do."""
+        self.total, bar = total, None
+        if self.ranks.main:
+            bar = tqdm(total=total, initial=self.position, desc=self.name, file=sys.stdout, mininterval=2, ncols=100)
+        for step in range(self.position, total):
+            yield step
+            if bar is not None:
+                bar.set_postfix({k: f"{v:.3g}" for k, v in list(self.history[-1].items())[1:5]}, refresh=False)
+                bar.update(1)
+        if bar is not None:
+            bar.close()
+
+    def log(self, step: int, **values: float | Tensor) -> None:
+        """End of a step: note its values, and save if it is time to.
+
+        A number is averaged over the ranks that have it, a tensor over all its elements on all ranks (a rank may have
+        fewer prompts than the others, or none).
+        """
+        mine = {k: v.float().flatten().tolist() if isinstance(v, Tensor) else [float(v)] for k, v in values.items()}
+        gathered = self.ranks.gather(mine)
+        names = list(dict.fromkeys(k for g in gathered for k in g))
+        every = {k: [x for g in gathered for x in g.get(k, [])] for k in names}
+        self.history.append({"step": step, **{k: sum(x) / len(x) for k, x in every.items() if x}})
+        self.position = step + 1
+        if self.position % self.every == 0 or self.position == self.total:
+            self._save()
+
+    def keep_group(self, step: int, record: dict, videos: Tensor | None) -> None:
+        """Keep one rollout group for the pictures: a JSON file, and its videos uint8 [G, T, H, W, 3] beside it."""
+        if not self.ranks.main:
+            return
+        folder = self.folder / "groups"
+        folder.mkdir(parents=True, exist_ok=True)
+        if videos is not None:
+            data = {"clips": videos.contiguous()}
+            with files.atomic_file(folder / f"step-{step:05d}.safetensors") as partial:
+                save_file(data, partial)
+        files.atomic_write_text(folder / f"step-{step:05d}.json", json.dumps({"step": step, **record}, indent=1) + "\n")
+
+    @property
+    def has_groups(self) -> bool:
+        return any((self.folder / "groups").glob("*.json"))
+
+    # ------------------------------------------------------------------ the end
+    def finish(self, out: str | Path, save: Callable[[Path], None]) -> list[dict]:
+        """Save the result in the run's folder, whole or not at all, and copy it to `out`; returns the history.
+
+        It stays there until the whole stage is written (`forget`), so that a stage that fails later does not train
+        again.
+        """
+        if self.ranks.main:
+            with files.atomic_dir(self.folder / "done") as partial:
+                save(partial / "model")
+                drop_paths(partial / "model")
+                if self.has_groups:
+                    shutil.copytree(self.folder / "groups", partial / "model" / "groups")
+                kept = {str(p.relative_to(partial)): _identity(p) for p in sorted(partial.rglob("*")) if p.is_file()}
+                (partial / "run.json").write_text(json.dumps({"history": self.history, "files": kept}))
+        self.ranks.barrier()
+        self.done = True
+        return self.take(out)
+
+    def take(self, out: str | Path) -> list[dict]:
+        """Copy a finished result to `out`; returns its history."""
+        done = self.folder / "done"
+        if self.ranks.main:
+            shutil.copytree(done / "model", out, dirs_exist_ok=True)
+        self.ranks.barrier()
+        return json.loads((done / "run.json").read_text())["history"]
+
+    # ------------------------------------------------------------------ checkpoints
+    def _trainable(self) -> dict[str, Tensor]:
+        return {
+            f"model.{m}.{n}": p
+            for m, module in self.modules.items()
+            for n, p in module.named_parameters()
+            if p.requires_grad
+        }
+
+    def _save(self) -> None:
+        if self.ranks.main:
+            tensors = {k: p.detach().cpu().contiguous() for k, p in self._trainable().items()}
+            for name, optim in self.optimizers.items():
+                for index, state in optim.state_dict()["state"].items():
+                    for key, value in state.items():
+                        tensors[f"optim.{name}.{index}.{key}"] = torch.as_tensor(value).cpu().clone().contiguous()
+            with files.atomic_dir(self.folder / f"step-{self.position:07d}") as partial:
+                save_file(tensors, partial / "state.safetensors")
+                record = {"position": self.position, "history": self.history}
+                (partial / "run.json").write_text(json.dumps(record))
+            for old in sorted(self.folder.glob("step-*"))[:-1]:
+                files.discard(old)
+        self.ranks.barrier()
+
+    def _resume(self) -> None:
+        found = sorted(self.folder.glob("step-*"))
+        if not found:
+            return
+        record = json.loads((found[-1] / "run.json").read_text())
+        tensors = load_file(found[-1] / "state.safetensors")
+        with torch.no_grad():
+            for key, p in self._trainable().items():
+                p.copy_(tensors[key])
+        for name, optim in self.optimizers.items():
+            state: dict[int, dict] = {}
+            prefix = f"optim.{name}."
+            for key, value in tensors.items():
+                if key.startswith(prefix):
+                    index, field = key[len(prefix) :].split(".", 1)
+                    state.setdefault(int(index), {})[field] = value
+            whole = optim.state_dict()
+            whole["state"] = state
+            optim.load_state_dict(whole)
+        self.position, self.history = record["position"], record["history"]
+        if self.ranks.main:
+            print(f"{self.name}: goes on at step {self.position}")
+
+    # ------------------------------------------------------------------ runs beside each other
+    def _place(self) -> None:
+        """Set other runs of this name aside, find this one again if it was, and begin it if it is new."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        files.sweep(self.folder.parent)
+        for other in sorted(p for p in self.folder.parent.iterdir() if p.is_dir()):
+            if other.name.startswith(ASIDE):
+                if other.name.endswith(self.digest) and not self.folder.exists():
+                    other.rename(self.folder)
+                    print(f"{self.name}: the run that was set aside as {other.name} is taken up again")
+            elif other != self.folder and (other / "settings.json").exists():
+                if not any(other.glob("step-*")) and not (other / "done").exists():
+                    files.discard(other)  # it had not come to its first checkpoint
+                    continue
+                keys = _differing(json.loads((other / "settings.json").read_text()), self.settings)
+                aside = (
+                    f"{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9_.]+', '-', keys[0])}-{other.name}"
+                )
+                other.rename(other.with_name(aside))
+                print(f"{self.name}: an unfinished run with other settings ({', '.join(keys[:3])}) is kept as {aside}")
+        done = self.folder / "done"
+        if done.exists() and not _whole(done):
+            print(f"{self.name}: a finished run is damaged on the disk; it goes on from its last checkpoint")
+            files.discard(done)
+        if not any(self.folder.glob("step-*")) and not done.exists():
+            files.discard(self.folder / "groups")  # pictures of a run that ended before its first checkpoint
+        files.atomic_write_text(self.folder / "settings.json", json.dumps(self.settings, indent=1) + "\n")
+
+
+def forget(root: str | Path, name: str) -> None:
+    """The stage is over, its pictures included: drop its finished runs, so that it trains when it is run again.
+
+    name: of the stage ("sft"), or of one of its cells ("stage1/full"). Runs set aside stay.
+    """
+    for done in sorted((Path(root) / "runs" / name).rglob("done")):
+        if not done.parent.name.startswith(ASIDE):
+            files.discard(done.parent)
+
+
+def drop_paths(folder: Path) -> None:
+    """Take out of saved configurations where the models were loaded from: the same model is the same bytes
+    wherever its repository lies."""
+    for path in sorted(folder.rglob("*config.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in config.items() if key != "_name_or_path"}
+        if kept.get("base_model_name_or_path") is not None:
+            kept["base_model_name_or_path"] = None
+        if kept != config:
+            path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def _identity(path: Path) -> list:
+    return [path.stat().st_size, files.sha256_file(path)]
+
+
+def _whole(done: Path) -> bool:
+    """Are all files there that a finished run says it has, to the byte?"""
+    try:
+        kept = json.loads((done / "run.json").read_text())["files"]
+        return all(_identity(done / name) == identity for name, identity in kept.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _differing(first: dict, second: dict, key: str = "") -> list[str]:
+    """Dotted keys in which two settings differ."""
+    found = []
+    for name in sorted({*first, *second}, key=str):
+        a, b, where = first.get(name), second.get(name), f"{key}.{name}" if key else str(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differing(a, b, where)
+        elif json.loads(json.dumps(a)) != json.loads(json.dumps(b)):
+            found.append(where)
+    return found or (["nothing"] if not key else [])
