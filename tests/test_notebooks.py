@@ -92,6 +92,37 @@ def test_a_run_leaves_the_executed_copy_and_its_page(repository):
     assert {p.name for p in (repository / "executed").iterdir()} == {"a.no_t1.ipynb", "a.no_t1.html"}
 
 
+def test_the_page_reads_without_a_network(tmp_path):
+    text = r"""# Title
+Inline $z_\sigma=(1-\sigma)z_0$ and $a<b$, code `$not$`, a broken one: $\frac$.
+
+$$J=\frac1G\sum_i\underbrace{x_i}_{\text{the form}}
++\Big[\min\big(a,\ b\big)\Big]$$
+
+\begin{equation}E=mc^2\end{equation}
+"""
+    shown = new_output("display_data", data={"text/markdown": "found $x^2$"})
+    cell = new_code_cell("1", execution_count=1, outputs=[shown])
+    path = tmp_path / "a.ipynb"
+    nbformat.write(new_notebook(cells=[new_markdown_cell(text), cell]), path)
+    notebooks.write_html(path)
+    page = path.with_suffix(".html").read_text()
+    assert not re.search(r"""<(script|link|iframe|img)[^>]*(src|href)=["']?(https?:)?//""", page)
+    assert not re.search(r"@import|url\(.?(https?:)?//|\bimport\(|<script", page)
+    body = page[page.index("<body") :]
+    assert body.count("<math") == 5 and "<code>$not$</code>" in body and "<code>\\frac</code>" in body
+    assert "$$" not in body and "\\sum" not in body and "begin{equation}" not in body
+
+
+def test_formulas_of_the_committed_notebooks_can_be_drawn():
+    for path in COMMITTED:
+        notebook = nbformat.read(path, as_version=4)
+        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        text = re.sub(r"`[^`]*`", "", text)
+        for block, inline in re.findall(r"\$\$(.+?)\$\$|\$(.+?)\$", text, re.DOTALL):
+            assert notebooks.mathml(block or inline, "block").startswith("<math"), block or inline
+
+
 def test_a_user_error_in_a_cell_is_one_line_and_any_other_shows_its_traceback(repository):
     raises = "from vans.errors import UserError\nraise UserError('data/x.avi: empty; remove it')"
     nbformat.write(_notebook(raises), repository / "notebooks/a.ipynb")

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from vans.grpo.rewards import Rollout
 
 from vans import similarity, template
 from vans.grpo import rewards
-from vans.grpo.rewards import Rollout
 
 GOOD = "[Think]the ball just rolled .[/Think][Ans]the ball jumps up .[/Ans]"
 

@@ -62,7 +62,7 @@ def percentile(value: float, resampled: np.ndarray, n: int, level: float = LEVEL
 
 
 def leave_out(groups: Sequence[str], most: int) -> np.ndarray:
-    """Counts [G, N], 0 or 1: each row leaves one group out, or one of ``most`` blocks of groups where there are more."""
+    """[G, N] of 0 and 1: each row leaves one group out, or one of ``most`` blocks of groups where they are more."""
     _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     blocks = codes % max(2, most)
     return (blocks != np.arange(blocks.max() + 1 if len(blocks) else 0)[:, None]).astype(float)

@@ -106,7 +106,9 @@ def use(names: Sequence[str]) -> None:
         if any(known.measure is function for known in METRICS.values()):
             continue
         if name in METRICS and METRICS[name].measure.__module__ != module:
-            raise UserError(f"params.yaml: evaluate.metrics: {place}: a metric {name} exists already; name it otherwise")
+            raise UserError(
+                f"params.yaml: evaluate.metrics: {place}: there is a metric {name} already; rename it"
+            )
         metric(name, name.replace("_", " "))(function)
 
 

@@ -28,7 +28,7 @@ def judges(params: Params, root: Path) -> tuple[Any, Any]:
 
 def own_metrics(params: Params) -> list[str]:
     """The user's own metrics, each "package.module:function"."""
-    return list(getattr(params.evaluate, "metrics", []))
+    return list(getattr(params.evaluate, "metrics", None) or [])
 
 
 def resampling(params: Params) -> Resampling:
@@ -37,9 +37,9 @@ def resampling(params: Params) -> Resampling:
     return Resampling(params.seed, count, min(count, FVD_RESAMPLES))
 
 
-def score_arm(folder: str | Path, root: Path, name: str | None = None) -> Scores:
+def score_arm(folder: str | Path, root: Path, name: str | None = None, params: Params | None = None) -> Scores:
     """Score a predictions folder on root's held-out samples; ``name``: of the arm (the folder's)."""
-    params, triplets = load(root), Triplets(root / "triplets")
+    params, triplets = params or load(root), Triplets(root / "triplets")
     use(own_metrics(params))
     clip, detector = judges(params, root)
     ids = held_out(triplets, params.evaluate.samples)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from vans.answer import predictions
 from vans.errors import UserError
@@ -85,7 +84,7 @@ class Scores:
     def save(self, folder: str | Path) -> None:
         """Write ``<arm>.csv`` (per sample), then ``<arm>.json`` (the summary)."""
         folder = Path(folder)
-        frame = self.frame.assign(**{name: self.frame[name].map(_quoted) for name in WORDS})
+        frame = self.frame.assign(**{name: self.frame[name].map(_quoted) for name in WORDS if name in self.frame})
         text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         atomic_write_text(folder / f"{self.arm}.csv", text)
         summary = json.dumps(self.summary, indent=2, ensure_ascii=False) + "\n"
@@ -98,11 +97,11 @@ def load(folder: str | Path, arm: str) -> Scores:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         frame = pd.read_csv(path.with_name(f"{arm}.csv"), dtype={"id": str, "group": str})
-        frame = frame.assign(**{name: frame[name].str.replace(QUOTE, "", regex=True) for name in WORDS if name in frame})
+        bare = {name: frame[name].str.replace(QUOTE, "", regex=True) for name in WORDS if name in frame}
     except (OSError, ValueError) as error:
         fix = f"run `dvc repro score@{arm}`"
         raise UserError(f"{path}: no whole scores of {arm} ({error}); {fix}") from error
-    return Scores(arm, frame, summary)
+    return Scores(arm, frame.assign(**bare), summary)
 
 
 def load_all(folder: str | Path, arms: Sequence[str] | None = None) -> dict[str, Scores]:

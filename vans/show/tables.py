@@ -15,6 +15,7 @@ from vans.score.metrics import METRICS, PAPER_METRICS, number
 from vans.show.style import ARM_COLOURS, BLUE, FAINT, INK, MUTED, RED, THEME, new_figure
 from vans.tables.markdown import detector
 from vans.tables.tables import Table
+from vans.tables.terms import Gain
 
 WIDTH, ROW, HEAD = 1000, 23, 72
 SHOWN = (*PAPER_METRICS, "video_event", "static")
@@ -135,5 +136,30 @@ def differences(table: Table, metrics: Sequence[str] = SHOWN, kind: str = "all")
             axes.grid(axis="y")
         grid[0].set_yticks(list(places.values()), list(places))
         grid[0].set_ylim(-0.6, len(claims) - 0.4)
+        page.tight_layout(pad=0.7, w_pad=1.0)
+    return page
+
+
+def gains(found: Sequence[Gain]) -> Figure:
+    """Per reward term trained on: what it gained in its own measure, in CLIP-V, in the oracle's eyes."""
+    rows = [f"{gain.term} in {gain.arm}" for gain in found]
+    columns = [("its own measure", "own"), ("CLIP-V", "clip"), ("video event", "oracle")]
+    with matplotlib.rc_context(THEME):
+        page = new_figure(WIDTH, 66 + 26 * max(1, len(rows)))
+        for place, (title, name) in enumerate(columns):
+            axes = page.add_subplot(1, len(columns), place + 1)
+            axes.axvline(0, color=FAINT, linewidth=1)
+            for row, gain in enumerate(found):
+                change = getattr(gain, name)
+                if change is not None:
+                    colour = BLUE if change.lo > 0 else RED if change.hi < 0 else FAINT
+                    axes.plot([change.lo, change.hi], [-row, -row], color=colour, linewidth=2)
+                    axes.plot(change.value, -row, "o", color=colour, markersize=5)
+            axes.set_title(f"gain in {title}", fontsize=9)
+            axes.set_yticks([-row for row in range(len(rows))], rows if place == 0 else [""] * len(rows))
+            axes.set_ylim(-len(rows) + 0.4, 0.6)
+            axes.tick_params(axis="y", length=0, labelcolor=INK)
+            axes.spines["left"].set_visible(False)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
         page.tight_layout(pad=0.7, w_pad=1.0)
     return page

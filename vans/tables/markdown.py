@@ -39,16 +39,16 @@ NOTES = {
 }
 
 
-def write(table: Table, folder: str | Path) -> None:
-    """Write ``<name>.csv`` and ``<name>.md``, and with the main table ``metrics.json``."""
+def write(table: Table, folder: str | Path, more: Sequence[str] = ()) -> None:
+    """Write ``<name>.csv`` and ``<name>.md``, and with the main table ``metrics.json``. ``more``: sections."""
     folder = Path(folder)
     atomic_write_text(folder / f"{table.layout.name}.csv", table.csv())
-    atomic_write_text(folder / f"{table.layout.name}.md", markdown(table))
+    atomic_write_text(folder / f"{table.layout.name}.md", markdown(table, more))
     if table.layout is MAIN:
         atomic_write_text(folder / "metrics.json", metrics_json(table))
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Table, more: Sequence[str] = ()) -> str:
     """The whole file: a table of each kind, what became of the paper's orders, details, protocol, warnings."""
     layout = table.layout
     parts = [f"# {layout.title}", f"{_ours(table)} {DISCLAIMER}"]
@@ -63,7 +63,7 @@ def markdown(table: Table) -> str:
     for kind in kinds:
         for title, names in _groups(table).items():
             parts += [f"### {title}: {kind}", _grid(table, kind, names, with_paper=False)]
-    parts += ["### Every difference", _orders(table)]
+    parts += [*more, "### Every difference", _orders(table)]
     parts += ["## Protocol", _protocol(table)]
     return "\n\n".join(parts) + "\n"
 

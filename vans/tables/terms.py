@@ -6,10 +6,12 @@ the oracle sees in the video does not.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vans.score.bootstrap import Interval
 from vans.score.metrics import METRICS, NONE, number
 from vans.score.score import Scores
+from vans.tables.markdown import grid_of
 from vans.tables.orders import difference
 
 OWN = {  # term -> the metric that measures the same
@@ -35,6 +37,29 @@ class Trained:
 
     start: str
     terms: Sequence[str]
+
+
+def trained(
+    arms: Mapping[str, Any], cells: Mapping[str, Any], rewards: Mapping[str, Sequence[str]]
+) -> dict[str, Trained]:
+    """How each arm came about, from the grid. ``arms``: name -> its models (``vlm``, ``vdm``) and ``captions``;
+    ``cells``: name of a trained model -> the models it started from; ``rewards``: -> the terms it was trained on.
+
+    What an arm was trained on last is its VDM's run, unless its VLM's began with that VDM, or there is none; it started
+    from the arm that has the models of before. Arms that were not trained, or whose start is no arm, are left out.
+    """
+    own = {name: (arm.vlm, arm.vdm) for name, arm in arms.items() if arm.captions == "vlm"}
+    found = {}
+    for name, (vlm, vdm) in own.items():
+        rendered = vlm in cells and cells[vlm].vdm == vdm  # the VLM was trained with this very VDM
+        last = vlm if rendered or vdm not in cells else vdm
+        if last not in cells:
+            continue
+        before = (cells[last].vlm if vlm == last else vlm, cells[last].vdm if vdm == last else vdm)
+        start = next((other for other, models in own.items() if models == before), None)
+        if start is not None:
+            found[name] = Trained(start, tuple(rewards[last]))
+    return found
 
 
 @dataclass(frozen=True)
@@ -64,7 +89,7 @@ class Gain:
 def gains(
     scores: Mapping[str, Scores], cells: Mapping[str, Trained], kind: str = "all", own: Mapping[str, str] = OWN
 ) -> list[Gain]:
-    """One line an arm and term it was trained on. ``cells``: of each trained arm. Arms that were not scored have none."""
+    """One line an arm and term it was trained on, of the arms that were scored. ``cells``: as `trained` gives them."""
     found = []
     for arm, cell in cells.items():
         for term in cell.terms:
@@ -101,6 +126,11 @@ def rows(found: Sequence[Gain], titles: Mapping[str, str] = {}) -> list[list[str
         ]
         for gain in found
     ]
+
+
+def markdown(found: Sequence[Gain], titles: Mapping[str, str] = {}) -> str:
+    """A section of the ablation table's Markdown."""
+    return f"### What each reward term gained\n\n{ABOUT}\n\n{grid_of(HEAD, rows(found, titles))}"
 
 
 def _text(gain: Interval | None, name: str | None) -> str:

@@ -5,9 +5,7 @@ from vans.score.batch import Batch
 from vans.score.metric import metric
 
 
-@metric(
-    "format", "format", better="up", about="answers that follow the template", unit="%", digits=1, claim=False
-)
+@metric("format", "format", better="up", about="answers that follow the template", unit="%", digits=1, claim=False)
 def follows(batch: Batch) -> list[float] | None:
     return batch.answers and [template.format_reward(text) for text in batch.answers]
 
