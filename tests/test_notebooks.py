@@ -191,7 +191,7 @@ def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monke
     notebook = nbformat.read(smoke.ROOT / "notebooks" / "01_data_curation.ipynb", as_version=4)
     code = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
     params = from_dict(tree)
-    names: dict = {"params": params, "clip": params.video}
+    names: dict = {"params": params, "clip": params.video, "video": params.video}
     for id in ("cell-1", "cell-2", "cell-11", "cell-15"):
         exec(code[id], names)
         names |= {"most": 2, "compared": 3, "scenes": 1}
