@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from vans.score import bootstrap
 from vans.score.bootstrap import Interval
@@ -76,3 +77,46 @@ def test_no_samples_and_no_number() -> None:
 )
 def test_verdicts(lo: float, hi: float, direction: int, expected: str) -> None:
     assert bootstrap.verdict(Interval((lo + hi) / 2, lo, hi, 9), direction) == expected
+
+
+def test_jackknife_of_a_mean_is_the_known_interval() -> None:
+    values = np.random.default_rng(0).normal(size=30)
+    left_out = bootstrap.leave_out([str(i) for i in range(30)], 300)
+    assert left_out.shape == (30, 30) and (left_out.sum(1) == 29).all()
+    found = bootstrap.jackknife(values.mean(), left_out @ values / 29, 30)
+    half = 2.0452296421 * values.std(ddof=1) / 30**0.5  # t(29)
+    assert (found.lo, found.hi) == pytest.approx((values.mean() - half, values.mean() + half))
+    assert np.isnan(bootstrap.jackknife(1.0, np.array([1.0]), 3).lo)
+
+
+def test_jackknife_leaves_whole_groups_out_in_at_most_so_many_blocks() -> None:
+    groups = ["b", "a", "b", "c"]
+    assert bootstrap.leave_out(groups, 300).tolist() == [[1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]]
+    assert bootstrap.leave_out(groups, 2).tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
+
+
+def test_holm_by_hand() -> None:
+    assert bootstrap.holm([0.01, 0.04, np.nan, 0.03, 0.005]) == pytest.approx(
+        [0.03, 0.06, np.nan, 0.06, 0.02], nan_ok=True
+    )
+    assert list(bootstrap.holm([])) == [] and list(bootstrap.holm([0.9, 0.8])) == [1.0, 1.0]
+
+
+def test_p_of_a_difference() -> None:
+    resampled = np.random.default_rng(0).normal(2, 1, size=20000)
+    assert bootstrap.p_value(1.96, resampled) == pytest.approx(0.05, abs=0.002)
+    assert bootstrap.p_value(0.0, np.zeros(5)) == 1.0 and bootstrap.p_value(0.3, np.full(5, 0.3)) == 0.0
+    assert np.isnan(bootstrap.p_value(np.nan, resampled))
+
+
+def test_false_verdicts_of_many_claims_are_rare_only_when_corrected() -> None:
+    """240 claims about nothing, 200 times over: how often is at least one called resolved?"""
+    z = np.random.default_rng(0).normal(size=(200, 240))
+    p = 2 * stats.norm.sf(abs(z))
+    assert (p <= 0.05).any(1).mean() > 0.99
+    assert np.mean([(bootstrap.holm(row) <= 0.05).any() for row in p]) < 0.09
+
+
+def test_a_verdict_needs_interval_and_corrected_p() -> None:
+    clear = Interval(0.2, 0.1, 0.3, 9)
+    assert bootstrap.verdict(clear, 1, p=0.05) == "holds" and bootstrap.verdict(clear, 1, p=0.06) == "not resolved"

@@ -10,7 +10,7 @@ from scipy.linalg import sqrtm
 
 from vans.errors import UserError
 from vans.models.detector import I3D
-from vans.score import fvd
+from vans.score import bootstrap, fvd
 
 
 def _by_square_root(a: np.ndarray, b: np.ndarray) -> float:
@@ -83,6 +83,44 @@ def test_resampled_distances_take_pairs_together() -> None:
     assert np.isnan(found[2])
 
 
+def test_interval_of_one_arm_has_the_known_width() -> None:
+    """In one dimension the distance is (mean gap)² + (gap of deviations)²; far apart, its standard error is that of the
+    mean gap times 2 gap."""
+    rng = np.random.default_rng(0)
+    b = rng.normal(size=(400, 1))
+    a = b + 5 + 0.5 * rng.normal(size=(400, 1))
+    left_out = fvd.resampled_distances(a, b, bootstrap.leave_out([str(i) for i in range(400)], 400))
+    found = bootstrap.jackknife(fvd.frechet_distance(a, b), left_out, 400)
+    gap = (a - b).mean()
+    assert found.hi - found.lo == pytest.approx(2 * 1.966 * 2 * gap * (a - b).std(ddof=1) / 20, rel=0.02)
+
+
+def test_interval_of_one_arm_covers_what_the_bootstrap_overcovers() -> None:
+    """The expected distance at this n, of 16 features of one distribution: the bootstrap's interval is about twice as
+    wide as it should be, the jackknife's nearly right."""
+    rng = np.random.default_rng(0)
+    n = 48
+    names = [str(i) for i in range(n)]
+    left_out, draws = bootstrap.leave_out(names, n), bootstrap.draws(names, 40, 0)
+
+    def pair() -> tuple[np.ndarray, np.ndarray]:
+        true = rng.normal(size=(n, 16))
+        return 0.8 * true + 0.6 * rng.normal(size=(n, 16)) + 0.15, true
+
+    values = [fvd.frechet_distance(*pair()) for _ in range(400)]
+    right = 2 * 1.96 * np.std(values)
+    hits, narrow, wide = [], [], []
+    for _ in range(60):
+        a, b = pair()
+        found = bootstrap.jackknife(fvd.frechet_distance(a, b), fvd.resampled_distances(a, b, left_out), n)
+        hits.append(found.contains(float(np.mean(values))))
+        narrow.append(found.hi - found.lo)
+        old = bootstrap.percentile(found.value, fvd.resampled_distances(a, b, draws), n, centre=True)
+        wide.append(old.hi - old.lo)
+    assert np.mean(hits) >= 0.93
+    assert 0.9 < np.mean(narrow) / right < 1.5 < np.mean(wide) / right
+
+
 def test_warnings_for_few_samples() -> None:
     assert "no full rank" in (fvd.few_samples(64, 64) or "")
     assert "biased" in (fvd.few_samples(100, 64) or "")
@@ -111,7 +149,7 @@ def test_i3d_gets_channels_first_in_0_to_255(network: tuple[Path, str]) -> None:
     clips[1, ..., 0], clips[2, ..., 2] = 255, 128
     found = detector.features(torch.from_numpy(clips), batch=2)
     assert found.numpy() == pytest.approx(np.array([[0, 0, 0], [255, 0, 0], [0, 0, 128]]))
-    assert "I3D" in detector.name and "224" in detector.name
+    assert "I3D" in detector.name and "224" in detector.name and "squashed" in detector.name
 
 
 def test_i3d_is_not_loaded_unless_its_checksum_fits(

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from sacrebleu.metrics import BLEU
 
-from vans.score import metrics
-from vans.score.metrics import METRICS, ORACLE, summarise
+from vans.errors import UserError
+from vans.score import metric, metrics
+from vans.score.batch import Batch
+from vans.score.metrics import METRICS, pixels
 
 TRUTH = [
     "the ball moves to the left .",
@@ -23,26 +25,26 @@ ANSWERS = [
 
 
 def _table(answers=ANSWERS, truth=TRUTH) -> pd.DataFrame:
-    return metrics.bleu_statistics(answers, truth)
+    return metrics.measure(Batch(range(len(truth)), answers, truth), [METRICS["bleu1"], METRICS["bleu4"]])[0]
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("rows", [[0], [1], [0, 1], [0, 1, 2, 3], [2, 3], [3], [0, 0, 0, 2]])
 def test_corpus_bleu_equals_sacrebleu(order: int, rows: list[int]) -> None:
     weights = np.bincount(rows, minlength=4)[None].astype(float)
-    ours = summarise(METRICS[f"bleu{order}"], _table(), weights)[0]
+    ours = METRICS[f"bleu{order}"].of(_table(), weights)[0]
     theirs = BLEU(max_ngram_order=order).corpus_score([ANSWERS[i] for i in rows], [[TRUTH[i] for i in rows]])
     assert ours == pytest.approx(theirs.score / 100, abs=1e-12)
 
 
 def test_bleu_of_the_truth_is_one_and_of_nothing_zero() -> None:
     every = np.ones((1, 4))
-    assert summarise(METRICS["bleu4"], _table(TRUTH), every)[0] == pytest.approx(1.0)
-    assert summarise(METRICS["bleu1"], _table([""] * 4), every)[0] == 0.0
+    assert METRICS["bleu4"].of(_table(TRUTH), every)[0] == pytest.approx(1.0)
+    assert METRICS["bleu1"].of(_table([""] * 4), every)[0] == 0.0
 
 
 def test_bleu_signature_names_version_and_smoothing() -> None:
-    signature = metrics.bleu_signature()
+    signature = metrics.text.bleu_signature()
     assert "smooth:exp" in signature and "tok:13a" in signature and "version:" in signature
 
 
@@ -50,42 +52,113 @@ def test_psnr_by_hand() -> None:
     black = np.zeros((2, 3, 4, 4, 3), np.uint8)
     grey = black.copy()
     grey[1] = 51  # a fifth of the range: 10 log10(25)
-    assert metrics.psnr(grey, black) == pytest.approx([metrics.PSNR_MAX, 10 * np.log10(25)])
+    assert pixels.psnr(grey, black) == pytest.approx([pixels.PSNR_MAX, 10 * np.log10(25)])
     with pytest.raises(ValueError, match="shape"):
-        metrics.psnr(grey, black[:, :2])
+        pixels.psnr(grey, black[:, :2])
 
 
 def test_motion_by_hand() -> None:
     clips = np.zeros((3, 3, 2, 2, 3), np.uint8)
     clips[1, 1:] = 255  # one of two changes is total
     clips[2, 1] = 51  # up a fifth and down a fifth: unsigned arithmetic would see 205
-    assert metrics.motion(clips) == pytest.approx([0, 0.5, 0.2])
-    clips[2, 1] = metrics.VISIBLE - 1  # flicker
-    assert metrics.motion(clips)[2] == 0
-    assert metrics.motion(clips[:, :1]) == pytest.approx([0, 0, 0])
+    assert pixels.motion(clips) == pytest.approx([0, 0.5, 0.2])
+    clips[2, 1] = pixels.VISIBLE - 1  # flicker
+    assert pixels.motion(clips)[2] == 0
+    assert pixels.motion(clips[:, :1]) == pytest.approx([0, 0, 0])
 
 
 def test_motion_ratio_is_of_sums_not_of_samples() -> None:
     frame = pd.DataFrame({"motion": [0.0, 0.3], "motion_gt": [0.1, 0.2]})
     weights = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
-    assert summarise(METRICS["motion_ratio"], frame, weights) == pytest.approx(
-        [1.0, 0.0, np.nan], nan_ok=True
-    )
+    assert METRICS["motion_ratio"].of(frame, weights) == pytest.approx([1.0, 0.0, np.nan], nan_ok=True)
 
 
 def test_weighted_mean_leaves_empty_cells_out() -> None:
     frame = pd.DataFrame({"clip_t_own": [0.2, np.nan, 0.6]})
     weights = np.array([[1.0, 1.0, 1.0], [3.0, 5.0, 1.0], [0.0, 2.0, 0.0]])
-    assert summarise(METRICS["clip_t_own"], frame, weights) == pytest.approx([0.4, 0.3, np.nan], nan_ok=True)
+    assert METRICS["clip_t_own"].of(frame, weights) == pytest.approx([0.4, 0.3, np.nan], nan_ok=True)
 
 
 def test_metrics_that_the_columns_do_not_give_are_left_out() -> None:
     frame = _table().assign(rouge_l=1.0, clip_t_own=np.nan)
-    names = {metric.name for metric in metrics.available(frame, has_features=False)}
+    names = {metric.name for metric in metrics.available(frame)}
     assert names == {"bleu1", "bleu2", "bleu3", "bleu4", "rouge_l"}
-    assert not names & {metric.name for metric in ORACLE}
+    assert "fvd" in {metric.name for metric in metrics.available(frame, {"fvd": None})}
 
 
 def test_fvd_is_not_computed_from_columns() -> None:
     with pytest.raises(ValueError, match="per-sample"):
-        summarise(METRICS["fvd"], _table(), np.ones((1, 4)))
+        METRICS["fvd"].of(_table(), np.ones((1, 4)))
+
+
+# ---------------------------------------------------------------- plugs
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, metric.Metric]:
+    """Metrics that a test registers are gone after it."""
+    some = dict(METRICS)
+    monkeypatch.setattr(metric, "METRICS", some)
+    return some
+
+
+def test_the_order_of_the_columns() -> None:
+    assert list(METRICS) == [
+        *("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "fvd", "clip_v", "clip_t", "clip_t_own", "psnr"),
+        *("motion_ratio", "caption_event", "caption_renderable", "video_event", "identity", "static"),
+        *("format", "think_words"),
+    ]
+
+
+def test_a_metric_is_one_function_and_a_line(registry: dict[str, metric.Metric]) -> None:
+    @metric.metric("bright", "brightness", better="up")
+    def bright(batch: Batch) -> np.ndarray:
+        """Mean of all pixels."""
+        return batch.videos.mean(axis=(1, 2, 3, 4)) / 255
+
+    made = registry["bright"]
+    assert (made.heading, made.about, made.columns) == ("brightness ↑", "Mean of all pixels", ("bright",))
+    videos = np.zeros((2, 1, 1, 1, 3), np.uint8)
+    videos[1] = 51
+    frame, features = metric.measure(Batch("ab", ["", ""], ["", ""], videos), [made])
+    assert list(frame["bright"]) == pytest.approx([0, 0.2]) and not features
+    assert made.of(frame, np.array([[1.0, 3.0]])) == pytest.approx([0.15])
+
+
+def test_functions_that_several_metrics_share_are_called_once(registry: dict[str, metric.Metric]) -> None:
+    calls = []
+
+    def both(batch: Batch) -> dict[str, list[float]]:
+        calls.append(1)
+        return {"x": [1.0, 2.0], "y": [4.0, 4.0]}
+
+    metric.metric("x", "x")(both)
+    metric.metric("xy", "x per y", columns=("x", "y"), sums=metric.ratio)(both)
+    frame, _ = metric.measure(Batch("ab", "ab", "ab"), [registry["x"], registry["xy"]])
+    assert calls == [1] and registry["xy"].of(frame, np.ones((1, 2))) == pytest.approx([3 / 8])
+
+
+@pytest.mark.parametrize("given", [[1.0], [[1.0], [2.0]], 3.0])
+def test_a_metric_that_gives_anything_else_than_one_value_a_sample(given, registry: dict[str, metric.Metric]) -> None:
+    metric.metric("odd", "odd")(lambda batch: given)
+    with pytest.raises(UserError, match="metric odd: gave shape"):
+        metric.measure(Batch("ab", "ab", "ab"), [registry["odd"]])
+
+
+def test_own_metrics(tmp_path, monkeypatch: pytest.MonkeyPatch, registry: dict[str, metric.Metric]) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from vans.score.metric import metric\n"
+        "@metric('caption_words', 'words', better='down', unit='words')\n"
+        "def words(batch):\n    return [len(c.split()) for c in batch.captions]\n"
+        "def plain(batch):\n    'A number.'\n    return [1.0] * len(batch)\n"
+        "def psnr(batch):\n    return [1.0] * len(batch)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    metric.use(["mine:words", "mine:plain", "mine:words"])
+    assert list(registry)[-2:] == ["caption_words", "plain"]
+    assert registry["plain"].about == "A number" and registry["plain"].better == ""
+    for bad in ("mine:absent", "nowhere.at.all:x", "mine", ""):
+        with pytest.raises(UserError, match="evaluate.metrics: .*package.module:function"):
+            metric.use([bad])
+    with pytest.raises(UserError, match="there is a metric psnr already"):
+        metric.use(["mine:psnr"])

@@ -92,6 +92,37 @@ def test_a_run_leaves_the_executed_copy_and_its_page(repository):
     assert {p.name for p in (repository / "executed").iterdir()} == {"a.no_t1.ipynb", "a.no_t1.html"}
 
 
+def test_the_page_reads_without_a_network(tmp_path):
+    text = r"""# Title
+Inline $z_\sigma=(1-\sigma)z_0$ and $a<b$, code `$not$`, a broken one: $\frac$.
+
+$$J=\frac1G\sum_i\underbrace{x_i}_{\text{the form}}
++\Big[\min\big(a,\ b\big)\Big]$$
+
+\begin{equation}E=mc^2\end{equation}
+"""
+    shown = new_output("display_data", data={"text/markdown": "found $x^2$"})
+    cell = new_code_cell("1", execution_count=1, outputs=[shown])
+    path = tmp_path / "a.ipynb"
+    nbformat.write(new_notebook(cells=[new_markdown_cell(text), cell]), path)
+    notebooks.write_html(path)
+    page = path.with_suffix(".html").read_text()
+    assert not re.search(r"""<(script|link|iframe|img)[^>]*(src|href)=["']?(https?:)?//""", page)
+    assert not re.search(r"@import|url\(.?(https?:)?//|\bimport\(|<script", page)
+    body = page[page.index("<body") :]
+    assert body.count("<math") == 5 and "<code>$not$</code>" in body and "<code>\\frac</code>" in body
+    assert "$$" not in body and "\\sum" not in body and "begin{equation}" not in body
+
+
+def test_formulas_of_the_committed_notebooks_can_be_drawn():
+    for path in COMMITTED:
+        notebook = nbformat.read(path, as_version=4)
+        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        text = re.sub(r"`[^`]*`", "", text)
+        for block, inline in re.findall(r"\$\$(.+?)\$\$|\$(.+?)\$", text, re.DOTALL):
+            assert notebooks.mathml(block or inline, "block").startswith("<math"), block or inline
+
+
 def test_a_user_error_in_a_cell_is_one_line_and_any_other_shows_its_traceback(repository):
     raises = "from vans.errors import UserError\nraise UserError('data/x.avi: empty; remove it')"
     nbformat.write(_notebook(raises), repository / "notebooks/a.ipynb")
@@ -109,21 +140,19 @@ def test_a_user_error_in_a_cell_is_one_line_and_any_other_shows_its_traceback(re
 
 def test_the_grid_stops_where_it_is_switched_off(repository):
     path = repository / "params.yaml"
-    text = re.sub(r"grid: true", "grid: false", path.read_text())
+    text = path.read_text().replace("grid: true", "grid: false")
     path.write_text(text)
-    nbformat.write(_notebook("1"), repository / "notebooks/04_stage1.ipynb")
-    done = _run(repository, "04_stage1", "--cell", "no_t1", "--grid")
-    assert done.returncode == 1 and "machine.grid: the ablation grid is off at this scale" in done.stderr
-    assert _run(repository, "04_stage1", "--cell", "full").returncode == 0
+    with pytest.raises(UserError, match="machine.grid: the ablation grid is off at this scale .stage1@no_t1 belongs"):
+        notebooks.check_grid(repository, "stage1@no_t1")
+    with pytest.raises(UserError, match="ablations belongs to it"):
+        notebooks.check_grid(repository, "ablations")
+    for stage in ("stage1@full", "sft", "answer@main", "score@main", "benchmarks"):
+        notebooks.check_grid(repository, stage)
     # what the main chain follows may be trained, whichever preset that is
     path.write_text(text.replace("stage1:\n  reward: full\n", "stage1:\n  reward: no_t1\n", 1))
-    assert _run(repository, "04_stage1", "--cell", "no_t1", "--grid").returncode == 0
-
-
-def test_a_reward_that_the_grid_does_not_know_is_refused(repository):
-    nbformat.write(_notebook("1"), repository / "notebooks/05_stage2.ipynb")
-    done = _run(repository, "05_stage2", "--cell", "no_c2", "--reward", "full")
-    assert done.returncode == 1 and "reward full, but no_c2 in vans/grid.py" in done.stderr
+    notebooks.check_grid(repository, "stage1@no_t1")
+    path.write_text(text.replace("grid: false", "grid: true"))
+    notebooks.check_grid(repository, "ablations")
 
 
 # ------------------------------------------------------------------------------------ the committed notebooks
@@ -161,7 +190,8 @@ def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monke
     monkeypatch.setattr(Triplets, "clips", counted)
     notebook = nbformat.read(smoke.ROOT / "notebooks" / "01_data_curation.ipynb", as_version=4)
     code = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-    names: dict = {"clip": from_dict(tree).video}
+    params = from_dict(tree)
+    names: dict = {"params": params, "clip": params.video, "video": params.video}
     for id in ("cell-1", "cell-2", "cell-11", "cell-15"):
         exec(code[id], names)
         names |= {"most": 2, "compared": 3, "scenes": 1}

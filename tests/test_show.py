@@ -4,6 +4,7 @@ stable."""
 import io
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,14 +13,17 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from PIL import Image, WebPImagePlugin
 from safetensors.numpy import save_file
 
 from vans.answer import predictions
 from vans.score import score
-from vans.show import arms, curves, frames, groups, oracle, sheets, style, teaser, videos
+from vans.score.bootstrap import Interval
+from vans.show import arms, curves, frames, groups, oracle, page, sheets, style, teaser, videos
 from vans.show import tables as drawn
 from vans.tables import markdown, tables
+from vans.tables.terms import Gain
 from vans.toy import world
 from vans.toy.render import Scene, render_event
 
@@ -350,13 +354,13 @@ def scored(tmp_path) -> str:
                 "identity": 1.0,
             }
         )
-        values, draws = score.summarise(frame, rng.normal(size=(2, 3, 4)), score.Resampling(0, 50, 5))
+        values, draws = score.summarise(frame, {"fvd": rng.normal(size=(2, 3, 4))}, score.Resampling(0, 50, 5))
         about = {
             "protocol": {"fvd": "detector: fake, x"},
             "warnings": [],
             "resampling": vars(score.Resampling(0, 50, 5)),
         }
-        summary = {"arm": arm, "n": 3, "metrics": values, **about, "fvd_draws": draws}
+        summary = {"arm": arm, "n": 3, "metrics": values, **about, **draws}
         score.Scores(arm, frame, summary).save(tmp_path / "scores")
         predictions.save(tmp_path / "pred" / arm, list("abc"), ["x", "y", "z"], [""] * 3, np.stack([CLIP] * 3), 3.0)
     return str(tmp_path)
@@ -377,11 +381,38 @@ def test_table_figure_keeps_the_paper_s_figures_apart(scored: str, layout: table
     assert style.png(drawn.figure(table)) == style.png(figure)
 
 
-def test_bars_start_at_zero_unless_values_are_far_from_it() -> None:
-    assert drawn._limits(np.array([0.2, 0.9]), np.array([0.1, 0.8]), np.array([0.3, 1.0])) == (0.0, 1.0)
-    start, end = drawn._limits(np.array([0.92, 0.95]), np.array([0.91, 0.94]), np.array([0.93, 0.96]))
-    assert 0.85 < start < 0.91 and end == 0.96
-    assert drawn._limits(np.array([np.nan]), np.array([np.nan]), np.array([np.nan])) == (0.0, 1.0)
+def test_bars_start_at_zero() -> None:
+    assert drawn._limits(np.array([0.92, np.nan]), np.array([0.91]), np.array([0.93])) == (0.0, 0.93)
+    assert drawn._limits(np.array([-0.2, 0.1])) == (-0.2, 0.1)
+    assert drawn._limits(np.array([0.3]), share=True) == (0.0, 1.0)
+    assert drawn._limits(np.array([np.nan])) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("layout", [tables.MAIN, tables.ABLATION])
+def test_no_number_of_a_table_s_figure_is_overprinted(scored: str, layout: tables.Layout) -> None:
+    figure = drawn.figure(tables.build(f"{scored}/scores", layout))
+    style.png(figure)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    for axes in figure.axes:
+        assert axes.get_xlim()[0] == 0
+        boxes = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
+        bars = [patch.get_window_extent(renderer) for patch in axes.patches]
+        room = axes.get_window_extent(renderer)
+        for number, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in [*boxes[number + 1 :], *bars])
+            assert box.x1 <= room.x1 + 0.5
+    words = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert "—" in words and (layout is tables.ABLATION or "236.38" in words)
+
+
+def test_only_what_is_resolved_after_correction_is_coloured(scored: str) -> None:
+    table = tables.build(f"{scored}/scores", tables.MAIN)
+    sure = [replace(order, ours=Interval(0.5, 0.4, 0.6, 3), adjusted=0.01) for order in table.orders]
+    unsure = [replace(order, ours=Interval(0.5, 0.4, 0.6, 3), adjusted=0.2) for order in table.orders]
+    for orders, colours in ((sure, {style.BLUE, style.RED}), (unsure, {style.FAINT})):
+        figure = drawn.differences(replace(table, orders=orders))
+        found = {line.get_color() for axes in figure.axes for line in axes.get_lines() if line.get_linewidth() == 2}
+        assert found == colours
 
 
 def test_samples_to_look_at_go_both_ways(scored: str) -> None:
@@ -405,3 +436,60 @@ def test_markdown_of_the_same_scores(scored: str, tmp_path) -> None:
         "main.md",
         "metrics.json",
     ]
+
+
+# ---------------------------------------------------------------- words from anywhere
+
+MARKUP = "<script>alert(1)</script> $\\frac$ & $x_ **bold**"
+
+
+def _inert(text: str) -> bool:
+    return "<script" not in text and "&lt;script&gt;" in text
+
+
+def test_markup_is_shown_and_not_run_in_tables_and_lists() -> None:
+    frame = pd.DataFrame({MARKUP: [MARKUP, None], "n": [1.23456, np.nan]}, index=[MARKUP, "b"])
+    shown = page.table(frame.rename_axis(index=MARKUP, columns=MARKUP), digits=2).text
+    assert _inert(shown) and "1.23" in shown and shown.count("—") == 2
+    several = pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([(MARKUP, MARKUP)], names=[MARKUP, MARKUP]))
+    assert _inert(page.table(several).text) and _inert(page.bullets([MARKUP])._repr_html_())
+    assert _inert(pd.DataFrame({"caption": [MARKUP]}).style.hide(axis="index").to_html())
+    assert "x" * 300 in page.table(pd.DataFrame({"caption": ["x" * 300]})).text
+
+
+def test_markup_is_shown_and_not_run_in_galleries() -> None:
+    class Hostile(FakeTriplets):
+        def row(self, name: str) -> dict:
+            return {**super().row(name), "question": MARKUP, "caption": MARKUP}
+
+    assert _inert(videos.gallery([{MARKUP: MARKUP}], 3.0).text)
+    assert _inert(videos.answers(Hostile(), ["a"], {MARKUP: ([MARKUP], CLIP[None])}, 3.0).text)
+
+
+def test_dollars_in_words_stop_no_picture(scored: str) -> None:
+    class Hostile(FakeTriplets):
+        def row(self, name: str) -> dict:
+            return {**super().row(name), **dict.fromkeys(("question", "caption", "reasoning", "topic"), MARKUP)}
+
+    broken = _oracle_frame()
+    table = tables.build(f"{scored}/scores", tables.MAIN)
+    odd = replace(table, frame=table.frame.assign(title=MARKUP))
+    history = pd.DataFrame({"step": range(4), MARKUP: range(4)})
+    figures = [
+        curves.bars({MARKUP: 1, "$\\q$": 2}, MARKUP, MARKUP),
+        curves.histogram({MARKUP: [1, 2], "$\\q$": [2, 3]}, MARKUP, MARKUP),
+        curves.curves(history, {MARKUP: MARKUP}, title=MARKUP),
+        curves.overlay({MARKUP: history}, {MARKUP: MARKUP}, title=MARKUP),
+        oracle.blame_bars({MARKUP: broken}),
+        oracle.confusion({MARKUP: broken}),
+        sheets.triplets_sheet(Hostile(), ["a"]),
+        sheets.answers_sheet(Hostile(), ["a"], {MARKUP: ([MARKUP], CLIP[None])}),
+        groups.rollout_group(_group(question=MARKUP, truth=MARKUP, answers=[MARKUP] * 3), MARKUP),
+        drawn.figure(odd),
+        drawn.differences(replace(table, orders=[replace(order, claim=MARKUP) for order in table.orders])),
+        drawn.gains([Gain(MARKUP, MARKUP, "b", None, Interval(1, 0, 2, 3), None, None)]),
+    ]
+    for figure in figures:
+        assert style.png(figure, scale=0.3)
+        texts = [text for text in figure.findobj(Text) if "frac" in text.get_text()]
+        assert texts and not any(text.get_parse_math() for text in texts)

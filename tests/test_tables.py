@@ -2,7 +2,9 @@
 inputs."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,11 +15,12 @@ from sacrebleu.metrics import BLEU
 from vans.answer import predictions
 from vans.errors import UserError
 from vans.media import video
-from vans.score import metrics, samples, score
+from vans.score import bootstrap, metrics, samples, score
 from vans.score.bootstrap import Interval
 from vans.score.fvd import frechet_distance
 from vans.score.score import Resampling
-from vans.tables import compare, markdown, orders, tables
+from vans.show import tables as drawn
+from vans.tables import compare, markdown, orders, tables, terms
 from vans.toy import world
 from vans.toy.render import COLOURS, EVENTS, SHAPES, Scene, render_event
 
@@ -335,7 +338,7 @@ def test_nothing_scored_is_a_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of"):
         tables.build(tmp_path, tables.MAIN)
     (tmp_path / "sft.json").write_text("{")
-    with pytest.raises(UserError, match="evaluate@sft"):
+    with pytest.raises(UserError, match="score@sft"):
         tables.build(tmp_path, tables.MAIN)
 
 
@@ -357,6 +360,125 @@ def test_metrics_for_experiments_are_plain_numbers(scored: Path) -> None:
 )
 def test_numbers_as_text(value: float, metric: str, expected: str) -> None:
     assert metrics.number(value, metrics.METRICS[metric]) == expected
+
+
+# ---------------------------------------------------------------- many claims, reward terms
+
+
+def test_verdicts_of_a_table_are_corrected_together(scored: Path) -> None:
+    table = tables.build(scored / "scores", tables.MAIN)
+    p = np.array([order.p for order in table.orders])
+    assert len(p) == 3 * 8 * 3 and [order.adjusted for order in table.orders] == pytest.approx(
+        list(bootstrap.holm(p)), nan_ok=True
+    )
+    weak = [o for o in table.orders if o.ours.lo * o.ours.hi > 0 and o.adjusted > 0.05]
+    assert weak and {order.verdict for order in weak if order.direction} == {"not resolved"}
+    text = markdown.markdown(table)
+    assert text.count("corrected for the 72 differences of this table (Holm") == 2
+    assert any(order.verdict == "holds" for order in table.orders)
+
+
+@pytest.fixture
+def own_metric() -> Iterator[None]:
+    metrics.metric("caption_words", "words", better="down", unit="words", digits=1)(
+        lambda batch: [len(caption.split()) for caption in batch.captions]
+    )
+    yield
+    del metrics.METRICS["caption_words"]
+
+
+def test_a_new_metric_has_a_column_with_an_interval_a_claim_and_a_figure(
+    own_metric: None, scored: Path, triplets: FakeTriplets, tmp_path: Path
+) -> None:
+    for arm in ("sft", "main"):
+        folder = scored / "predictions" / arm
+        score.score(folder, triplets, FakeClip(), FakeDetector(), FAST).save(tmp_path)
+    table = tables.build(tmp_path, tables.MAIN)
+    markdown.write(table, tmp_path)
+    row = pd.read_csv(tmp_path / "main.csv").set_index(["kind", "row"]).loc[("all", "sft")]
+    captions = pd.read_csv(tmp_path / "sft.csv")["caption"]
+    assert row["caption_words"] == pytest.approx(captions.str.split().str.len().mean(), rel=1e-5)
+    assert row["caption_words_lo"] < row["caption_words"] < row["caption_words_hi"]
+    order = next(o for o in table.orders if (o.metric, o.kind) == ("caption_words", "all"))
+    assert order.direction == -1 and order.claim == "Joint-GRPO improves on SFT"
+    assert "words words ↓" in (tmp_path / "main.md").read_text(encoding="utf-8")
+    figure = drawn.figure(table, metrics=["caption_words"])
+    assert figure.axes[0].get_title(loc="left") == "words words ↓"
+
+
+def _arm(arm: str, **columns: list[float]) -> score.Scores:
+    frame = pd.DataFrame({"id": list("abcdefgh"), "kind": "procedural", "group": list("abcdefgh"), **columns})
+    values, draws = score.summarise(frame, {}, FAST)
+    return score.Scores(arm, frame, {"metrics": values, "resampling": vars(FAST), **draws})
+
+
+def test_gains_by_term_show_a_hacked_reward() -> None:
+    low, high, some = [0.1] * 8, [0.9] * 8, [0.5] * 8
+    scores = {
+        "sft": _arm("sft", rouge_l=low, clip_v=some, video_event=[1.0] * 8, format=low),
+        "without": _arm("without", rouge_l=low, clip_v=some, video_event=[1.0] * 8, format=high),
+        "with": _arm("with", rouge_l=high, clip_v=low, video_event=[0.0] * 8, format=high),
+    }
+    cells = {
+        "with": terms.Trained("sft", ["format", "t1", "./judge.sh"]),
+        "without": terms.Trained("sft", ["format", "./judge.sh"]),
+        "absent": terms.Trained("sft", ["t1"]),
+        "orphan": terms.Trained("absent", ["t1"]),
+    }
+    found = {(gain.arm, gain.term): gain for gain in terms.gains(scores, cells)}
+    assert len(found) == 5
+    t1 = found["with", "t1"]
+    assert t1.against == "without" and t1.measure == "rouge_l"
+    assert (t1.own.value, t1.clip.value, t1.oracle.value) == pytest.approx((0.8, -0.4, -1.0))  # type: ignore[union-attr]
+    assert t1.reading == "hacked: the oracle's falls"
+    assert found["without", "format"].against == "sft"
+    assert found["without", "format"].reading == "only its own measure rises"
+    assert found["with", "./judge.sh"].own is None and found["with", "./judge.sh"].reading == "not measured"
+    text = terms.markdown(list(found.values()), {"with": "everything"})
+    line = next(line for line in text.splitlines() if line.startswith("| t1"))
+    assert "| everything | without" in line and "+0.800 [+0.800, +0.800]" in line and "−100.0 [−100.0, −100.0]" in line
+    assert len(drawn.gains(list(found.values())).axes) == 3 and drawn.gains([])
+
+
+def test_how_an_arm_was_trained_is_read_from_the_grid() -> None:
+    def models(vlm: str, vdm: str, captions: str = "vlm") -> SimpleNamespace:
+        return SimpleNamespace(vlm=vlm, vdm=vdm, captions=captions)
+
+    arms = {
+        "sft": models("sft", "sft"),
+        "stage1": models("stage1/full", "sft"),
+        "main": models("stage1/full", "stage2/main"),
+        "together": models("all/full", "all/full"),
+        "round3": models("stage1/again", "stage2/main"),
+        "ceiling": models("sft", "stage2/main", "ground_truth"),
+        "odd": models("sft", "stage2/lone"),
+    }
+    cells = {
+        "stage1/full": models("sft", "sft"),
+        "stage2/main": models("stage1/full", "sft"),
+        "all/full": models("sft", "sft"),
+        "stage2/lone": models("sft", "elsewhere"),
+        "stage1/again": models("stage1/full", "stage2/main"),
+    }
+    rewards = {name: [name] for name in cells}
+    found = terms.trained(arms, cells, rewards)
+    assert {name: cell.start for name, cell in found.items()} == {
+        "stage1": "sft",
+        "main": "stage1",
+        "together": "sft",
+        "round3": "main",
+    }
+    assert found["round3"].terms == ("stage1/again",)
+
+
+def test_captions_that_a_spreadsheet_would_compute_are_quoted_and_come_back(tmp_path: Path) -> None:
+    words = ["=1+1", "'=x", "@sum", "-2", "+a", "plain", "it's", "\tx"]
+    scores = _arm("x", rouge_l=[0.5] * 8)
+    full = scores.frame.assign(truth="t", caption=words)
+    score.Scores("x", full, scores.summary).save(tmp_path)
+    saved = pd.read_csv(tmp_path / "x.csv")["caption"]
+    assert not saved.str.match(r"[=+\-@\t\r]").any() and saved[5] == "plain"
+    assert list(score.load(tmp_path, "x").frame["caption"]) == words
 
 
 # ---------------------------------------------------------------- comparison with published tables

@@ -9,6 +9,7 @@ the cell's traceback, both with an exit code that is not 0.
 """
 
 import argparse
+import html
 import logging
 import os
 import sys
@@ -156,11 +157,50 @@ def set_environment(root: Path) -> None:
     )
 
 
-def write_html(path: Path) -> None:
-    """The executed notebook as a page that any browser shows, beside it."""
-    from nbconvert import HTMLExporter
+def mathml(formula: str, display: str) -> str:
+    """A TeX formula as MathML, "inline" or "block"; as code where it cannot be read."""
+    from latex2mathml.converter import convert
 
-    body, _ = HTMLExporter(template_name="lab").from_filename(str(path))
+    try:
+        return convert(formula, display=display)
+    except Exception:  # of many kinds; a formula must not end a run
+        return f"<code>{html.escape(formula)}</code>"
+
+
+PAGE = """{%- extends 'index.html.j2' -%}
+{%- block html_head_js_requirejs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block jupyter_widgets -%}{%- endblock -%}
+"""  # nothing that a browser would fetch from elsewhere
+
+
+def write_html(path: Path) -> None:
+    """The executed notebook as a page that any browser shows, also without a network, beside it.
+
+    Formulas become MathML, which browsers draw by themselves.
+    """
+    from jinja2 import pass_context
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Offline(IPythonRenderer):
+        def block_math(self, body: str) -> str:
+            return mathml(body, "block")
+
+        def inline_math(self, body: str) -> str:
+            return mathml(body, "inline")
+
+        def latex_environment(self, name: str, body: str) -> str:
+            return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+
+    @pass_context
+    def markdown(context: Any, source: str) -> str:
+        return MarkdownWithMath(renderer=Offline(escape=False)).render(source)
+
+    exporter = HTMLExporter(template_name="lab", raw_template=PAGE)
+    exporter.register_filter("markdown2html", markdown)
+    body, _ = exporter.from_filename(str(path))
     atomic_write_text(path.with_suffix(".html"), body)
 
 

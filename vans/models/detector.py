@@ -73,9 +73,12 @@ class ToyDetector(nn.Module):
 
 
 class I3D:
-    """The I3D TorchScript that StyleGAN-V's FVD uses: 224 x 224 bilinear, videos in [0, 255], 400 features."""
+    """The I3D TorchScript that StyleGAN-V's FVD uses: 224 x 224 bilinear, videos in [0, 255], 400 features.
 
-    name = "I3D (Kinetics-400 TorchScript of StyleGAN-V), 224 x 224"
+    Whole frames are squashed into the square, as in StyleGAN-V's code; a centre crop gives other numbers.
+    """
+
+    name = "I3D (Kinetics-400 TorchScript of StyleGAN-V), whole frames squashed to 224 x 224 (bilinear, no crop)"
 
     def __init__(self, path: str | Path, sha256: str, device: str | torch.device = "cpu"):
         path = Path(path)

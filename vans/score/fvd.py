@@ -5,6 +5,7 @@ network it is and what is done to the clips (``vans.models.detector`` has both t
 means nothing without that text: it is printed wherever FVD stands.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -53,7 +54,9 @@ def _root(centred: np.ndarray) -> np.ndarray:
     return upper.T
 
 
-def resampled_distances(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def resampled_distances(
+    a: np.ndarray, b: np.ndarray, weights: np.ndarray, distance: Callable[..., float] = frechet_distance
+) -> np.ndarray:
     """The distance in each resample: paired features [N, D] twice and counts [B, N] -> [B].
 
     Row i of both belongs to one sample and is taken or left together. A resample of fewer than two gives nan.
@@ -62,7 +65,7 @@ def resampled_distances(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np
     for index, row in enumerate(weights):
         taken = np.repeat(np.arange(len(row)), row.astype(int))
         if len(taken) >= 2:
-            out[index] = frechet_distance(a[taken], b[taken])
+            out[index] = distance(a[taken], b[taken])
     return out
 
 

@@ -11,7 +11,7 @@ from vans.models.clip import load_clip
 from vans.models.detector import load_detector
 from vans.parallel import device_of
 from vans.params import Params, find_root, load
-from vans.score.metrics import METRICS, NONE, cell
+from vans.score.metrics import METRICS, NONE, cell, use
 from vans.score.score import Resampling, Scores, score
 
 FVD_RESAMPLES = 300  # each costs a matrix decomposition
@@ -26,15 +26,21 @@ def judges(params: Params, root: Path) -> tuple[Any, Any]:
     return clip, load_detector(params, base, device=device)
 
 
+def own_metrics(params: Params) -> list[str]:
+    """The user's own metrics, each "package.module:function"."""
+    return list(getattr(params.evaluate, "metrics", None) or [])
+
+
 def resampling(params: Params) -> Resampling:
     """How intervals are made: ``evaluate.bootstrap`` resamples, at most FVD_RESAMPLES of them for FVD."""
     count = params.evaluate.bootstrap
     return Resampling(params.seed, count, min(count, FVD_RESAMPLES))
 
 
-def score_arm(folder: str | Path, root: Path, name: str | None = None) -> Scores:
+def score_arm(folder: str | Path, root: Path, name: str | None = None, params: Params | None = None) -> Scores:
     """Score a predictions folder on root's held-out samples; ``name``: of the arm (the folder's)."""
-    params, triplets = load(root), Triplets(root / "triplets")
+    params, triplets = params or load(root), Triplets(root / "triplets")
+    use(own_metrics(params))
     clip, detector = judges(params, root)
     ids = held_out(triplets, params.evaluate.samples)
     return score(folder, triplets, clip, detector, resampling(params), arm=name, ids=ids, progress=_say)
@@ -57,7 +63,7 @@ def overview(scores: Scores) -> pd.DataFrame:
         found = {kind: scores.interval(kind, metric.name) for kind in scores.kinds}
         if any(interval is not None for interval in found.values()):
             words = {k: NONE if i is None else cell(i.value, i.lo, i.hi, metric) for k, i in found.items()}
-            lines[" ".join(part for part in (metric.title, metric.unit, metric.arrow) if part)] = words
+            lines[metric.heading] = words
     return pd.DataFrame(lines).T
 
 

@@ -1,9 +1,7 @@
 """Scores of one arm, from its predictions on disk: per sample, summed up with intervals, and the protocol.
 
 Works on anyone's predictions in the layout of ``vans.answer.predictions``. Clips are read a few at a time,
-so that memory does not grow with the number of samples. Where the data is the toy world (every ground-truth
-caption is one of its sentences) the oracle's metrics are added; the truth it compares with is read from
-pixels too: the event from the target clip, colour and shape from the input clip.
+so that memory does not grow with the number of samples. What is measured is a plug: ``vans.score.metric``.
 """
 
 import json
@@ -15,23 +13,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from vans.answer import predictions
 from vans.errors import UserError
 from vans.files import atomic_write_text
 from vans.rng import seed_of
-from vans.score import bootstrap, fvd, metrics, samples
+from vans.score import bootstrap, fvd, metrics
+from vans.score.batch import Batch, clips_of
 from vans.score.bootstrap import Interval
 from vans.score.metrics import METRICS
 
 KINDS = ("procedural", "predictive", "all")
 BATCH = 32  # clips read at a time
+WORDS = ("truth", "caption")  # columns of text
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet would compute
+QUOTE = re.compile(r"^'(?='*[=+\-@\t\r])")
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made. ``fvd_resamples`` is smaller because each one costs a matrix decomposition."""
+    """How intervals are made. ``fvd_resamples`` is smaller because each one costs a matrix decomposition; it also
+    limits the blocks of FVD's jackknife."""
 
     seed: int = 0
     resamples: int = 2000
@@ -74,15 +76,16 @@ class Scores:
 
     def resampled(self, kind: str, metric: str) -> np.ndarray:
         """The metric in each resample [B], the same resamples for every arm that has the same samples."""
-        if metric == "fvd":
-            return np.array(self.summary["fvd_draws"][kind], dtype=np.float64)
+        if METRICS[metric].distance:
+            return np.array(self.summary[f"{metric}_draws"][kind], dtype=np.float64)
         rows = _of_kind(self.frame, kind)
-        return metrics.summarise(METRICS[metric], rows, self.resampling.draws(rows, kind))
+        return METRICS[metric].of(rows, self.resampling.draws(rows, kind))
 
     def save(self, folder: str | Path) -> None:
         """Write ``<arm>.csv`` (per sample), then ``<arm>.json`` (the summary)."""
         folder = Path(folder)
-        text = self.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        frame = self.frame.assign(**{name: self.frame[name].map(_quoted) for name in WORDS if name in self.frame})
+        text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         atomic_write_text(folder / f"{self.arm}.csv", text)
         summary = json.dumps(self.summary, indent=2, ensure_ascii=False) + "\n"
         atomic_write_text(folder / f"{self.arm}.json", _lists_on_one_line(summary))
@@ -94,10 +97,11 @@ def load(folder: str | Path, arm: str) -> Scores:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         frame = pd.read_csv(path.with_name(f"{arm}.csv"), dtype={"id": str, "group": str})
+        bare = {name: frame[name].str.replace(QUOTE, "", regex=True) for name in WORDS if name in frame}
     except (OSError, ValueError) as error:
-        fix = f"run `dvc repro evaluate@{arm}`"
+        fix = f"run `dvc repro score@{arm}`"
         raise UserError(f"{path}: no whole scores of {arm} ({error}); {fix}") from error
-    return Scores(arm, frame, summary)
+    return Scores(arm, frame.assign(**bare), summary)
 
 
 def load_all(folder: str | Path, arms: Sequence[str] | None = None) -> dict[str, Scores]:
@@ -127,73 +131,90 @@ def score(
     if not ids:
         raise UserError("triplets/manifest.parquet: the test split is empty; there is nothing to score")
     answers = predictions.open_folder(folder, ids)
-    frame = samples.of_texts(answers, triplets.frame.loc[ids])
+    rows = triplets.frame.loc[ids]
+    frame, toy = _names(rows, answers.captions), None
+    texts = answers.texts if any(answers.texts) else None
     parts, features, adapted = [], [], 0
     for start in range(0, len(ids), BATCH):
-        some = ids[start : start + BATCH]
-        target = samples.clips_of(triplets.clips(some, "target"))
+        some, here = ids[start : start + BATCH], slice(start, start + BATCH)
+        target = clips_of(triplets.clips(some, "target"))
+        toy = metrics.oracle.can_read(frame["truth"], target) if toy is None else toy
         clips, changed = answers.clips(some, target.shape[1:4])
         adapted += changed
-        part = samples.of_videos(clips, target, frame.iloc[start : start + BATCH], clip)
-        if samples.oracle_can_read(frame["truth"], target):
-            named = list(frame["caption"].iloc[start : start + BATCH])
-            part |= samples.of_oracle(clips, target, samples.clips_of(triplets.clips(some, "input")), named)
-        parts.append(pd.DataFrame(part))
-        seen = [samples.numpy(detector.features(torch.from_numpy(x))) for x in (target, clips)]
-        features.append(np.stack(seen))
+        batch = Batch(
+            some,
+            answers.captions[here],
+            frame["truth"][here],
+            clips,
+            questions=rows["question"][here] if "question" in rows else (),
+            answers=texts and texts[here],
+            targets=target,
+            triplets=triplets,
+            clip=clip,
+            detector=detector,
+            toy=toy,
+        )
+        columns, sets = metrics.measure(batch)
+        parts.append(columns)
+        features.append(sets)
         if progress is not None:
             progress(min(start + BATCH, len(ids)), len(ids))
     frame = pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
     resampling = resampling or Resampling()
-    both = np.concatenate(features, axis=1).astype(np.float32)
+    both = {name: np.concatenate([part[name] for part in features], axis=1).astype(np.float32) for name in features[0]}
     about = protocol(frame, both, clip, detector, resampling, target.shape[1:4], adapted)
-    values, fvd_draws = summarise(frame, both, resampling)
+    values, draws = summarise(frame, both, resampling)
     summary = {
         "arm": arm or Path(folder).name,
         "n": len(ids),
         "metrics": values,
         **about,
         "resampling": vars(resampling),
-        "fvd_draws": fvd_draws,
+        **draws,
     }
     return Scores(summary["arm"], frame, summary)
 
 
 def summarise(
-    frame: pd.DataFrame, features: np.ndarray, resampling: Resampling
-) -> tuple[dict[str, dict[str, Any]], dict[str, list[float | None]]]:
-    """Every available metric with its interval, by kind and for all together; and the FVD of each resample.
+    frame: pd.DataFrame, features: dict[str, np.ndarray], resampling: Resampling
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, list[float | None]]]]:
+    """Every available metric with its interval, by kind and for all together; and, as ``<name>_draws``, what distances
+    such as FVD are in each resample, by kind.
 
-    ``features``: [2, N, D] of ground truth and answers, in the order of the rows.
+    ``features``: of each distance, [2, N, D] of answers and ground truth in the order of the rows. A distance's
+    interval is a jackknife's: drawing with replacement repeats samples and so makes it too wide.
     """
     values: dict[str, dict[str, Any]] = {}
-    fvd_draws: dict[str, list[float | None]] = {}
+    distances: dict[str, dict[str, list[float | None]]] = {f"{name}_draws": {} for name in features}
     for kind in KINDS:
         rows = _of_kind(frame, kind)
         if not len(rows):
             continue
         draws = resampling.draws(rows, kind)
         values[kind] = {}
-        for metric in metrics.available(rows):
-            if metric.how == "fvd":
-                true, seen = features[:, rows.index.to_numpy()].astype(np.float64)
-                value = fvd.frechet_distance(seen, true) if len(rows) > 1 else float("nan")
-                resampled = fvd.resampled_distances(seen, true, draws[: resampling.fvd_resamples])
-                fvd_draws[kind] = [_round(x) for x in resampled]
+        for metric in metrics.available(rows, features):
+            if metric.distance:
+                seen, true = features[metric.name][:, rows.index.to_numpy()].astype(np.float64)
+                resampled = fvd.resampled_distances(seen, true, draws[: resampling.fvd_resamples], metric.distance)
+                distances[f"{metric.name}_draws"][kind] = [_round(x) for x in resampled]
+                left_out = bootstrap.leave_out(rows["group"], resampling.fvd_resamples)
+                value, *partial = fvd.resampled_distances(
+                    seen, true, np.concatenate([np.ones((1, len(rows))), left_out]), metric.distance
+                )
+                found = bootstrap.jackknife(value, np.array(partial), metric.count(rows), resampling.level)
+                lo = max(found.lo, 0.0)
             else:
-                value = float(metrics.summarise(metric, rows, np.ones((1, len(rows))))[0])
-                resampled = metrics.summarise(metric, rows, draws)
-            n = int(rows[metric.name].notna().sum()) if metric.how == "mean" else len(rows)
-            found = bootstrap.percentile(value, resampled, n, resampling.level, centre=metric.how == "fvd")
-            lo = max(found.lo, 0.0) if metric.how == "fvd" else found.lo
-            ends = {"value": _round(value), "lo": _round(lo), "hi": _round(found.hi), "n": n}
+                value = float(metric.of(rows, np.ones((1, len(rows))))[0])
+                found = bootstrap.percentile(value, metric.of(rows, draws), metric.count(rows), resampling.level)
+                lo = found.lo
+            ends = {"value": _round(value), "lo": _round(lo), "hi": _round(found.hi), "n": found.n}
             values[kind][metric.name] = ends
-    return values, fvd_draws
+    return values, distances
 
 
 def protocol(
     frame: pd.DataFrame,
-    features: np.ndarray,
+    features: dict[str, np.ndarray],
     clip: Any,
     detector: fvd.Detector,
     resampling: Resampling,
@@ -202,29 +223,50 @@ def protocol(
 ) -> dict[str, Any]:
     """How the numbers were made, in words (``protocol``), and what to beware of (``warnings``)."""
     frames, height, width = geometry
+    size = features["fvd"].shape[2]
     groups = frame["group"].nunique()
     words = {
         "samples": f"{len(frame)} held out, in {groups} independent groups (one scene or source video each)",
         "clips": f"{frames} frames of {height} x {width}, every frame is used, none is resampled",
-        "fvd": f"detector: {detector.name}; {features.shape[2]} features, unbiased covariances",
-        "bleu": f"sacrebleu {metrics.bleu_signature()}, BLEU@k with max_ngram_order=k, as a share of 1",
+        "fvd": f"detector: {detector.name}; {size} features, unbiased covariances",
+        "bleu": f"sacrebleu {metrics.text.bleu_signature()}, BLEU@k with max_ngram_order=k, as a share of 1",
         "rouge_l": "rouge_score F-measure, no stemming; reads only a-z and 0-9 (other scripts score 0)",
         "clip": f"{getattr(clip, 'name', type(clip).__name__)}; CLIP-T against the ground-truth caption",
-        "intervals": f"{resampling.level:.0%} bootstrap by group, {resampling.resamples} resamples "
-        f"({resampling.fvd_resamples} for FVD, centred on the value), seed {resampling.seed}",
+        "intervals": f"{resampling.level:.0%} bootstrap by group, {resampling.resamples} resamples, "
+        f"seed {resampling.seed}; of one arm's FVD by delete-one-group jackknife (at most {resampling.fvd_resamples} "
+        f"blocks of groups); of a difference of two FVDs by {resampling.fvd_resamples} paired resamples, centred",
     }
     warnings = []
     if adapted:
         warnings.append(f"{adapted} answers had another size or length and were cropped and resampled to fit")
     for kind in KINDS:
         n = len(_of_kind(frame, kind))
-        warning = fvd.few_samples(n, features.shape[2]) if n else None
+        warning = fvd.few_samples(n, size) if n else None
         if warning:
             warnings.append(f"{kind}: {warning}")
     return {"protocol": words, "warnings": warnings}
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _names(rows: pd.DataFrame, captions: Sequence[str]) -> pd.DataFrame:
+    """id, kind, group (samples of one group are not independent), truth and caption of each sample."""
+    scene = rows["scene"].astype("string").fillna("") if "scene" in rows else pd.Series("", index=rows.index)
+    return pd.DataFrame(
+        {
+            "id": rows.index.astype(str),
+            "kind": rows["kind"].to_numpy(),
+            "group": np.where(scene == "", rows["video"].astype(str), scene),
+            "truth": rows["caption"].to_numpy(),
+            "caption": captions,
+        }
+    )
+
+
+def _quoted(text: Any) -> Any:
+    """A caption that a spreadsheet would take for a formula, behind an apostrophe; `load` takes it away."""
+    return f"'{text}" if isinstance(text, str) and FORMULA.match(text) else text
 
 
 def _of_kind(frame: pd.DataFrame, kind: str) -> pd.DataFrame:

@@ -39,6 +39,7 @@ TERM_COLOURS = {
     "total": INK,
 }
 FONT = {"font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "svg.hashsalt": "vans"}
+FONT |= {"text.parse_math": False}  # a dollar sign in a caption, a topic or a file name is a dollar sign
 AXES = {
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
@@ -137,7 +138,7 @@ class Canvas:
                 style="italic" if italic else "normal",
                 ha=align,
                 va="baseline",
-                parse_math=False,
+                parse_math=False,  # the canvas may be drawn on outside of THEME
                 zorder=4,
             )
         return y + len(wrapped) * 1.35 * size

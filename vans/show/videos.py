@@ -13,19 +13,10 @@ import numpy as np
 from PIL import Image
 
 from vans.show.frames import as_clip, enlarge, shrink
+from vans.show.page import Page
 
 SMALL = 64  # pixels: clips up to this size are enlarged and kept without loss
 LONGEST = 320  # pixels: larger clips are made smaller than this
-
-
-class Page:
-    """A piece of HTML that notebooks show."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def _repr_html_(self) -> str:
-        return self.text
 
 
 def webp(clip: object, fps: float, size: int = 128) -> bytes:

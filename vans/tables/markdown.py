@@ -1,20 +1,16 @@
 """A table as Markdown that can be read in git: values with intervals, orders, protocol."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from vans.files import atomic_write_text
-from vans.score.metrics import METRICS, NONE, ORACLE, PAPER_METRICS, cell, number
+from vans.score.metrics import METRICS, NONE, PAPER_METRICS, cell, number
 from vans.score.score import KINDS, Scores
 from vans.tables.orders import Order, sentences
 from vans.tables.tables import ABLATION, MAIN, Table, metrics_json
 
-GROUPS = {
-    "What the oracle reads in captions and videos": tuple(metric.name for metric in ORACLE),
-    "Further measures": ("clip_t_own", "psnr", "motion_ratio", "format", "think_words"),
-    "BLEU": tuple(f"bleu{k}" for k in (1, 2, 3, 4)),
-}
 HEADLINE = (*PAPER_METRICS, "video_event")
 DETAILS = "## Details"  # what stands above it is what the README shows
 DISCLAIMER = (
@@ -22,14 +18,19 @@ DISCLAIMER = (
     "detector, so not the same quantity. What can be compared is which row is better than which, not a value "
     "with a value."
 )
+CORRECTED = (
+    "Verdicts are corrected for the {n} differences of this table (Holm: the chance of even one false *holds* or *does "
+    "not hold* is at most 5 %); the intervals are not, so that one may stand clear of 0 beside *not resolved*."
+)
 ABOUT_ORDERS = (
-    "Paired differences (second minus first, same samples, same resamples) with their intervals. *Holds*: "
-    "the whole interval lies on the side of 0 that the paper's difference has (where it gives none: on the "
-    "better side). *Not resolved*: the interval contains 0."
+    "Paired differences (second minus first, same samples, same resamples) with their 95 % intervals. *Holds*: the "
+    "difference is resolved and lies on the side of 0 that the paper's difference has (where it gives none: on the "
+    "better side). *Not resolved*: the interval contains 0, or the p-value (normal, from the resamples' spread) is "
+    "above 0.05 once corrected."
 )
 ABOUT_CLAIMS = (
-    "Over all samples. *Holds*: the 95 % interval of the paired difference lies on the side of 0 where the paper's "
-    "difference lies (where it gives none: on the better side). *Not resolved*: the interval contains 0."
+    "Over all samples. *Holds*: the paired difference is resolved at 5 % and lies on the side of 0 where the paper's "
+    "difference lies (where it gives none: on the better side). *Not resolved*: it cannot be told from 0."
 )
 NOTES = {
     "no_v1": "the same arm as *GRPO (VLM only)*: text rewards alone is what is left of stage 1 without r_v1 "
@@ -38,16 +39,16 @@ NOTES = {
 }
 
 
-def write(table: Table, folder: str | Path) -> None:
-    """Write ``<name>.csv`` and ``<name>.md``, and with the main table ``metrics.json``."""
+def write(table: Table, folder: str | Path, more: Sequence[str] = ()) -> None:
+    """Write ``<name>.csv`` and ``<name>.md``, and with the main table ``metrics.json``. ``more``: sections."""
     folder = Path(folder)
     atomic_write_text(folder / f"{table.layout.name}.csv", table.csv())
-    atomic_write_text(folder / f"{table.layout.name}.md", markdown(table))
+    atomic_write_text(folder / f"{table.layout.name}.md", markdown(table, more))
     if table.layout is MAIN:
         atomic_write_text(folder / "metrics.json", metrics_json(table))
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Table, more: Sequence[str] = ()) -> str:
     """The whole file: a table of each kind, what became of the paper's orders, details, protocol, warnings."""
     layout = table.layout
     parts = [f"# {layout.title}", f"{_ours(table)} {DISCLAIMER}"]
@@ -60,26 +61,27 @@ def markdown(table: Table) -> str:
     parts += ["## Do the paper's orders hold?", _claims(table)]
     parts.append(DETAILS)
     for kind in kinds:
-        for title, names in GROUPS.items():
-            if any(name in table.frame for name in names):
-                parts += [f"### {title}: {kind}", _grid(table, kind, names, with_paper=False)]
-    parts += ["### Every difference", _orders(table)]
+        for title, names in _groups(table).items():
+            parts += [f"### {title}: {kind}", _grid(table, kind, names, with_paper=False)]
+    parts += [*more, "### Every difference", _orders(table)]
     parts += ["## Protocol", _protocol(table)]
     return "\n\n".join(parts) + "\n"
 
 
 def _ours(table: Table) -> str:
-    some = next(iter(table.scores.values()))
-    level = f"{some.resampling.level:.0%}"
-    return f"Measured by this repository; in brackets the {level} bootstrap interval, n the number of samples."
+    level = f"{next(iter(table.scores.values())).resampling.level:.0%}"
+    return f"Measured by this repository; in brackets the {level} interval, n the number of samples."
+
+
+def _groups(table: Table) -> dict[str, tuple[str, ...]]:
+    """Heading -> the measured metrics under it: the oracle's first, BLEU last, without the paper's."""
+    some = [METRICS[name] for name in METRICS if name in table.frame and name not in PAPER_METRICS]
+    order = sorted({metric.group for metric in some}, key=lambda group: (group == "BLEU", "oracle" not in group))
+    return {group: tuple(metric.name for metric in some if metric.group == group) for group in order}
 
 
 def _header(name: str, scores: dict[str, Scores]) -> str:
-    metric = METRICS[name]
-    unit = f" {metric.unit}" if metric.unit else ""
-    if metric.how == "fvd":
-        return f"{metric.title} {metric.arrow} ({detector(scores, short=True)})"
-    return f"{metric.title}{unit} {metric.arrow}"
+    return METRICS[name].heading + (f" ({detector(scores, short=True)})" if name == "fvd" else "")
 
 
 def detector(scores: dict[str, Scores], short: bool = False) -> str:
@@ -103,14 +105,14 @@ def _grid(table: Table, kind: str, names: tuple[str, ...], with_paper: bool) -> 
         if with_paper:
             cells += [_paper_cell(line[f"paper_{name}"], name) for name in PAPER_METRICS]
         body.append([line["title"], count, *cells])
-    return _rows(head, body)
+    return grid_of(head, body)
 
 
 def _paper_cell(value: float, name: str) -> str:
     return NONE if pd.isna(value) else f"*{value:.2f}*" if name == "fvd" else f"*{value:.4f}*"
 
 
-def _rows(head: list[str], body: list[list[str]]) -> str:
+def grid_of(head: Sequence[str], body: list[list[str]]) -> str:
     """A Markdown table, its columns padded so that the source can be read too."""
     wide = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     lines = [[text.ljust(width) for text, width in zip(row, wide, strict=True)] for row in [head, *body]]
@@ -131,7 +133,7 @@ def _orders(table: Table) -> str:
         gaps = [_gap(order, kind) for kind, order in by_kind.items() if order.paper is not None]
         cells = [_verdict(by_kind[kind]) if kind in by_kind else NONE for kind in kinds]
         body.append([claim, METRICS[name].title, ", ".join(gaps) or NONE, *cells])
-    return f"{ABOUT_ORDERS}\n\n{_rows(head, body)}"
+    return f"{ABOUT_ORDERS} {CORRECTED.format(n=len(table.orders))}\n\n{grid_of(head, body)}"
 
 
 def _claims(table: Table) -> str:
@@ -140,7 +142,8 @@ def _claims(table: Table) -> str:
     kind = "all" if "all" in kinds else min(kinds, default="all")
     found = sentences(table.orders, kind)
     lines = "\n".join(f"- {line if line[1] == '_' else line[0].upper() + line[1:]}" for line in found)  # r_t1 stays
-    return f"{ABOUT_CLAIMS}\n\n{lines}" if lines else "None can be checked: no two rows that they compare were scored."
+    about = f"{ABOUT_CLAIMS} {CORRECTED.format(n=len(table.orders))}"
+    return f"{about}\n\n{lines}" if lines else "None can be checked: no two rows that they compare were scored."
 
 
 def _gap(order: Order, kind: str) -> str:

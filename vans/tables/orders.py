@@ -1,7 +1,11 @@
 """Does an order that the paper claims hold here? Paired differences of two arms, with intervals and
-verdicts."""
+verdicts.
 
-from dataclasses import dataclass
+One table asks hundreds of such questions. Their p-values are adjusted together (Holm), so that the chance of even one
+false "holds" or "does not hold" in a table is at most 5 %; the intervals are those of each difference by itself.
+"""
+
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,8 +25,8 @@ VERBS = {
     "differs": "equal in the paper but not here:",
     "equal within the interval": "equal as in the paper:",
 }
+GOOD = {"up": 1, "down": -1}
 SAME = 1e-9  # a smaller difference in the paper's figures is none
-ORDER_METRICS = (*PAPER_METRICS, "clip_t_own", "caption_event", "video_event", "static")
 
 # (row, row, what is claimed of the second against the first)
 MAIN_CLAIMS = (
@@ -50,7 +54,7 @@ class Order:
 
     ``direction``: the sign of the second row's value minus the first's that the claim expects: the paper's
     own difference where it gives one, else the metric's good direction; 0 where the paper's two figures are
-    equal.
+    equal. ``p``: of no difference; ``adjusted``: for all claims of the table.
     """
 
     claim: str
@@ -61,12 +65,18 @@ class Order:
     paper: float | None
     direction: int
     ours: Interval
+    p: float = 0.0
+    adjusted: float = 0.0
+
+    @property
+    def resolved(self) -> bool:
+        return bootstrap.verdict(self.ours, 1, self.adjusted) in ("holds", "does not hold")
 
     @property
     def verdict(self) -> str:
+        found = bootstrap.verdict(self.ours, self.direction or 1, self.adjusted)
         if self.direction:
-            return bootstrap.verdict(self.ours, self.direction)
-        found = bootstrap.verdict(self.ours, 1)
+            return found
         return {"not resolved": "equal within the interval", "not measured": found}.get(found, "differs")
 
 
@@ -87,7 +97,14 @@ def paper_value(row: str, kind: str, metric: str) -> float | None:
 
 
 def difference(first: Scores, second: Scores, metric: str, kind: str) -> Interval | None:
-    """second - first, paired: both arms are seen through the same resamples of the same samples.
+    """second - first, paired, with its interval; see `paired`."""
+    found = paired(first, second, metric, kind)
+    return found and found[0]
+
+
+def paired(first: Scores, second: Scores, metric: str, kind: str) -> tuple[Interval, float] | None:
+    """second - first and the p-value of no difference: both arms are seen through the same resamples of the same
+    samples.
 
     None if one of them lacks the metric. Raises UserError if they were scored on other samples or settings.
     """
@@ -97,18 +114,17 @@ def difference(first: Scores, second: Scores, metric: str, kind: str) -> Interva
     if list(first.frame["id"]) != list(second.frame["id"]) or first.resampling != second.resampling:
         raise UserError(f"results/scores: {first.arm} and {second.arm} were scored on other samples; score both again")
     resampled = second.resampled(kind, metric) - first.resampled(kind, metric)
-    centre = METRICS[metric].how == "fvd"
-    n = min(a.n, b.n)
-    return bootstrap.percentile(b.value - a.value, resampled, n, first.resampling.level, centre)
+    value, centre = b.value - a.value, METRICS[metric].distance is not None
+    found = bootstrap.percentile(value, resampled, min(a.n, b.n), first.resampling.level, centre)
+    return found, bootstrap.p_value(value, resampled)
 
 
 def orders(
     scores: dict[str, Scores],
     claims: tuple[tuple[str, str, str], ...],
     arms: dict[str, str] | None = None,
-    metrics: tuple[str, ...] = ORDER_METRICS,
 ) -> list[Order]:
-    """Every claim whose two rows were scored, for every metric and kind that both have.
+    """Every claim whose two rows were scored, for every metric with a direction and kind that both have.
 
     ``arms`` maps a row of the table to the arm that fills it, where the two have different names.
     """
@@ -117,15 +133,16 @@ def orders(
         one, two = (scores.get((arms or {}).get(row, row)) for row in (first, second))
         if one is None or two is None:
             continue
-        for metric in metrics:
+        for metric in (m.name for m in METRICS.values() if m.claim and m.better in GOOD):
             for kind in KINDS:
-                ours = difference(one, two, metric, kind)
-                if ours is None:
+                measured = paired(one, two, metric, kind)
+                if measured is None:
                     continue
                 gap = _paper_gap(first, second, metric, kind)
                 direction = _direction(first, second, metric, gap)
-                found.append(Order(claim, first, second, metric, kind, gap, direction, ours))
-    return found
+                found.append(Order(claim, first, second, metric, kind, gap, direction, *measured))
+    adjusted = bootstrap.holm([order.p for order in found])
+    return [replace(order, adjusted=float(p)) for order, p in zip(found, adjusted, strict=True)]
 
 
 def sentences(found: list[Order], kind: str = "all") -> list[str]:
@@ -154,5 +171,5 @@ def _direction(first: str, second: str, metric: str, gap: float | None) -> int:
     if gap is None:
         gap = _paper_gap(first, second, metric, "procedural")
     if gap is None:
-        return {"up": 1, "down": -1}[METRICS[metric].better]
+        return GOOD[METRICS[metric].better]
     return 0 if abs(gap) < SAME else int(np.sign(gap))

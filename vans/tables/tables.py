@@ -5,13 +5,14 @@ quantity. A row whose arm was not scored stays in the table, empty.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from vans.errors import UserError
-from vans.score.metrics import METRICS, PAPER_METRICS
+from vans.score.metrics import METRICS, PAPER_METRICS, use
 from vans.score.score import KINDS, Scores, load_all
 from vans.tables.orders import ABLATION_CLAIMS, MAIN_CLAIMS, Order, orders, paper_value
 
@@ -94,8 +95,12 @@ class Table:
         return self.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
-def build(folder: str | Path, layout: Layout) -> Table:
-    """Fill a layout from a folder of scores. Raises UserError if none of its arms was scored."""
+def build(folder: str | Path, layout: Layout, own: Sequence[str] = ()) -> Table:
+    """Fill a layout from a folder of scores. ``own``: the user's own metrics, as in ``evaluate.metrics``.
+
+    Raises UserError if none of its arms was scored.
+    """
+    use(own)
     arms = list(dict.fromkeys(layout.arms.values()))
     scores = load_all(folder, arms)
     if not scores:
