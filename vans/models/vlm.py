@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from transformers import (
 from transformers.video_utils import VideoMetadata
 
 from vans.errors import UserError
+from vans.models.grammar import Grammar, WithinTemplate
 from vans.rng import generator
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -211,6 +213,11 @@ class VLM:
         return sorted(ids - {self.tokenizer.eos_token_id})
 
     # ------------------------------------------------------------------ sampling
+    @cached_property
+    def grammar(self) -> Grammar:
+        """The answer's template over this model's tokens."""
+        return Grammar(self.tokenizer, self.model.config.get_text_config().vocab_size, self.special_ids())
+
     @torch.no_grad()
     def sample(
         self,
@@ -220,17 +227,22 @@ class VLM:
         max_new_tokens: int,
         temperature: float,
         top_p: float = 1.0,
+        within_template: bool = False,
     ) -> Completions:
         """One answer per seed; with G seeds per prompt row, `seeds` is ordered prompt-major and rows are repeated.
 
         Exact ancestral sampling by the Gumbel-max trick with one generator per answer, so that an answer depends on
-        its own seed and not on what else is in the batch. temperature 0 decodes greedily.
+        its own seed and not on what else is in the batch. temperature 0 decodes greedily. within_template: only
+        tokens that keep to the answer's template, which is whole within max_new_tokens (UserError if it has no room);
+        the log-probs here know nothing of it, so rollouts go without.
         """
         rows = inputs["input_ids"].shape[0]
         if len(seeds) % rows:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
         batch = repeat_prompts(inputs, len(seeds) // rows)
         processors = LogitsProcessorList([Suppress(self.special_ids())])
+        if within_template:
+            processors.append(WithinTemplate(self.grammar, self.tokenizer.eos_token_id, max_new_tokens))
         if temperature > 0:
             processors.append(GumbelSampler(seeds, temperature, top_p))
         with self.autocast():
