@@ -61,7 +61,7 @@ def output_file(output: str | Path) -> Path:
     """Where the answer goes: a file whose suffix says what is written, or answer.mp4 in a folder ("there/" or one
     that is there). UserError for a suffix that is not written."""
     out = Path(output)
-    if str(output).endswith(os.sep) or out.is_dir():
+    if str(output).endswith(os.sep) or os.path.isdir(out):
         out /= "answer.mp4"
     if out.suffix.lower() not in media.WRITTEN:
         raise UserError(f"{out}: the answer is a video; end its name in one of {', '.join(media.WRITTEN)}")

@@ -143,7 +143,8 @@ def _read_captions(path: Path, ids: Sequence[str]) -> dict[str, tuple[str, str]]
                 if name in wanted:
                     rows[name] = (row["caption"], row.get("text") or "")
     except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: {error}; close or double the quote of that row") from error
+        where = f"{path}: the row of line {reader.line_num + 1}"
+        raise UserError(f"{where}: {error}; close or double its quotes") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it must be a CSV with the columns id,caption") from error
     return rows

@@ -12,6 +12,7 @@ from vans.models.clip import CLIP
 from vans.models.detector import I3D, ToyDetector
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
+from vans.models.whole import check_finite, pretrained
 
 
 def frozen_dtype(params) -> torch.dtype:
@@ -44,11 +45,13 @@ def load_vdm(params, base: Path, tuned: Path | None = None, device="cpu") -> VDM
 
 
 def load_dit(folder: Path) -> WanTransformer3DModel:
-    """A trained DiT (float32) from a stage's vdm folder."""
+    """A trained DiT (float32) from a stage's vdm folder, whole and finite, else UserError."""
     folder = Path(folder)
     if not (folder / "transformer" / "config.json").exists():
         raise UserError(f"{folder}/transformer: no DiT here; run the stage that trains it")
-    return WanTransformer3DModel.from_pretrained(str(folder), subfolder="transformer", use_safetensors=True)
+    dit = pretrained(WanTransformer3DModel, folder, "DiT", "run the stage that trains it", "transformer")
+    check_finite(folder / "transformer", dit.named_parameters())
+    return dit
 
 
 def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> VLM:

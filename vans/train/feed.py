@@ -22,7 +22,7 @@ from tqdm import tqdm
 from vans import files
 from vans.data.triplets import Triplets
 from vans.errors import UserError
-from vans.models.vdm import VDM
+from vans.models.vdm import VDM, prompt_clean
 from vans.parallel import Group
 from vans.rng import generator
 
@@ -121,8 +121,9 @@ class Embeddings:
 def embeddings(root: Path, vdm: VDM, texts: list[str], group: Group) -> Embeddings:
     """Embed what is not yet embedded (as `latents` does) and open it; only the tokens that a text has are kept."""
     sizes = {"max_text": vdm.max_text, "vocabulary": files.digest(sorted(vdm.tokenizer.get_vocab().items()))}
+    cleaned = [prompt_clean(text) for text in texts]
     dtype = str(next(vdm.text_encoder.parameters()).dtype)
-    key = files.digest({"encoder": _weights_digest(vdm.text_encoder), "dtype": dtype, "texts": texts, **sizes})[:16]
+    key = files.digest({"encoder": _weights_digest(vdm.text_encoder), "dtype": dtype, "texts": cleaned, **sizes})[:16]
     key = group.gather(key)[0]
     folder = root / "cache" / "texts" / key
 
