@@ -79,9 +79,9 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def usual_permissions(folder: str | Path) -> None:
-    """Give every file below a folder the permissions that a new file has (safetensors makes its files 0600)."""
-    for file in Path(folder).rglob("*"):
+def usual_permissions(path: str | Path) -> None:
+    """Give a file, or all below a folder, the permissions that a new file has (safetensors makes its files 0600)."""
+    for file in (Path(path), *Path(path).rglob("*")):
         if file.is_file() and not file.is_symlink():
             file.chmod(file.parent.stat().st_mode & 0o666 | file.stat().st_mode & 0o111)
 

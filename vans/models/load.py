@@ -12,7 +12,7 @@ from vans.models.clip import CLIP
 from vans.models.detector import I3D, ToyDetector
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
-from vans.models.whole import check_finite, pretrained
+from vans.models.whole import TRAIN, check_finite, pretrained
 
 
 def frozen_dtype(params) -> torch.dtype:
@@ -48,8 +48,8 @@ def load_dit(folder: Path) -> WanTransformer3DModel:
     """A trained DiT (float32) from a stage's vdm folder, whole and finite, else UserError."""
     folder = Path(folder)
     if not (folder / "transformer" / "config.json").exists():
-        raise UserError(f"{folder}/transformer: no DiT here; run the stage that trains it")
-    dit = pretrained(WanTransformer3DModel, folder, "DiT", "run the stage that trains it", "transformer")
+        raise UserError(f"{folder}/transformer: no DiT here; {TRAIN}")
+    dit = pretrained(WanTransformer3DModel, folder, "DiT", TRAIN, "transformer", strict=True)
     check_finite(folder / "transformer", dit.named_parameters())
     return dit
 

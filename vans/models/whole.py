@@ -27,10 +27,13 @@ TRAIN = "run the stage that trains it"
 BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError)
 
 
-def pretrained(model: Any, source: str | Path, what: str, fix: str, subfolder: str = "", **options: Any) -> Any:
+def pretrained(
+    model: Any, source: str | Path, what: str, fix: str, subfolder: str = "", strict: bool = False, **options: Any
+) -> Any:
     """`model.from_pretrained` of a folder or hub repository with all of its tensors; safetensors only.
 
-    UserError in one line if there are none, some are missing or damaged, or a file may not be read.
+    strict: nor may the file hold others. UserError in one line if there are none, some are missing or damaged, or a
+    file may not be read.
     """
     where = Path(source, subfolder)
     _check_files(where)
@@ -40,7 +43,7 @@ def pretrained(model: Any, source: str | Path, what: str, fix: str, subfolder: s
             loaded, info = model.from_pretrained(str(source), use_safetensors=True, output_loading_info=True, **options)
     except BROKEN as error:
         raise UserError(f"{where}: no {what} weights here ({_first_line(error)}); {fix}") from error
-    _account(where, what, info["missing_keys"], info["unexpected_keys"] if where.exists() else ())
+    _account(where, what, info["missing_keys"], info["unexpected_keys"] if strict else ())
     return loaded
 
 

@@ -153,6 +153,7 @@ def _fill(folder: Path, items: list, compute: Callable[[list], dict[str, Tensor]
         partial = folder / f".partial-{group.rank}"
         with files.no_space_is_a_user_error(folder):
             save_file(value, partial)
+            files.usual_permissions(partial)
             files._sync_file(partial)
         partial.rename(folder / f"chunk-{index:05d}.safetensors")
     group.barrier()
