@@ -12,6 +12,7 @@ import io
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -164,18 +165,20 @@ def _row_id(where: str, row: dict, columns: int, ids: Sequence[str]) -> str:
 
 def _clip(path: Path, frames: int, height: int, width: int) -> tuple[np.ndarray, bool]:
     """A video as uint8 [frames, height, width, 3], and whether it had another length or size: then frames are picked
-    evenly, cover and crop. It is decoded twice, for its length and for its pictures, and never held as a whole."""
+    evenly, cover and crop. Such a one is decoded twice, for its length and for its pictures, and never held whole."""
     source = video.Video(path)
+    fits = (source.info.height, source.info.width) == (height, width)
+    if fits and len(first := [picture for _, picture in islice(source.frames(), frames + 1)]) == frames:
+        return np.stack(first), False
     count = sum(1 for _ in source.frames(longest=16))
     if not count:
         raise UserError(f"{path}: holds no picture; replace it")
-    same = (count, source.info.height, source.info.width) == (frames, height, width)
     picked = np.linspace(0, count - 1, frames).round().astype(int).tolist()
     out, wanted = np.empty((frames, height, width, 3), np.uint8), set(picked)
     for i, (_, picture) in enumerate(source.frames()):
         if i in wanted:
             out[[at for at, index in enumerate(picked) if index == i]] = video.fit(picture, height, width)
-    return out, not same
+    return out, True
 
 
 def _nfc(name: str) -> str:

@@ -1,5 +1,6 @@
 """Scoring with the models of the current scale: one arm of the grid, or anyone's predictions."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def score_arm(folder: str | Path, root: Path, name: str | None = None) -> Scores
 def score_folder(folder: str | Path, name: str | None = None, out: str | Path | None = None) -> Scores:
     """What ``vans score`` does: score, write the scores to ``out`` where one is named, then print them."""
     root = find_root()
-    name = Path(folder).resolve().name if name is None else name
+    name = os.path.basename(os.path.abspath(folder)) if name is None else name
     if out is not None:
         check_name(name)
         for suffix in (".csv", ".json"):
