@@ -63,6 +63,7 @@ def hub(tmp_path_factory, vdm, vlm, clip) -> Path:
 LAYOUT = {
     "Wan2.1-T2V-1.3B-Diffusers": [
         "model_index.json",
+        "scheduler/scheduler_config.json",
         "transformer/config.json",
         "transformer/diffusion_pytorch_model.safetensors",
         "vae/config.json",
