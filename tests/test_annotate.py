@@ -28,17 +28,19 @@ from PIL import Image
 from tests.llm_server import Answer, Call, Server, failed, good, said
 from vans import params as params_module
 from vans.data import annotate
-from vans.data.annotate import ANNOTATORS, Annotation, Candidate, Refused, Request, annotator, answers, endpoint, llm
-from vans.data.annotate import prompts as prompt_files
-from vans.data.annotate.cache import Cache, Reply
-from vans.data.annotate.cost import Meter, estimate, text_tokens
+from vans.data.annotate import ANNOTATORS, Annotation, Candidate, Refused, Request, annotator, endpoint, llm
 from vans.data.annotate.estimate import Work, count, describe, expected
-from vans.data.annotate.limits import Clock, Limiter, Stopped
 from vans.data.sources import discover
 from vans.data.sources.tables import COLUMNS
 from vans.errors import UserError
+from vans.llm import answers, client, http
+from vans.llm import prompts as prompt_files
+from vans.llm.cache import Cache, Reply
+from vans.llm.cost import Meter, estimate, text_tokens
+from vans.llm.limits import Clock, Limiter, Stopped
+from vans.llm.net import check_url
 from vans.media import video
-from vans.params import check_url, load
+from vans.params import load
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-5ecret-0f-the-test/+"
@@ -272,8 +274,8 @@ def test_a_broken_answer_is_asked_for_again(tmp_path, name):
         asked = asking(server, tmp_path)
         assert captions(asked.write(requests(1))) == EVENTS[:1]
     assert server.count("write") == 3 and server.count("check") == 1
-    sleeps = asked.clock.sleeps  # type: ignore[attr-defined]
-    assert len(sleeps) == 2 and all(0 <= s <= endpoint.SLOWEST for s in sleeps)
+    sleeps = asked.client.clock.sleeps  # type: ignore[attr-defined]
+    assert len(sleeps) == 2 and all(0 <= s <= client.SLOWEST for s in sleeps)
 
 
 def test_a_late_answer_is_asked_for_again_and_counted_as_perhaps_paid(tmp_path):
@@ -297,7 +299,7 @@ def test_a_late_answer_is_asked_for_again_and_counted_as_perhaps_paid(tmp_path):
 def test_an_answer_that_trickles_is_late_too(tmp_path, monkeypatch):
     """Each piece arrives in time; the whole does not."""
     times = iter([0.0, *[100.0 * i for i in range(1, 99)]])
-    monkeypatch.setattr(endpoint, "time", SimpleNamespace(monotonic=lambda: next(times), time=time.time))
+    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: next(times)))
     with Server() as server:
         asked = asking(server, tmp_path, retries=0)
         (made,) = asked.write(requests(1))
@@ -305,7 +307,7 @@ def test_an_answer_that_trickles_is_late_too(tmp_path, monkeypatch):
 
 
 def test_an_endless_answer_is_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(endpoint, "LARGEST", 1 << 20)
+    monkeypatch.setattr(http, "LARGEST", 1 << 20)
 
     def behave(call: Call) -> Answer:
         return said("x" * (1 << 21)) if call.number == 0 else good(call)
@@ -322,8 +324,8 @@ def test_retry_after_is_honoured_for_all_threads(tmp_path):
     with Server(behave) as server:
         asked = asking(server, tmp_path, concurrency=1)
         assert captions(asked.write(requests(2))) == EVENTS[:2]
-    clock = asked.clock
-    assert isinstance(clock, FakeClock) and 17 <= clock.sleeps[0] <= max(18, endpoint.SLOWEST)
+    clock = asked.client.clock
+    assert isinstance(clock, FakeClock) and 17 <= clock.sleeps[0] <= max(18, client.SLOWEST)
     limiter, stop = Limiter(None, None, clock := FakeClock()), threading.Event()
     limiter.pause(17)
     limiter.enter(1, stop)
@@ -332,10 +334,10 @@ def test_retry_after_is_honoured_for_all_threads(tmp_path):
 
 def test_retry_after_in_every_form():
     soon = email.utils.formatdate(time.time() + 30, usegmt=True)
-    assert 25 < endpoint.retry_after(soon) <= 30
+    assert 25 < client.retry_after(soon) <= 30
     past = email.utils.formatdate(time.time() - 30, usegmt=True)
     table = {"3": 3, "0.5": 0.5, "-4": 0, past: 0, "": 0, None: 0, "soon": 0, "nan": 0, "Mon, 99 Foo": 0}
-    assert {value: endpoint.retry_after(value) for value in table} == table
+    assert {value: client.retry_after(value) for value in table} == table
 
 
 def test_an_endpoint_that_stays_too_busy_stops_the_run(tmp_path):
@@ -604,10 +606,9 @@ def test_a_changed_prompt_is_asked_anew(tmp_path, monkeypatch):
         folder = tmp_path / "prompts"
         folder.mkdir()
         for name in ("choose", "write", "check"):
-            text = (prompt_files.FOLDER / f"{name}.md").read_text()
+            text = (llm.FOLDER / f"{name}.md").read_text()
             (folder / f"{name}.md").write_text(text.replace("plain English", "plainest English"))
-        original = prompt_files.load
-        monkeypatch.setattr(prompt_files, "load", lambda name: original(name, folder))
+        monkeypatch.setattr(llm, "FOLDER", folder)
         asking(server, tmp_path).write(requests(1))
     assert server.count("write") == 2 and server.count("check") == 1
 
@@ -745,7 +746,7 @@ def test_retries_count_for_the_rate_too(tmp_path):
     with Server(behave) as server:
         asked = asking(server, tmp_path, requests_per_minute=1, concurrency=1)
         asked.write(requests(2))
-    assert server.count() == 8 and asked.clock.now() - 1000 >= 7 * 60
+    assert server.count() == 8 and asked.client.clock.now() - 1000 >= 7 * 60
 
 
 def test_a_limit_that_sleeps_is_woken_by_an_error():
@@ -798,7 +799,8 @@ def test_token_counts_that_cannot_be_are_estimated(tmp_path, number):
 def test_whatever_stands_for_the_end_of_an_answer_is_kept_clean(tmp_path, finish):
     with Server(lambda call: said("hm", finish)) as server:
         asked = asking(server, tmp_path, attempts=1)
-        assert captions(asked.write(requests(1))) == [f"refused: {llm.UNREADABLE}"]
+        why = llm.ECHOED if KEY in str(finish) else llm.UNREADABLE
+        assert captions(asked.write(requests(1))) == [f"refused: {why}"]
     with sqlite3.connect(tmp_path / "answers.sqlite") as base:
         ((kept,),) = base.execute("SELECT finish FROM answers")
     assert KEY not in kept and kept.isprintable() and len(kept) <= 40
@@ -904,7 +906,7 @@ def test_the_key_appears_nowhere(tmp_path, caplog, capfd):
     with Server(behave) as server:
         asked = endpoint.OpenAI(settings(server.url), tmp_path, progress=True, clock=FakeClock())
         made = asked.write(requests(1))
-        assert isinstance(made[0], Annotation) and made[0].reasoning == "the key is ***"
+        assert isinstance(made[0], Refused) and str(made[0]) == llm.ECHOED
         for url, model in ((server.url, "b"), ("http://127.0.0.1:1/v1", "c")):
             other = endpoint.OpenAI(settings(url, model=model, retries=0), tmp_path, progress=True, clock=FakeClock())
             with pytest.raises(UserError) as caught:
@@ -933,15 +935,15 @@ def test_keys_that_are_missing_or_wrong(monkeypatch):
     for value in ("", "   "):
         monkeypatch.setenv("VANS_API_KEY", value)
         with pytest.raises(UserError, match="no key: set the environment variable VANS_API_KEY"):
-            endpoint.read_key("VANS_API_KEY", needed=True)
-        assert endpoint.read_key("VANS_API_KEY", needed=False) == ""
+            client.read_key("VANS_API_KEY", "curate.llm.key_variable", needed=True)
+        assert client.read_key("VANS_API_KEY", "", needed=False) == ""
     for value in ("two words", "se\ncret", "schlüssel"):
         monkeypatch.setenv("VANS_API_KEY", value)
         with pytest.raises(UserError, match="holds no key") as caught:
-            endpoint.read_key("VANS_API_KEY", needed=False)
+            client.read_key("VANS_API_KEY", "", needed=False)
         assert value not in str(caught.value)
     monkeypatch.setenv("VANS_API_KEY", f" {KEY}\n")
-    assert endpoint.read_key("VANS_API_KEY", needed=True) == KEY
+    assert client.read_key("VANS_API_KEY", "", needed=True) == KEY
 
 
 def test_a_local_endpoint_needs_no_key(tmp_path, monkeypatch):
@@ -1006,7 +1008,7 @@ def test_settings_that_contradict_themselves(key, value, why):
 def test_prompts_are_in_the_package_and_complete():
     folder = resources.files("vans.data.annotate") / "prompts"
     assert {p.name for p in folder.iterdir()} == {"choose.md", "write.md", "check.md"}
-    assert {name: set(prompt_files.load(name).parts) for name in ("choose", "write", "check")} == {
+    assert {name: set(llm.load(name).parts) for name in ("choose", "write", "check")} == {
         "choose": {"system", "user", "again: form"},
         "write": {"system", "user", "again: form", "again: leak"},
         "check": {"system", "user"},
@@ -1026,17 +1028,17 @@ def test_a_label_cannot_move_the_pictures_or_reach_the_placeholders(tmp_path):
 def test_prompt_files_with_mistakes_are_user_errors(tmp_path):
     (tmp_path / "a.md").write_text("# User\nHello $nobody, that is $ 5")
     with pytest.raises(UserError, match="a.md: .*dollar sign"):
-        prompt_files.load("a", tmp_path).fill("user", nobody="you")
+        prompt_files.load(tmp_path / "a.md").fill("user", nobody="you")
     (tmp_path / "b.md").write_text("# User\nHello $nobody")
     with pytest.raises(UserError, match=r"b.md: unknown placeholder \$nobody"):
-        prompt_files.load("b", tmp_path).fill("user", somebody="you")
+        prompt_files.load(tmp_path / "b.md").fill("user", somebody="you")
     with pytest.raises(UserError, match="b.md: no part 'again: leak'"):
-        prompt_files.load("b", tmp_path).fill("again: leak")
+        prompt_files.load(tmp_path / "b.md").fill("again: leak")
     (tmp_path / "c.md").write_text("Hello")
     with pytest.raises(UserError, match="no part under the heading"):
-        prompt_files.load("c", tmp_path)
+        prompt_files.load(tmp_path / "c.md")
     with pytest.raises(UserError, match="d.md: cannot be read"):
-        prompt_files.load("d", tmp_path)
+        prompt_files.load(tmp_path / "d.md")
 
 
 # -------------------------------------------------------------------------------------------------- the local model

@@ -11,16 +11,15 @@ UserError that names the key and the fix. All scales are checked, not only the c
 """
 
 import dataclasses
-import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
 from vans.errors import UserError
+from vans.llm.net import check_url
 from vans.typed import FILE, above, between, build, choice, one_of, section
 
 
@@ -360,36 +359,6 @@ class Params:
     def resolved(self) -> dict[str, Any]:
         """A plain nested dict (JSON and YAML can hold it), equal for equal parameters."""
         return dataclasses.asdict(self)
-
-
-# ------------------------------------------------------------------------------------------------- addresses
-def is_local(host: str) -> bool:
-    """Is a host this machine?"""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def check_url(url: str, plain_http: bool = False) -> str:
-    """An address that a key and videos may be sent to, without a slash at its end.
-
-    Raises ValueError, which never shows the address: what is wrong with it may be that a secret is in it.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("url: is not an address") from None
-    if parts.scheme not in ("https", "http") or not host or not url.isprintable() or " " in url:
-        raise ValueError("url: must be an address that begins with https://")
-    if "@" in parts.netloc:
-        raise ValueError("url: holds a user name or password; keys come from the environment alone (key_variable)")
-    if parts.query or parts.fragment:
-        raise ValueError("url: must not hold ? or #; keys come from the environment alone (key_variable)")
-    if parts.scheme == "http" and not is_local(host) and not plain_http:
-        raise ValueError("url: http:// shows key and videos on the way; use https:// or set plain_http: true")
-    return url.rstrip("/").removesuffix("/chat/completions")
 
 
 # --------------------------------------------------------------------------------------------------- reading
