@@ -2,6 +2,7 @@
 model; what is kept, counted, refused and never shown."""
 
 import base64
+import codecs
 import dataclasses
 import email.utils
 import io
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+import unicodedata
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +29,7 @@ from PIL import Image
 
 from tests.llm_server import Answer, Call, Server, failed, good, said
 from vans import params as params_module
+from vans import template
 from vans.data import annotate
 from vans.data.annotate import ANNOTATORS, Annotation, Candidate, Refused, Request, annotator, endpoint, llm
 from vans.data.annotate.estimate import Work, count, describe, expected
@@ -39,6 +42,7 @@ from vans.llm.cache import Cache, Reply
 from vans.llm.cost import Meter, estimate, text_tokens
 from vans.llm.limits import Clock, Limiter, Stopped
 from vans.llm.net import check_url
+from vans.llm.secret import Secret
 from vans.media import video
 from vans.params import load
 
@@ -898,9 +902,7 @@ def test_the_key_appears_nowhere(tmp_path, caplog, capfd):
         seen.append(call.headers["Authorization"])
         if call.number == 0:
             return failed(500, f"internal: {KEY}")
-        if call.task == "write":
-            return said(repeat)
-        return good(call) if call.number < 5 else failed(401, f"wrong key {KEY}")
+        return said(repeat) if call.number < 3 else failed(401, f"wrong key {KEY}")
 
     texts = []
     with Server(behave) as server:
@@ -921,6 +923,139 @@ def test_the_key_appears_nowhere(tmp_path, caplog, capfd):
     for piece in pieces:
         assert not any(piece in text for text in texts)
         assert not any(piece.encode() in blob for blob in blobs)
+
+
+def _u(sign: str) -> str:
+    return f"\\u{ord(sign):04x}"
+
+
+def _spelt(text: str) -> str:
+    return json.dumps({**TEXTS, "caption": text})
+
+
+ECHOES = {
+    "as it is": _spelt(KEY),
+    "in a sentence": _spelt(f"Use {KEY}, then pour."),
+    "slashes escaped": _spelt(KEY).replace("/", "\\/"),
+    "slashes escaped twice": _spelt(KEY.replace("/", "\\/")),
+    "one sign as \\u": _spelt(KEY).replace("5", _u("5")),
+    "all signs as \\u": json.dumps({**TEXTS, "caption": "@"}).replace("@", "".join(map(_u, KEY))),
+    "all signs as \\u, upper case": json.dumps({**TEXTS, "caption": "@"}).replace(
+        "@", "".join(f"\\u{ord(c):04X}" for c in KEY)
+    ),
+    "\\u in \\u": _spelt("".join(map(_u, KEY))),
+    "\\x": _spelt("".join(f"\\x{ord(c):02x}" for c in KEY)),
+    "JSON in JSON": _spelt(json.dumps({"key": KEY.replace("/", "\\/")})),
+    "HTML, decimal": _spelt("".join(f"&#{ord(c)};" for c in KEY)),
+    "HTML, hexadecimal": _spelt("".join(f"&#x{ord(c):x};" for c in KEY)),
+    "URL": _spelt("".join(f"%{ord(c):02X}" for c in KEY)),
+    "base64": _spelt(base64.b64encode(KEY.encode()).decode()),
+    "base64 of a header": _spelt(base64.b64encode(f"Bearer {KEY}!".encode()).decode()),
+    "base64, another place": _spelt(base64.urlsafe_b64encode(f"x={KEY}, and so on".encode()).decode()),
+    "base32": _spelt(base64.b32encode(KEY.encode()).decode()),
+    "hexadecimal": _spelt(KEY.encode().hex(":")),
+    "code points": _spelt(" ".join(str(ord(c)) for c in KEY)),
+    "upper case": _spelt(KEY.upper()),
+    "backwards": _spelt(KEY[::-1]),
+    "rot13": _spelt(codecs.encode(KEY, "rot13")),
+    "spaces in between": _spelt(" ".join(KEY)),
+    "unseen signs in between": _spelt("\u200b".join(KEY)),
+    "directions in between": _spelt("\u202e".join(KEY)),
+    "control signs in between": _spelt("\x00".join(KEY)),
+    "marks in between": _spelt("**".join(KEY)),
+    "wide letters": _spelt("".join(chr(ord(c) + 0xFEE0) for c in KEY)),
+    "over two lines": _spelt(KEY[:9] + "\n" + KEY[9:]),
+    "without its end": _spelt(KEY[:-4]),
+    "without its beginning": _spelt(KEY[3:]),
+    "in the question": json.dumps({**TEXTS, "question": KEY + "?"}),
+    "in pieces over two fields": json.dumps({**TEXTS, "question": f"So: {KEY[:9]}", "reasoning": KEY[9:]}),
+    "in a field that is not asked for": json.dumps({"note": KEY, **TEXTS}),
+    "in a field's name": json.dumps({KEY: 1, **TEXTS}),
+    "before the object": f"{KEY} {json.dumps(TEXTS)}",
+}
+
+
+def test_an_answer_that_holds_the_key_in_whatever_form_is_refused_and_not_kept(tmp_path):
+    """Also once more by the next run, from what is kept; a text without it is taken."""
+    assert len(ECHOES) >= 20
+    asked = requests(len(ECHOES) + 1)
+    said_of = dict(zip((r.target_label for r in asked), [*ECHOES.values(), json.dumps(TEXTS)], strict=True))
+
+    def behave(call: Call) -> Answer:
+        return good(call) if call.task == "check" else said(said_of[re.findall(r"event\d+", call.text)[0]])
+
+    with Server(behave) as server:
+        for _ in range(2):
+            made = asking(server, tmp_path, attempts=1).write(asked)
+            refused = dict(zip(ECHOES, map(str, made), strict=False))
+            assert refused == dict.fromkeys(ECHOES, llm.ECHOED)
+            assert isinstance(made[-1], Annotation)
+        assert server.count() == len(ECHOES) + 2
+    with sqlite3.connect(tmp_path / "answers.sqlite") as base:
+        kept = dict.fromkeys(text for (text,) in base.execute("SELECT text FROM answers"))
+    assert kept.keys() == {"", json.dumps(TEXTS), '{"why": "it names nothing", "leaks": false}'}
+
+
+def test_a_key_that_an_older_run_has_kept_is_refused(tmp_path):
+    with Server() as server:
+        asked = asking(server, tmp_path)
+        key = asked._key(asked._writing(requests(1)[0], llm.Draft(), 0))
+        asked.meter.cache.put(key, "write", "toy", Reply(ECHOES["all signs as \\u"]), 0.0)
+        assert captions(asked.write(requests(1))) == [f"refused: {llm.ECHOED}"] and server.count() == 0
+
+
+def test_texts_without_the_key_and_keys_that_are_none_are_left_alone():
+    secret = Secret(KEY)
+    texts = [json.dumps(TEXTS), "sk-5ecret", "\\u00e4 &amp; 100 %", "the secret of the test", "x" * 10_000, "\\"]
+    assert not any(map(secret.inside, texts)) and secret.blot("The key") == "The key"
+    assert not Secret("EMPTY").inside("It is EMPTY.") and not Secret("").inside("")
+    assert Secret("not-needed").inside("a not-needed b") and not Secret("not-needed").inside("It is not needed.")
+    assert secret.blot(f"a {KEY} b") == "a *** b" and secret.blot(KEY[::-1]) == "(a message that holds the key)"
+    assert KEY not in repr(secret) and not pickle.loads(pickle.dumps(secret)).inside(KEY)
+
+
+def test_what_curation_writes_is_searched_once_more():
+    from vans.data import curate
+
+    secret = Secret(KEY)
+    rows = [{"id": "a", "question": "So: " + KEY[:9], "reasoning": KEY[9:]}]
+    for tree in ({"x": [("pair", KEY)]}, [rows], {"details": [KEY.replace("/", "\\/")]}):
+        with pytest.raises(UserError, match="t: the endpoint's key stands in it; nothing was written"):
+            secret.check(curate._texts(tree), "t")
+    secret.check(curate._texts([[{"id": "a", "question": "What?"}], {"n": 1, "m": None}]), "t")
+
+
+UNSEEN = "\x80\x85\x9b\u202e\u2066\u2069\u200e\u061c\u200b\ufeff\u00ad\U000e0041\x07\u2028"
+
+
+def test_signs_that_cannot_be_seen_or_turn_the_text_are_taken_out(tmp_path):
+    texts = {name: text + "".join(f"{sign}b" for sign in UNSEEN) for name, text in TEXTS.items()}
+
+    def behave(call: Call) -> Answer:
+        return said(texts) if call.task == "write" else good(call)
+
+    with Server(behave) as server:
+        (made,) = asking(server, tmp_path).write(requests(1))
+    assert isinstance(made, Annotation)
+    for text in (made.question, made.reasoning, made.caption, *(c.text for c in server.calls[1:])):
+        assert all(c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") for c in text)
+    assert answers.clean("na\u0308h \u200d\u200c ok\n") == "na\u0308h \u200d\u200c ok\n"  # scripts need the joiners
+
+
+@pytest.mark.parametrize("token", ["<|video_pad|>", "<|im_end|>", "<|IM_START|>", "</s>", "<extra_id_0>", "<pad>"])
+def test_a_special_token_in_a_text_is_asked_for_again(tmp_path, token):
+    def behave(call: Call) -> Answer:
+        return said({**TEXTS, "question": f"What {token} next?"}) if call.number == 0 else good(call)
+
+    with Server(behave) as server:
+        assert captions(asking(server, tmp_path).write(requests(1))) == EVENTS[:1]
+    assert f"question held {token}, which models read as a sign of their own" in server.calls[1].text
+
+
+def test_special_tokens_are_found_and_words_are_not():
+    assert template.special_tokens("a <|im_end|> b </s>") == ["<|im_end|>", "</s>"]
+    assert template.special_tokens("a < b | c > d <b> <| x", known=["<tool>"]) == []
+    assert template.special_tokens("a <tool> b", known=["<tool>", "<|im_end|>"]) == ["<tool>"]
 
 
 def test_another_process_reads_the_key_from_its_own_environment(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def read(text: str, fields: Fields) -> dict[str, Any]:
     if len(text) > LONGEST_ANSWER:
         raise ValueError("it was far too long")
     why = "it held no JSON object"
-    for found in reversed(list(_objects(text))):
+    for found in reversed(list(objects(text))):
         if missing := [name for name in fields if name not in found and name not in OPTIONAL]:
             why = f"{missing[0]} was missing" if why.startswith("it held") else why
             continue
@@ -67,7 +67,8 @@ def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
+def objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a text, the outermost ones."""
     decoder, at = json.JSONDecoder(), text.find("{")
     while at >= 0:
         try:

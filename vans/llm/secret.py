@@ -14,7 +14,7 @@ from vans.errors import UserError
 SHORTEST = 6  # characters; fewer, such as EMPTY, are no secret
 ENOUGH = 12  # letters and digits in a row that tell a key: part of a key is refused too
 LAYERS = 5  # of escapes in escapes
-ESCAPE = re.compile(r"\\(?:u\{?([0-9a-fA-F]{4,6})\}?|x([0-9a-fA-F]{2})|([0-3][0-7]{2})|(.))", re.DOTALL)
+ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}|x([0-9a-fA-F]{2})|([0-3][0-7]{2})|(.))", re.S)
 
 
 class Secret:
@@ -83,7 +83,6 @@ def _bare(text: str | bytes) -> str:
 
 
 def _opened(match: re.Match) -> str:
-    code = match[1] or match[2]
-    if code:
+    if code := match[1] or match[2] or match[3]:
         return chr(min(int(code, 16), 0x10FFFF))
-    return chr(int(match[3], 8)) if match[3] else {"n": "\n", "t": "\t", "r": "\r"}.get(match[4], match[4])
+    return chr(int(match[4], 8)) if match[4] else {"n": "\n", "t": "\t", "r": "\r"}.get(match[5], match[5])

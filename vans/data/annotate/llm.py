@@ -19,7 +19,7 @@ from vans.data.annotate.base import Annotation, Candidate, Refused, Request, kee
 from vans.files import digest
 from vans.llm import answers, prompts
 from vans.llm.cache import Cache, Reply
-from vans.llm.client import DECLINES, KEY_INSIDE
+from vans.llm.client import DECLINES, KEY_INSIDE, holds
 from vans.llm.cost import Meter, estimate, text_tokens
 from vans.llm.pictures import pictures, spread
 from vans.llm.secret import Secret
@@ -129,10 +129,9 @@ class LLM:
             replies = self._ask([self._writing(requests[i], drafts[i], attempt) for i in todo])
             texts: dict[int, dict[str, str]] = {}
             for i, reply in zip(todo, replies, strict=True):
-                found = reply if isinstance(reply, Refused) else self._written(reply, requests[i], drafts[i])
-                if isinstance(found, Refused):
-                    out[i] = found
-                elif found is not None:
+                if isinstance(reply, Refused):
+                    out[i] = reply
+                elif (found := self._written(reply, requests[i], drafts[i])) is not None:
                     texts[i] = found
             checks = self._ask([self._checking(requests[i], texts[i], attempt) for i in texts])
             for i, reply in zip(texts, checks, strict=True):
@@ -211,7 +210,7 @@ class LLM:
         fields, most = answers.WRITE, self.llm.frames
         return Query("write", prompt.fill("system"), user + draft.again, fields, most, attempt, clips)
 
-    def _written(self, reply: Reply, request: Request, draft: Draft) -> dict[str, str] | Refused | None:
+    def _written(self, reply: Reply, request: Request, draft: Draft) -> dict[str, str] | None:
         """The texts, or None and what to say in the next attempt."""
         prompt = load("write")
         try:
@@ -219,8 +218,6 @@ class LLM:
         except ValueError as error:
             draft.again, draft.reason = "\n\n" + prompt.fill("again: form", why=error), UNREADABLE
             return None
-        if self.secret.inside("".join(texts.values())):  # in pieces
-            return Refused(ECHOED)
         answer = replace(request, target_label=request.target_label or texts["caption"])
         if leaks(texts["question"], answer):
             self._leaked(texts, draft)
@@ -297,6 +294,6 @@ def _opened(reply: Reply | Refused, secret: Secret) -> Reply | Refused:
     """A reply in which the model or its filter declined, or that holds the endpoint's key, is a refusal."""
     if not isinstance(reply, Reply):
         return reply
-    if reply.finish == KEY_INSIDE or secret.inside(reply.text):  # of runs before, too
+    if reply.finish == KEY_INSIDE or holds(secret, reply.text):  # of runs before, too
         return Refused(ECHOED)
     return Refused(DECLINED, detail=reply.text) if reply.finish in DECLINES else reply
