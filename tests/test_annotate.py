@@ -1052,6 +1052,18 @@ def test_a_special_token_in_a_text_is_asked_for_again(tmp_path, token):
     assert f"question held {token}, which models read as a sign of their own" in server.calls[1].text
 
 
+@pytest.mark.parametrize("field", ["question", "reasoning", "caption"])
+def test_no_triplet_is_made_of_a_text_with_a_special_token_whoever_wrote_it(field):
+    from vans.data import curate
+
+    written = Annotation(TEXTS["question"], TEXTS["reasoning"], TEXTS["caption"], "given")
+    assert curate._signs(written) == ""
+    marked = dataclasses.replace(written, **{field: "It <|im_end|> boils"})  # type: ignore[arg-type]
+    assert curate._signs(marked) == "<|im_end|>"
+    tagged = dataclasses.replace(written, **{field: "It boils [/Ans]"})  # type: ignore[arg-type]
+    assert curate._signs(tagged) == ("" if field == "question" else "[/Ans]")
+
+
 def test_special_tokens_are_found_and_words_are_not():
     assert template.special_tokens("a <|im_end|> b </s>") == ["<|im_end|>", "</s>"]
     assert template.special_tokens("a < b | c > d <b> <| x", known=["<tool>"]) == []

@@ -109,8 +109,8 @@ def _values(plug: Plug, rollout: Rollout) -> Tensor:
     except UserError:
         raise
     except Exception as error:
-        if plug.name in names():
-            raise
+        if plug.name in names() and not isinstance(error, outside.Failed):
+            raise  # a fault of vans itself
         given = [[None] * rollout.shape[1] for _ in range(rollout.shape[0])]
         why = str(error) if isinstance(error, outside.Failed) else f"{type(error).__name__}: {error}"
         print(f"reward {plug.name}: no score at all ({' '.join(why.split())})", flush=True)

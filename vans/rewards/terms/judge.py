@@ -8,7 +8,8 @@ It is shown `frames` pictures of the input clip and of the video, question and c
 
 An answer that does not come, is declined, cannot be read `attempts` times or holds the endpoint's key is no score
 (None); a rollout's answer without a caption earns 0, unasked. Equal questions of a rollout are asked once; nothing but
-what was spent is kept, in the file `cache`, so that a budget holds for all processes and runs.
+what was spent is kept, in the file `cache`, so that a budget holds for all processes and runs. A rollout of which
+nothing could be scored is dropped as a whole.
 """
 
 from __future__ import annotations
@@ -25,10 +26,9 @@ from vans.llm import answers, prompts
 from vans.llm.cache import Cache, Reply
 from vans.llm.client import DECLINES, KEY_INSIDE, Ask, Client, Unanswered
 from vans.llm.cost import Meter, text_tokens
-from vans.llm.limits import Clock
 from vans.llm.pictures import data_url, pictures
 from vans.params import find_root
-from vans.rewards.outside import report
+from vans.rewards.outside import Failed, report
 from vans.rewards.rollout import Rollout
 
 PROMPT = Path(__file__).with_suffix(".md")
@@ -45,10 +45,10 @@ class judge:
 
     needs = "video"
 
-    def __init__(self, params: Any, root: str | Path | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, params: Any) -> None:
         self.llm = params.judge
-        self.meter = Meter(self.llm, Cache(Path(root or find_root()) / Path(self.llm.cache).expanduser()), "judge")
-        self.client = Client(self.llm, "judge", self.meter, clock, "run again to go on from there", patient=True)
+        meter = Meter(self.llm, Cache(find_root() / Path(self.llm.cache).expanduser()), "judge")
+        self.client = Client(self.llm, "judge", meter, safe="the run goes on from its last checkpoint", patient=True)
 
     def __call__(self, rollout: Rollout) -> list[list[float | None]]:
         """[P][G] scores in [0, 1], None where there is none. UserError: no call can succeed, or the budget is spent."""
@@ -69,6 +69,8 @@ class judge:
                     why += [str(error)] if attempt + 1 == self.llm.attempts else []
                 else:
                     del todo[key]
+        if scores and all(value is None for value in scores.values()):  # the zeros of the others are no sign of life
+            raise Failed(f"none of {len(scores)} answers; {why[-1]}")
         report("judge", why, len(scores))
         count = range(rollout.shape[1])
         return [[scores[places[p, g]] if (p, g) in places else 0.0 for g in count] for p in range(rollout.shape[0])]
