@@ -298,12 +298,12 @@ def _signs(written: Annotation) -> str:
 
 
 def _texts(tree: Any) -> Iterator[str]:
-    """All texts in nested lists and dicts; those of one dict also as one."""
+    """All texts in nested lists and dicts; those of one dict as one."""
     if isinstance(tree, str):
         yield tree
     elif isinstance(tree, dict):
         yield "".join(value for value in tree.values() if isinstance(value, str))
-        yield from _texts(list(tree.values()))
+        yield from _texts([value for value in tree.values() if not isinstance(value, str)])
     elif isinstance(tree, list | tuple):
         for value in tree:
             yield from _texts(value)

@@ -276,7 +276,7 @@ class Client:
         text = answers.clean(str(content))
         input = ask.tokens if input is None else input
         output = len(text.encode()) // 4 + 1 if output is None else output
-        if any(holds(self.secret, said) for said in (str(content), str(finish), text)):
+        if holds(self.secret, str(content)) or self.secret.inside(str(finish)) or self.secret.inside(text):
             return Reply("", KEY_INSIDE, input, output)
         return Reply(text, answers.one_line(str(finish))[:40], input, output, likely(choice))
 
@@ -305,8 +305,9 @@ def read_key(variable: str, named: str, needed: bool) -> str:
 
 def holds(secret: Secret, text: str) -> bool:
     """Is the key in an answer, or in the decoded fields of an object in it, in pieces too?"""
-    fields = ["".join(value for value in found.values() if isinstance(value, str)) for found in answers.objects(text)]
-    return any(map(secret.inside, [text, *fields]))
+    found = answers.objects(text) if len(text) <= answers.LONGEST_ANSWER else ()  # longer ones are never read
+    fields = ("".join(value for value in each.values() if isinstance(value, str)) for each in found)
+    return secret.inside(text) or any(map(secret.inside, fields))
 
 
 def likely(choice: dict) -> tuple[dict[str, float], ...]:

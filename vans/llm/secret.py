@@ -12,7 +12,10 @@ from urllib.parse import unquote_plus
 from vans.errors import UserError
 
 SHORTEST = 6  # characters; fewer, such as EMPTY, are no secret
-ENOUGH = 12  # letters and digits in a row that tell a key: part of a key is refused too
+ENOUGH = (
+    12  # letters and digits in a row that tell a key (every half of them begins a piece): part of it is refused too
+)
+SIGNS = bytes(code for code in range(128) if not chr(code).isalnum())
 LAYERS = 5  # of escapes in escapes
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}|x([0-9a-fA-F]{2})|([0-3][0-7]{2})|(.))", re.S)
 
@@ -32,8 +35,8 @@ class Secret:
         for shift in range(3):  # wherever the key begins within a longer text that was encoded
             whole = base64.b64encode(b"\0" * shift + data).decode().rstrip("=")
             forms.add(_bare(whole[4 if shift else 0 : -1]))
-        lengths = {form: ENOUGH if form in (plain, plain[::-1]) else max(ENOUGH, len(form) * 2 // 3) for form in forms}
-        self._pieces = frozenset(form[i : i + n] for form, n in lengths.items() for i in range(len(form) - n + 1))
+        starts = {form: {*range(0, len(form) - ENOUGH, ENOUGH // 2), len(form) - ENOUGH} for form in forms}
+        self._pieces = frozenset(form[i : i + ENOUGH] for form in forms for i in starts[form] if i >= 0)
 
     @classmethod
     def of(cls, variable: str) -> "Secret":
@@ -78,8 +81,9 @@ class Secret:
 def _bare(text: str | bytes) -> str:
     """Letters and digits alone, in one case and one form."""
     text = text.decode("ascii") if isinstance(text, bytes) else text
-    text = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    return "".join(filter(str.isalnum, text)).lower()
+    if text.isascii():
+        return text.lower().encode().translate(None, SIGNS).decode()
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text))).lower()
 
 
 def _opened(match: re.Match) -> str:
