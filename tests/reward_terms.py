@@ -1,4 +1,4 @@
-"""Reward terms for tests: `tests.reward_terms:name` in a preset, imported like anyone's own, also by child processes."""
+"""Reward terms for tests: `tests.reward_terms:name` in a preset, imported as anyone's own, also by child processes."""
 
 import torch
 from torch import Tensor
