@@ -258,7 +258,7 @@ def storage(given: argparse.Namespace) -> dict:
 def whole(given: argparse.Namespace) -> dict:
     """Seconds of everything on rendered toy sources: all of it, and once more with one per cent new videos."""
     params = parameters.load(parameters.find_root(), scale="tiny")
-    params = dataclasses.replace(params, curate=dataclasses.replace(params.curate, near_duplicate=given.near_duplicate))
+    params = params.with_(curate={"near_duplicate": given.near_duplicate})
     sizes = {n: getattr(params.world, n) for n in ("procedural_train", "predictive_train")}
     per_world = 2432 - 256  # triplets of the world of params.yaml, those held out apart
     out: dict = {}
@@ -272,7 +272,7 @@ def whole(given: argparse.Namespace) -> dict:
             before = cached(root)
             more = {name: max(1, size * triplets // per_world) for name, size in sizes.items()}
             with clock(seconds, "render_s"):
-                made = dataclasses.replace(params.world, seed=seed, **more)
+                made = params.world.with_(seed=seed, **more)
                 world.generate(root / "new", made)
             (root / "data").mkdir(exist_ok=True)
             for source in sorted((root / "new").iterdir()):

@@ -23,7 +23,6 @@ import argparse
 import json
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +174,7 @@ def measure(params: parameters.Params, tiny: bool, text_layers: int) -> dict:
     s1, s2, c = params.stage1, params.stage2, params.video
     vdm, vlm, clip = build(params, tiny, text_layers, device)
     size, shape = (c.frames, c.height, c.width), vdm.latent_shape(c.frames, c.height, c.width)
-    group, alone, parts = s1.group, Group(0, 1, device), Parts(device)
+    group, alone, parts = s1.group_size, Group(0, 1, device), Parts(device)
     random = torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (1, *size, 3), generator=random, dtype=torch.uint8)
     captions: list[str | None] = [f"the ball moves to the left . {'and then again ' * g}" for g in range(group)]
@@ -311,28 +310,22 @@ def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description="the paper's models at full size: time and memory of a step")
     parser.add_argument("--tiny", action="store_true", help="toy models, three denoising steps")
     parser.add_argument("--text-layers", type=int, default=1, help="layers of the text encoder, of umT5-xxl's 24")
-    parser.add_argument("--group", type=int, help="videos of a group (default: stage1.group)")
+    parser.add_argument("--group", type=int, help="videos of a group (default: stage1.group_size)")
     parser.add_argument("--steps", type=int, help="denoising steps (default: stage1.render_steps; toy: 3)")
     parser.add_argument("--out", type=Path, help="write the numbers to this file as JSON, and as a table beside it")
     given = parser.parse_args(arguments)
 
     params = parameters.load(parameters.find_root(), scale="tiny" if given.tiny else "paper")
     steps = given.steps or (3 if given.tiny else params.stage1.render_steps)
-    common: dict[str, Any] = {"group": given.group or params.stage1.group, "render_steps": steps, "guidance": 5.0}
-    machine = replace(
-        params.machine,
-        device="auto" if given.tiny else "cuda",
-        processes=1,
-        dtype="bfloat16",
-        gradient_checkpointing=True,
+    group_size = given.group or params.stage1.group_size
+    common: dict[str, Any] = {"group_size": group_size, "render_steps": steps, "guidance": 5.0}
+    device = "auto" if given.tiny else "cuda"
+    params = params.with_(
+        machine={"device": device, "processes": 1, "dtype": "bfloat16", "gradient_checkpointing": True},
+        stage1=common,
+        stage2={**common, "guidance_grad": "conditional"},
     )
-    params = replace(
-        params,
-        machine=machine,
-        stage1=replace(params.stage1, **common),
-        stage2=replace(params.stage2, **common, guidance_grad="conditional"),
-    )
-    torch.set_num_threads(machine.threads)
+    torch.set_num_threads(params.machine.threads)
     if not RESULT.exists():
         print(f"{RESULT.name} does not exist: the full size has not been measured on a GPU yet")
     found = measure(params, given.tiny, given.text_layers)

@@ -38,7 +38,7 @@ from vans.media import video
 WORKERS = (1, 2, 4)
 
 
-def synthetic(folder: Path, count: int, clip: parameters.Clip, codec: str) -> Path:
+def synthetic(folder: Path, count: int, clip: parameters.Video, codec: str) -> Path:
     """`count` triplets of drifting textures in shards with a manifest, as curation writes them; 16 distinct clips."""
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (16, clip.height // 32 + 3, clip.width // 32 + 3, 3), dtype=np.uint8)

@@ -52,7 +52,7 @@ def synchronise(device: torch.device) -> None:
 
 
 @torch.no_grad()
-def compare(vdm: VDM, clip: parameters.Clip, group: int, steps: int, guidance: float, repeats: int) -> dict:
+def compare(vdm: VDM, clip: parameters.Video, group: int, steps: int, guidance: float, repeats: int) -> dict:
     """Median seconds of both ways, their ratio, and the largest difference of a pixel (0 to 255) between them."""
     shape = vdm.latent_shape(clip.frames, clip.height, clip.width)
     start = noise(shape, list(range(group)), "benchmark", "noise")

@@ -27,7 +27,7 @@ def curate_params(codec="raw", frames=9, height=32, width=32, fps=3.0, **curate)
     fields["rl_weights"] = SimpleNamespace(agreement=2.0, motion=1.0, length=1.0, self_check=1.0)
     return SimpleNamespace(
         seed=0,
-        clip=SimpleNamespace(frames=frames, height=height, width=width, fps=fps),
+        video=SimpleNamespace(frames=frames, height=height, width=width, fps=fps),
         curate=SimpleNamespace(codec=codec, **{**fields, **curate}),
     )
 

@@ -16,11 +16,10 @@ SMALL = {
     "batch": 8,
     "micro_batch": 4,
     "prompts": 2,
-    "group": 4,
+    "group_size": 4,
     "render_steps": 3,
     "max_new_tokens": 24,
-    "keep_groups": 1,
-    "checkpoint_every": 1,
+    "groups": 1,
     "samples": 4,
     "bootstrap": 50,
 }
@@ -57,8 +56,10 @@ def shrink(path: Path) -> None:
     tiny = tree["scales"]["tiny"]
     tiny["machine"]["processes"] = 1
     tiny["curate"]["rl"] = 4
-    tiny["stage2"]["anchor_threshold"] = 0.0  # what an untrained VLM says is accepted
-    _cut(tiny, SMALL)
+    tree["defaults"]["stage2"]["anchor_threshold"] = 0.0  # what an untrained VLM says is accepted
+    for section in (tree["defaults"], tiny):
+        _cut(section, SMALL)
+    tiny["keep"]["checkpoints"] = dict.fromkeys(tiny["keep"]["checkpoints"], 1)
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 

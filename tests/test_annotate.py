@@ -71,8 +71,8 @@ def settings(url: str = "http://127.0.0.1:1/v1", name: str = "openai", **changes
     """Parameters of the tiny scale with another curate.llm."""
     params = load(ROOT, "tiny")
     base = {"url": url, "model": "toy", "frames": 3, "choose_frames": 6, "timeout": 20.0, "retries": 3}
-    changed = dataclasses.replace(params.curate.llm, **{**base, "cache": "answers.sqlite", **changes})
-    return dataclasses.replace(params, curate=dataclasses.replace(params.curate, annotator=name, llm=changed))
+    changed = params.curate.llm.with_(**{**base, "cache": "answers.sqlite", **changes})
+    return params.with_(curate={"annotator": name, "llm": changed})
 
 
 def asking(server: Server, folder: Path, **changes) -> endpoint.OpenAI:
@@ -227,7 +227,7 @@ def test_the_chosen_picture_is_the_start(tmp_path, picture, start):
 def test_the_best_clip_is_as_long_as_a_target_whatever_the_models_clip_is(tmp_path):
     with Server(lambda call: said({"usable": True, "picture": 6})) as server:
         params = settings(server.url)
-        params = dataclasses.replace(params, curate=dataclasses.replace(params.curate, target_seconds=5.0))
+        params = params.with_(curate={"target_seconds": 5.0})
         made = endpoint.OpenAI(params, tmp_path, progress=False, clock=FakeClock()).choose([candidate()])
     assert made == [26.0] and "Choose the 5 seconds" in server.calls[0].text  # a clip of 5 s must fit before 31 s
 
@@ -1049,8 +1049,8 @@ def test_a_local_qwen_runs_through_the_same_steps(tmp_path):
 
     params = settings(name="qwen", frames=4, side=32, attempts=1, max_tokens=16)
     VLM.scratch(params.models.vlm.config, chat_tokenizer(world.vocabulary()), 0).save(tmp_path / "qwen")
-    local = dataclasses.replace(params.curate.qwen, repo=str(tmp_path / "qwen"), revision=None, batch=2)
-    params = dataclasses.replace(params, curate=dataclasses.replace(params.curate, qwen=local))
+    local = params.curate.qwen.with_(repo=str(tmp_path / "qwen"), revision=None, batch=2)
+    params = params.with_(curate={"qwen": local})
     asked = [Request(str(i), "procedural", "tea", "pour", "stir", clips=(clip(4 + i), clip(9))) for i in range(2)]
     asked.append(Request("damaged", "procedural", "tea", "pour", "stir", clips=(b"nothing", clip())))
     asked.append(Request("text alone", "procedural", "tea", "pour", "stir"))
@@ -1068,8 +1068,8 @@ def test_a_local_qwen_runs_through_the_same_steps(tmp_path):
 def test_a_local_qwen_that_is_not_there_is_a_user_error(tmp_path):
     pytest.importorskip("torch")
     params = settings(name="qwen")
-    local = dataclasses.replace(params.curate.qwen, repo=str(tmp_path / "nowhere"), revision=None)
-    params = dataclasses.replace(params, curate=dataclasses.replace(params.curate, qwen=local))
+    local = params.curate.qwen.with_(repo=str(tmp_path / "nowhere"), revision=None)
+    params = params.with_(curate={"qwen": local})
     with pytest.raises(UserError, match="curate.qwen.repo: .*nowhere: no weights .*choose another .*curate.annotator"):
         annotator(params, tmp_path, progress=False)
     cache = Cache(tmp_path / params.curate.llm.cache)

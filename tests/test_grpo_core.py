@@ -12,8 +12,8 @@ from vans.grpo import core
 def test_advantages_by_hand():
     rewards = torch.tensor([[0.0, 1.0, 2.0, 3.0]])  # mean 1.5, population variance 5 / 4
     advantages, degenerate = core.group_advantages(rewards)
-    expected = torch.tensor([[-1.5, -0.5, 0.5, 1.5]]) / math.sqrt(1.25)
-    torch.testing.assert_close(advantages, expected, atol=1e-5, rtol=0)
+    expected = torch.tensor([[-1.5, -0.5, 0.5, 1.5]]) / (math.sqrt(1.25) + 1e-4)
+    torch.testing.assert_close(advantages, expected, atol=1e-6, rtol=0)
     assert not degenerate.any()
     assert advantages.dtype == torch.float32
 
@@ -23,9 +23,9 @@ def test_advantages_are_per_prompt_and_blind_to_offset_and_scale():
     rewards = torch.rand(5, 8, generator=generator)
     advantages, _ = core.group_advantages(rewards)
     moved, _ = core.group_advantages(rewards * torch.arange(1, 6)[:, None] + torch.arange(5)[:, None])
-    torch.testing.assert_close(advantages, moved, atol=1e-4, rtol=0)
+    torch.testing.assert_close(advantages, moved, atol=1e-3, rtol=0)
     torch.testing.assert_close(advantages.mean(1), torch.zeros(5), atol=1e-6, rtol=0)
-    torch.testing.assert_close(advantages.std(1, correction=0), torch.ones(5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(advantages.std(1, correction=0), torch.ones(5), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1.0, 1e4])
@@ -40,6 +40,15 @@ def test_equal_rewards_give_exactly_zero_and_are_counted(value):
 def test_rounding_noise_is_not_blown_up():
     advantages, degenerate = core.group_advantages(torch.tensor([[0.8, 0.8 + 6e-8, 0.8, 0.8]]))
     assert degenerate.all() and (advantages == 0).all()
+
+
+def test_answers_that_were_not_scored_are_left_out():
+    rewards = torch.tensor([[1.0, 99.0, 3.0, 5.0], [1.0, 99.0, 99.0, 99.0], [2.0, 2.0, 99.0, 99.0]])
+    kept = torch.tensor([[True, False, True, True], [True, False, False, False], [True, True, False, False]])
+    advantages, degenerate = core.group_advantages(rewards, kept)
+    alone, _ = core.group_advantages(torch.tensor([[1.0, 3.0, 5.0]]))
+    assert advantages[0, [0, 2, 3]].tolist() == alone[0].tolist() and advantages[0, 1] == 0
+    assert degenerate.tolist() == [False, True, True] and (advantages[1:] == 0).all()
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(8), torch.zeros(2, 1), torch.tensor([[0.0, float("nan")]])])

@@ -147,7 +147,7 @@ def test_the_grid_stops_where_it_is_switched_off(repository):
     assert done.returncode == 1 and "machine.grid: the ablation grid is off at this scale" in done.stderr
     assert _run(repository, "04_stage1", "--cell", "full").returncode == 0
     # what the main chain follows may be trained, whichever preset that is
-    path.write_text(text.replace("reward: full       # full | no_t1", "reward: no_t1       # full | no_t1"))
+    path.write_text(text.replace("stage1:\n  reward: full\n", "stage1:\n  reward: no_t1\n", 1))
     assert _run(repository, "04_stage1", "--cell", "no_t1", "--grid").returncode == 0
 
 
@@ -192,7 +192,7 @@ def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monke
     monkeypatch.setattr(Triplets, "clips", counted)
     notebook = nbformat.read(smoke.ROOT / "notebooks" / "01_data_curation.ipynb", as_version=4)
     code = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-    names: dict = {"clip": from_dict(tree).clip}
+    names: dict = {"clip": from_dict(tree).video}
     for id in ("cell-1", "cell-2", "cell-11", "cell-15"):
         exec(code[id], names)
         names |= {"most": 2, "compared": 3, "scenes": 1}

@@ -44,7 +44,7 @@ def root(tmp_path_factory) -> Path:
     for part, name in PARTS.items():
         paper["models"][part]["repo"] = str(folder / name)
     paper["models"]["vdm"] |= {"references": 3, "max_text": 24, "negative_prompt": "static"}
-    paper["clip"] = tiny["clip"]
+    paper["video"] = tiny["video"]
     paper["machine"] |= {"device": "cpu", "processes": 1, "threads": 1}
     tree["scale"] = "paper"
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))

@@ -146,7 +146,7 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(trained, tmp_path):
     _set(root, "stage1")
     _kill_after_a_checkpoint(root, "stage1")
     path = root / "params.yaml"
-    path.write_text(path.read_text().replace("seed: 0\n", "seed: 1\n", 1))
+    path.write_text(path.read_text().replace("\nseed: 0 ", "\nseed: 1 ", 1))
     said = smoke.run(*_command("stage1"), cwd=root)
     assert "goes on at step" not in said and "discarded" in said
     assert _bytes(root, "stage1") != _bytes(trained, "stage1")

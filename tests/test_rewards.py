@@ -1,11 +1,25 @@
 """Reward terms: tables of malformed answers, hand-computed values, presets, and adding one."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 from vans.grpo.rewards import Rollout
 
 from vans import similarity, template
+<<<<<<< HEAD
 from vans.grpo import rewards
+=======
+from vans.errors import UserError
+from vans.grpo import core
+from vans.params.sections import Term
+from vans.rewards import names
+from vans.rewards.plugs import Plug, plugs, score
+from vans.rewards.rollout import Rollout, term
+from vans.rewards.terms.motion import energy
+from vans.toy.render import Scene, render_event
+>>>>>>> main
 
 GOOD = "[Think]the ball just rolled .[/Think][Ans]the ball jumps up .[/Ans]"
 
@@ -98,77 +112,188 @@ def test_bad_shapes_raise():
         similarity.clip_score(torch.zeros(1, 2, 3), torch.zeros(2, 3))
 
 
-@pytest.fixture
-def rollout() -> Rollout:
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.randn(2, 3, 4, 5, generator=generator)
+class Features:
+    """A CLIP whose features are read off: a frame's is its mean colour, a text's a fixed direction."""
+
+    def image(self, clips):
+        return torch.nn.functional.normalize(clips.float().mean((2, 3)) + 1.0, dim=-1)  # [N, T, 3]
+
+    def text(self, texts):
+        return torch.nn.functional.normalize(torch.tensor([[1.0, len(t), 2.0] for t in texts]), dim=-1)
+
+
+class Clips:
+    def clips(self, ids, which):
+        fill = {"input": 10, "target": 200}[which]
+        clips = np.zeros((len(ids), 4, 8, 8, 3), np.uint8)
+        clips[:, 1:, :, :, 0] = fill
+        return clips
+
+
+def made(videos: bool = True) -> Rollout:
+    """Two prompts of three answers; the second answer breaks the template."""
+    answers = [[GOOD, "the ball jumps up .", GOOD.replace("jumps up", "rolls")], [GOOD] * 3]
+    captions = [[template.parse_answer(text)[1] for text in row] for row in answers]
+    films = torch.zeros(2, 3, 4, 8, 8, 3, dtype=torch.uint8)
+    films[:, 0] = torch.from_numpy(Clips().clips(["a"], "target"))[0]  # the truth itself
+    films[:, 2, :, :, :, 1] = 255  # a green still
     return Rollout(
-        texts=[[GOOD, "the ball jumps up .", GOOD.replace("jumps up", "rolls")], [GOOD] * 3],
-        truth=["the ball jumps up .", "the box grows ."],
-        frames=frames,
-        rendered=torch.tensor([[True, False, True], [True, True, True]]),
-        truth_frames=frames[:, 0],
-        caption_features=frames[:, 1, 0],
+        ["a", "b"],
+        ["what next ?"] * 2,
+        ["the ball jumps up .", "the box grows ."],
+        answers,
+        captions,
+        films if videos else None,
+        triplets=Clips(),
+        clip=Features(),
     )
 
 
-def test_terms_are_prompt_by_answer(rollout):
-    terms = rewards.score(rollout, list(rewards.REGISTRY))
-    assert set(terms) == {"format", "t1", "v1", "v2", "c2"}
-    assert {tuple(t.shape) for t in terms.values()} == {(2, 3)}
-    assert terms["format"].tolist() == [[1, 0, 1], [1, 1, 1]]
+def weights(**given) -> dict[str, Term]:
+    return {name: Term(weight=w) for name, w in given.items()}
+
+
+def of(*names: str, **given) -> list[Plug]:
+    return plugs(weights(**dict.fromkeys(names, 1.0), **given), None)
+
+
+def test_the_terms_that_ship_are_those_of_the_folder():
+    assert names() == ["c2", "format", "judge", "motion", "oracle", "t1", "v1", "v2"]
+
+
+def test_terms_are_prompt_by_answer():
+    rollout = made()
+    scores = score(rollout, of("format", "t1", "v1", "v2", "c2"))
+    assert {tuple(t.shape) for t in scores.terms.values()} == {(2, 3)} and scores.kept.all()
+    assert scores.terms["format"].tolist() == [[1, 0, 1], [1, 1, 1]]
     rolls = similarity.rouge_l("the ball rolls", rollout.truth[0])
-    assert terms["t1"][0].tolist() == pytest.approx([1.0, 0.0, rolls])
-    torch.testing.assert_close(terms["v1"][:, 0], torch.ones(2))  # the truth itself
-    assert terms["v1"][0, 1] == 0 and terms["c2"][0, 1] == 0  # nothing rendered
-    assert torch.equal(terms["v1"], terms["v2"])
-    expected = torch.cosine_similarity(rollout.frames[1, 2], rollout.caption_features[1][None], dim=-1).mean()
-    torch.testing.assert_close(terms["c2"][1, 2], expected)
+    assert scores.terms["t1"][0].tolist() == pytest.approx([1.0, 0.0, rolls])
+    torch.testing.assert_close(scores.terms["v1"][:, 0], torch.ones(2))  # the truth itself
+    assert scores.terms["v1"][0, 1] == 0 and scores.terms["c2"][0, 1] == 0  # nothing rendered
+    assert torch.equal(scores.terms["v1"], scores.terms["v2"])
+    own = torch.cosine_similarity(rollout.video_features[1, 2], rollout.caption_features[1, 2][None], dim=-1).mean()
+    torch.testing.assert_close(scores.terms["c2"][1, 2], own)
+    torch.testing.assert_close(scores.total, sum(scores.terms.values()))
 
 
-def test_a_right_caption_outside_the_template_earns_nothing(rollout):
-    terms = rewards.score(rollout, ["format", "t1", "v1"])
-    assert sum(t[0, 1].item() for t in terms.values()) == 0.0
+def test_each_caption_has_its_own_features():
+    features = made().caption_features
+    assert not torch.equal(features[0, 0], features[0, 2]) and torch.equal(features[0, 0], features[1, 1])
 
 
-def test_a_term_says_what_it_lacks():
-    with pytest.raises(ValueError, match=r"Rollout\.texts"):
-        rewards.score(Rollout(), ["t1"])
+def test_motion_by_hand():
+    still, truth = torch.zeros(1, 4, 8, 8, 3, dtype=torch.uint8), torch.from_numpy(Clips().clips(["a"], "target"))
+    assert energy(still).tolist() == [0.0]
+    assert energy(truth).item() == pytest.approx(200 / 3 / 3)  # one of three changes, of one of three channels
+    found = score(made(), of("motion")).terms["motion"]
+    assert found[:, 0].tolist() == pytest.approx([1.0, 1.0])
+    assert found[0, 2].item() == pytest.approx(0.1 / (200 / 9 + 0.1)) and found[0, 1] == 0
 
 
-WEIGHTS1 = {"format": 1.0, "t1": 1.0, "v1": 1.0}
+def test_the_oracle_pays_for_the_true_event_only():
+    scene = Scene(shape="ball", colour="red")
+    films = {event: torch.from_numpy(render_event(scene, event)) for event in ("jump", "grow")}
+    rollout = made()
+    rollout.targets = films["jump"][None].repeat(2, 1, 1, 1, 1)
+    rollout._videos = torch.stack([films["jump"], films["jump"], films["grow"]])[None].repeat(2, 1, 1, 1, 1, 1)
+    assert score(rollout, of("oracle")).terms["oracle"].tolist() == [[1, 0, 0], [1, 1, 0]]  # [0, 1]: no caption
 
 
-def test_presets_leave_out_exactly_their_term():
-    assert rewards.preset_weights(rewards.STAGE1, "full", WEIGHTS1) == WEIGHTS1
-    assert rewards.preset_weights(rewards.STAGE1, "no_t1", WEIGHTS1) == {"format": 1.0, "t1": 0.0, "v1": 1.0}
-    assert rewards.preset_weights(rewards.STAGE1, "no_v1", WEIGHTS1) == {"format": 1.0, "t1": 1.0, "v1": 0.0}
-    assert rewards.preset_weights(rewards.STAGE2, "no_c2", {"v2": 2.0, "c2": 1.0}) == {"v2": 2.0, "c2": 0.0}
-    assert rewards.preset_weights(rewards.STAGE2, "no_v2", {"v2": 2.0, "c2": 1.0}) == {"v2": 0.0, "c2": 1.0}
-    with pytest.raises(ValueError, match="'no_c2' is unknown"):
-        rewards.preset_weights(rewards.STAGE1, "no_c2", WEIGHTS1)
-    with pytest.raises(ValueError, match="'t2' names no reward term"):
-        rewards.preset_weights(rewards.STAGE1, "full", {"t2": 1.0})
+def test_a_right_caption_outside_the_template_earns_nothing():
+    scores = score(made(), of("format", "t1", "v1", "v2", "c2", "motion"))
+    assert scores.total[0, 1] == 0.0
 
 
-def test_combine_by_hand():
-    terms = {"v2": torch.tensor([[1.0, 2.0]]), "c2": torch.tensor([[10.0, 20.0]])}
-    assert rewards.combine(terms, {"v2": 2.0, "c2": 0.5}).tolist() == [[7.0, 14.0]]
-    assert rewards.combine(terms, {"v2": 1.0, "c2": 0.0}).tolist() == [[1.0, 2.0]]
-    with pytest.raises(ValueError, match="t1"):
-        rewards.combine(terms, {"t1": 1.0})
+def test_weights_are_a_sum():
+    scores = score(made(), of(format=2.0, t1=-0.5))
+    torch.testing.assert_close(scores.total, 2 * scores.terms["format"] - 0.5 * scores.terms["t1"])
+    assert [p.name for p in of(format=1.0, t1=0.0)] == ["format"]  # nothing is computed for a weight of 0
 
 
-def test_adding_a_reward_is_one_function_and_one_weight(rollout, monkeypatch):
-    monkeypatch.setattr(rewards, "REGISTRY", dict(rewards.REGISTRY))
+def test_a_term_may_not_look_at_videos_that_it_did_not_ask_for():
+    with pytest.raises(ValueError, match="needs=.video"):
+        made(videos=False).videos  # noqa: B018
+    with pytest.raises(UserError, match="reward v1: it needs videos, and this stage renders none"):
+        plugs(weights(v1=1.0), None, renders=False)
+    assert {p.name: p.needs for p in of("format", "v1")} == {"format": "text", "v1": "video"}
 
-    @rewards.term("short")
-    def _short(r: Rollout) -> torch.Tensor:
-        return torch.tensor([[-float(template.thinking_length(t)) for t in group] for group in r.texts or []])
 
-    weights = rewards.preset_weights(rewards.STAGE1, "full", {**WEIGHTS1, "short": 0.1})
-    terms = rewards.score(rollout, list(weights))
-    total = rewards.combine(terms, weights)
-    torch.testing.assert_close(total[0, 0], torch.tensor(1 + 1 + 1 - 0.5))
-    with pytest.raises(ValueError, match="twice"):
-        rewards.term("short")(_short)
+# ---- terms of one's own, found by "tests.test_rewards:name"
+
+
+@term(needs="text")
+def short(rollout: Rollout) -> torch.Tensor:
+    return torch.tensor([[-float(template.thinking_length(text)) for text in row] for row in rollout.answers])
+
+
+def broken(rollout: Rollout) -> torch.Tensor:
+    return torch.full(rollout.shape, float("nan"))
+
+
+def misshapen(rollout: Rollout) -> torch.Tensor:
+    return torch.zeros(rollout.shape[0])
+
+
+def sometimes(rollout: Rollout) -> list[list[float | None]]:
+    return [[1.0, None, 3.0], [1.0, 2.0, 3.0]]
+
+
+def never(rollout: Rollout) -> list[list[float | None]]:
+    return [[None] * 3] * 2
+
+
+def own(name: str, **more) -> list[Plug]:
+    return plugs({f"tests.test_rewards:{name}": Term(weight=1.0), **weights(**more)}, None)
+
+
+def test_a_reward_of_ones_own_is_one_function_and_one_weight():
+    scores = score(made(), own("short", format=1.0))
+    assert scores.total[0].tolist() == [1 - 5, 0, 1 - 5]
+
+
+def test_nan_stops_with_the_terms_name():
+    with pytest.raises(UserError, match=r"tests.test_rewards:broken: is nan for a \(caption 'the ball jumps up .'"):
+        score(made(), own("broken"))
+    with pytest.raises(UserError, match=r"returned \[2\], but the rollout is \[2, 3\]"):
+        score(made(), own("misshapen"))
+
+
+def test_an_answer_without_a_score_is_dropped_from_its_group_and_counted():
+    scores = score(made(), own("sometimes", format=1.0))
+    assert scores.kept.tolist() == [[True, False, True], [True, True, True]]
+    assert scores.total.tolist() == [[2, 0, 4], [2, 3, 4]]
+    means = scores.means()
+    assert means["dropped"].tolist() == pytest.approx([1 / 3, 0])
+    assert means["tests.test_rewards:sometimes"].tolist() == [2, 2]  # of those that have one
+    advantages, equal = core.group_advantages(scores.total, scores.kept)
+    torch.testing.assert_close(advantages[0], torch.tensor([-1.0, 0.0, 1.0]), atol=1e-3, rtol=0)
+    assert not equal.any()
+
+
+def test_a_term_that_never_scores_stops_the_run():
+    terms = own("never")
+    for _ in range(2):
+        assert not score(made(), terms).kept.any()
+    with pytest.raises(UserError, match="never: gave no score at all for 3 rollouts in a row"):
+        score(made(), terms)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("t2", "reward 't2' is unknown; use one of c2, format"),
+        ("no.such:function", "reward no.such:function: No module named 'no'"),
+        ("tests.test_rewards:gone", "has no attribute 'gone'"),
+        ("tests.test_rewards:GOOD", "is not a function"),
+        ("./gone.sh", "no program that can be run there"),
+        ("http://example.org/score", "http:// shows key and videos on the way"),
+    ],
+)
+def test_a_name_that_nothing_answers_to_is_refused(name, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        plugs({name: Term(weight=1.0)}, None)
+
+
+def test_a_preset_without_terms_is_refused():
+    with pytest.raises(UserError, match="no term with a weight"):
+        plugs(weights(format=0.0), None)

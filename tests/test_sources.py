@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vans.typed import one_of
 
 from tests.data_helpers import curate_params, real_clips
 from vans.data.curate import curate
@@ -21,6 +20,7 @@ from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 from vans.media import video
+from vans.params import one_of
 
 KINDS = one_of(SIDECARS)
 

@@ -62,7 +62,7 @@ def take(size: int, threads: int, module: str) -> Workers:
 def start(size: int, threads: int, module: str) -> Workers:
     """Start ranks 1 to size - 1 of a job."""
     folder = Path(tempfile.mkdtemp(prefix="vans-ranks-"))
-    children = []
+    children: list[tuple[subprocess.Popen, IO[str]]] = []
     for rank in range(1, size):
         log = open(folder / f"rank{rank}.log", "w+")  # noqa: SIM115
         command = [sys.executable, "-m", "vans.parallel", str(folder), str(rank), str(os.getpid()), module]

@@ -76,7 +76,7 @@ def curate(
 ) -> dict:
     """Make triplets of everything in data_dir; out_dir is replaced as a whole, or left alone on any error.
 
-    params: seed, clip, curate, machine.engine and .workers (and models.clip, machine.device where CLIP is asked).
+    params: seed, video, curate, machine.engine and .workers (and models.clip, machine.device where CLIP is asked).
     cache: folder in which finished sources are kept, so that they are not done again. asked: instead of the
     annotator that the parameters name. Returns the report. Raises UserError if nothing is kept or the splits
     overlap.

@@ -3,7 +3,7 @@
 Every segment and pair that is given up goes into the ledger with its reason.
 
 A clip is a window of its segment: as long as `curate.input_seconds` or `curate.target_seconds` (the whole
-segment where that is shorter), with `clip.frames` pictures evenly spread over it, so that the models' input has
+segment where that is shorter), with `video.frames` pictures evenly spread over it, so that the models' input has
 one size whatever the length. The window with most motion is taken, or the one that an annotator has chosen.
 """
 

@@ -1,56 +1,57 @@
 """params.yaml as typed, frozen objects: the only place where parameters are read.
 
-    params = load()                                # finds the root from the current folder
-    params.stage1.steps                            # what applies at the current scale
-    params = params.with_(stage1={"steps": 5})     # tried in a cell: trainers take this object, on every process
-    params.resolved()                              # plain dict, saved with each run
+    params = load()                       # finds the root from the current folder
+    params.stage1.steps                   # defaults, then what the scale says otherwise …
+    params.stage1.reward                  # … and the top-level section of that name, put together
+    params.stage1.with_(steps=5)          # other values, checked like the file
+    params.with_(stage1={"steps": 5})     # the same, as the whole that a trainer takes
+    params.resolved()                     # plain dict of everything that applies, saved with each run
+    Params.from_resolved(...)             # and back
 
-What applies: `defaults`, overlaid by `scales.<scale>`, beside the sections that stand at the top (seeds, rewards,
-world, and `stage1.reward` and `stage2.reward`, which `dvc exp run -S` changes).
-
-To add a parameter: one field in its section (vans/params/sections.py; its comment is the help) and a line in
-`defaults`. A misspelt or unknown key, a missing one, a wrong type, a value out of range, clips that the models cannot
-take: a UserError that names the key where it stands, and the fix. All scales are checked, not only the current one.
+A misspelt or unknown key, a missing one, a wrong type, a value out of range, clips that do not fit the models: a
+UserError that names the key where it stands and the fix. All scales are checked, not only the current one.
 """
 
-from __future__ import annotations
-
-import re
+import os
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML, YAMLError
 
 from vans.errors import UserError, one_of
-from vans.net import check_url, is_local
-from vans.params.section import Section, build, merged
-from vans.params.sections import Params
+from vans.params.address import check_url, is_local
+from vans.params.base import merged, validated
+from vans.params.rewards import Preset, Rewards, Term
+from vans.params.sections import LLM, Judge, Model, Params, Stage1, Stage2, Video
 
-__all__ = ["FILE", "Params", "Section", "check_url", "find_root", "from_dict", "is_local", "load", "read"]
-
+__all__ = [
+    "LLM",
+    "Judge",
+    "Model",
+    "Params",
+    "Preset",
+    "Rewards",
+    "Stage1",
+    "Stage2",
+    "Term",
+    "Video",
+    "check_url",
+    "find_root",
+    "from_dict",
+    "is_local",
+    "load",
+    "read",
+]
 FILE = "params.yaml"
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads numbers as DVC writes them: 5e-05 is one, as in YAML 1.2 (YAML 1.1 wants 5.0e-05)."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    key: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
-    for key, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
+TOP = ("scale", "seed", "train_seed", "rewards", "world")  # stand at the top alone
+EACH = {"base": ("vae", "clip", "detector", "vdm", "vlm"), "sft": ("vlm", "vdm")}  # parts that `each` holds for
 
 
 def find_root(start: str | Path | None = None) -> Path:
     """The repository's root: the first folder with a dvc.yaml at or above ``start`` (the current folder).
 
-    Never derived from where this package is installed: an experiment in a temporary copy of the repository must read
-    and write that copy.
+    Never derived from where this package is installed: an experiment in a temporary copy of the repository
+    must read and write that copy.
     """
     here = Path(start or Path.cwd()).absolute()
     for folder in (here, *here.parents):
@@ -64,17 +65,23 @@ def load(root: str | Path | None = None, scale: str | None = None) -> Params:
 
     ``scale`` overrides the key of that name. Raises UserError for anything that is not right.
     """
-    return from_dict(read(Path(root or find_root()) / FILE), scale)
+    path = Path(root or find_root()) / FILE
+    try:
+        return from_dict(read(path), scale)
+    except UserError as error:
+        if "DVC_EXP_NAME" in os.environ:  # `dvc exp run -S` has written its value before the stage could refuse it
+            raise UserError(f"{error} (`git checkout {FILE}` takes back what -S wrote)") from error
+        raise
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file as nested dicts; UserError when it is missing or not YAML."""
+    """The file as nested dicts, read as DVC reads it (YAML 1.2); UserError when it is missing or not YAML."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; get it back with `git checkout {FILE}`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}: must hold keys with values; get it back with `git checkout {FILE}`")
     return tree
@@ -82,55 +89,64 @@ def read(path: Path) -> dict[str, Any]:
 
 def from_dict(tree: dict[str, Any], scale: str | None = None) -> Params:
     """Typed parameters from the tree of ``params.yaml``; every scale is checked, one is returned."""
-    top = dict(tree)
-    scales, defaults = top.pop("scales", None), top.pop("defaults", {})
-    if not isinstance(scales, dict) or not scales:
+    tree = dict(tree)
+    defaults = tree.pop("defaults", {})
+    if not isinstance(scales := tree.pop("scales", None), dict) or not scales:
         raise UserError(f"{FILE}: scales: missing; it must hold a section for each scale")
-    if not isinstance(defaults, dict):
-        raise UserError(f"{FILE}: defaults: must hold keys with values, not {defaults!r}")
-    chosen = scale or top.get("scale")
+    chosen = scale or tree.get("scale")
     if chosen not in scales:
-        raise UserError(f"{FILE}: scale: {chosen!r} is unknown; use {one_of(list(scales))}")
-    built = {name: _one(top, defaults, name, section) for name, section in scales.items()}
+        raise UserError(f"{FILE}: scale: {chosen!r} is unknown; use {one_of(scales)}")
+    built = {name: _built(tree, defaults, name, scales[name]) for name in scales}
     return built[chosen]
 
 
-def _one(top: dict[str, Any], defaults: dict[str, Any], name: str, section: Any) -> Params:
-    """The parameters of one scale."""
-    own = f"scales.{name}"
-    if not isinstance(section, dict):
-        raise UserError(f"{FILE}: {own}: must hold keys with values, not {section!r}")
-    for place, part in ((own, section), ("defaults", defaults)):
-        _refuse_twice(top, part, place)
+def _built(top: dict[str, Any], defaults: Any, name: str, scale: Any) -> Params:
+    """One scale: defaults, the scale's own values over them, and the top-level keys, which stand nowhere else."""
+    below = {"defaults": defaults, f"scales.{name}": scale}
+    for where, tree in below.items():
+        if not isinstance(tree, dict):
+            raise UserError(f"{FILE}: {where}: must hold keys with values, not {tree!r}")
+        for key in tree:
+            _stands_once(top, tree, where, key)
+    whole = merged(merged(_spread(defaults), _spread(scale)), {**top, "scale": name})
 
-    def where(key: str) -> str:
-        """A key as it stands in the file; one that is missing, where its section stands."""
-        names = key.split(".")
-        for length in range(len(names), 0, -1):
-            for place, part in ((own, section), ("", top), ("defaults", defaults)):
-                if _has(part, names[:length]) and (length == len(names) or place != "" or names[0] not in section):
-                    return f"{place}.{key}" if place else key
-        return f"{own}.{key}" if key else key
+    def place(path: tuple[str, ...]) -> str:
+        """What a key is called where it stands, or where it should."""
+        if not path:
+            return ""
+        for where, tree in (("", top), (f"scales.{name}", scale), ("defaults", defaults)):
+            for keys in (path, (path[0], "each", *path[2:])):
+                if _holds(tree, keys):
+                    return ".".join(([where] if where else []) + list(keys))
+        if path[-1] == "weight":  # of a term whose weight is a number alone
+            return ".".join(path[:-1])
+        return ".".join(path if path[0] in TOP else (f"scales.{name}", *path))
 
-    return build(Params, {**merged(merged(defaults, section), top), "scale": name}, where, FILE)
-
-
-def _refuse_twice(top: dict[str, Any], part: dict[str, Any], place: str) -> None:
-    """A section may stand at the top and in a scale (stage1.reward and scales.tiny.stage1.steps), a single key may
-    not.
-    """
-    for key, value in part.items():
-        if key not in top:
-            continue
-        if not isinstance(value, dict) or not isinstance(top[key], dict):
-            raise UserError(f"{FILE}: {key} stands at the top and in {place}; remove one of the two")
-        if both := sorted(set(value) & set(top[key])):
-            raise UserError(f"{FILE}: {both[0]} stands in {key} and in {place}.{key}; remove one of them")
+    return validated(Params, whole, place, FILE)
 
 
-def _has(tree: Any, names: list[str]) -> bool:
-    for name in names:
-        if not isinstance(tree, dict) or name not in tree:
+def _stands_once(top: dict[str, Any], tree: dict[str, Any], where: str, key: str) -> None:
+    if key not in top:
+        return
+    if not isinstance(tree[key], dict) or not isinstance(top[key], dict):
+        raise UserError(f"{FILE}: {key} stands at the top and in {where}; remove one of the two")
+    if both := sorted(set(tree[key]) & set(top[key])):
+        raise UserError(f"{FILE}: {both[0]} stands in {key} and in {where}.{key}; remove one of them")
+
+
+def _spread(tree: dict[str, Any]) -> dict[str, Any]:
+    """`each` of base and sft written out into their parts."""
+    tree = dict(tree)
+    for section, parts in EACH.items():
+        if isinstance(inner := tree.get(section), dict) and isinstance(each := inner.get("each"), dict):
+            own = {key: value for key, value in inner.items() if key != "each"}
+            tree[section] = own | {part: merged(each, own.get(part, {})) for part in parts}
+    return tree
+
+
+def _holds(tree: Any, path: tuple[str, ...]) -> bool:
+    for key in path:
+        if not isinstance(tree, dict) or key not in tree:
             return False
-        tree = tree[name]
+        tree = tree[key]
     return True

@@ -1,6 +1,4 @@
-"""Addresses that a key and videos may be sent to."""
-
-from __future__ import annotations
+"""Addresses of endpoints: what a key and videos may be sent to."""
 
 import ipaddress
 from urllib.parse import urlsplit

@@ -1,0 +1,132 @@
+"""What code decides a stage's numbers: what counts as a change of it, and what stands behind each stage."""
+
+from pathlib import Path
+
+import pytest
+
+from vans import code
+from vans.params import load
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = '''"""What it does."""
+
+# a note
+def f(x):
+    """Doubles."""
+    return 2 * x  # twice
+
+class C:
+    """A class."""
+
+    text = "# not a comment"
+'''
+
+
+@pytest.mark.parametrize(
+    "old, new, same",
+    [
+        ("What it does.", "Something else,\nin two lines.", True),
+        ("Doubles.", "Doubles x.", True),
+        ("# a note\n", "", True),
+        ("  # twice", "  # two times", True),
+        ("\n\nclass", "\n\n\n\nclass", True),
+        ("A class.", "Another.", True),
+        ("2 * x", "3 * x", False),
+        ("# not a comment", "# nor this", False),
+    ],
+)
+def test_docstrings_and_comments_do_not_count(old, new, same):
+    assert old in SOURCE
+    assert (code.essence(SOURCE) == code.essence(SOURCE.replace(old, new))) is same
+
+
+def test_a_function_of_nothing_but_a_docstring():
+    assert code.essence('def f():\n    """Nothing."""\n') == "def f():"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The library's sources, to be changed."""
+    for path in (ROOT / "vans").rglob("*.py"):
+        target = tmp_path / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    (tmp_path / "notebooks").mkdir()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        (tmp_path / "notebooks" / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def written(root: Path, name: str) -> dict[str, str]:
+    code.write(root, root / name, load(ROOT))
+    return {str(p.relative_to(root / name).with_suffix("")): p.read_text() for p in (root / name).rglob("*.txt")}
+
+
+def changed(root: Path) -> set[str]:
+    """What goes stale by what has been done since `before`."""
+    before, after = written_before[root], written(root, "after")
+    return {name for name in {*before, *after} if before.get(name) != after.get(name)}
+
+
+written_before: dict[Path, dict[str, str]] = {}
+TRAINED = {"base", "sft", "stage1", "stage2", "all_in_one"}
+
+
+def test_every_stage_has_its_file(copy):
+    names = set(written(copy, "before"))
+    assert set(code.ENTRIES) | {"tables"} <= names
+    assert {"rewards/stage1.full", "rewards/stage2.no_c2", "rewards/all_in_one.full"} <= names
+    assert {f"notebooks/{p.stem}" for p in (ROOT / "notebooks").glob("*.ipynb")} <= names
+
+
+@pytest.mark.parametrize(
+    "path, stale",
+    [
+        ("vans/rewards/terms/t1.py", {"rewards/stage1.full", "rewards/stage1.no_v1", "rewards/all_in_one.full"}),
+        ("vans/rewards/terms/c2.py", {"rewards/stage2.full", "rewards/stage2.no_v2", "rewards/all_in_one.full"}),
+        ("vans/rewards/terms/oracle.py", set()),  # no preset uses it
+        ("vans/rewards/terms/motion.py", {"stage2", "all_in_one"}),  # its energy is logged there
+        ("vans/rewards/plugs.py", {"stage1", "stage2", "all_in_one"}),
+        ("vans/grpo/core.py", {"stage1", "stage2", "all_in_one"}),
+        ("vans/grpo/flow_sde.py", {"stage1", "stage2", "all_in_one"}),
+        ("vans/train/sft.py", {"sft"}),
+        ("vans/train/stage1.py", {"stage1", "all_in_one"}),
+        ("vans/show/style.py", {"tables"}),
+        ("vans/tables/report.py", {"tables"}),
+        ("vans/data/annotate/rulebook.py", {"curate"}),
+        ("vans/data/sources/coin.py", {"curate"}),
+        ("vans/data/shots.py", {"curate"}),
+        ("vans/toy/sources.py", set()),  # its product is data/
+        ("vans/cli.py", set()),
+        ("vans/params/sections.py", set()),
+        ("vans/models/vlm.py", {*TRAINED, "answer"}),
+        ("vans/answer/arm.py", {"answer"}),
+    ],
+)
+def test_what_a_change_makes_stale(copy, path, stale):
+    written_before[copy] = written(copy, "before")
+    with open(copy / path, "a") as file:
+        file.write("\nADDED = 1\n")
+    assert changed(copy) == stale
+    (copy / path).write_text((ROOT / path).read_text() + "\n# a comment\n")
+    assert changed(copy) == set()
+
+
+def test_a_new_term_changes_only_the_presets_that_use_it(copy):
+    written_before[copy] = written(copy, "before")
+    (copy / "vans/rewards/terms/flow.py").write_text((copy / "vans/rewards/terms/motion.py").read_text())
+    assert changed(copy) == set()
+
+
+def test_a_term_of_ones_own_counts_by_its_source(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def f(r):\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = code.of_term("mine:f", ROOT)
+    (tmp_path / "mine.py").write_text("def f(r):\n    '''One.'''\n    return 1\n")
+    assert code.of_term("mine:f", ROOT) == before
+    (tmp_path / "mine.py").write_text("def f(r):\n    return 2\n")
+    assert code.of_term("mine:f", ROOT) != before
+    program = tmp_path / "judge.sh"
+    program.write_text("#!/bin/sh\n")
+    assert code.of_term(str(program), ROOT) != code.of_term("./gone.sh", ROOT) == "missing  ./gone.sh\n"
+    assert code.of_term("https://example.org/score", ROOT) == "https://example.org/score\n"

@@ -1,0 +1,158 @@
+"""Runs: kept by their settings, set aside when these change, found again, whole or not taken."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from vans import files
+from vans.errors import UserError
+from vans.parallel import Ranks
+from vans.train import runs
+from vans.train.loop import columns, write_curves
+from vans.train.runs import Run, forget
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+SETTINGS = {"seed": 0, "stage1": {"lr": 1e-4, "steps": 4}}
+
+
+def train(root, settings=SETTINGS, steps=4, stop=None, out=None):
+    """A little training; `stop`: leaves after that many steps, as if killed. Returns the run and its weights."""
+    run = Run(root, "stage1/full", settings, ALONE, every=1)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+    optim = torch.optim.AdamW(model.parameters(), lr=0.1)
+    if run.done:
+        return run, run.take(out)
+    run.attach({"m": model}, {"m": optim})
+    for step in run.steps(steps):
+        if step == stop:
+            return run, model.weight.detach().clone()
+        optim.zero_grad()
+        (model(torch.full((1, 3), step + 1.0)) ** 2).sum().backward()
+        optim.step()
+        run.keep_group(step, {"id": "a"}, torch.zeros(2, 1, 4, 4, 3, dtype=torch.uint8))
+        run.log(step, loss=1.0)
+    if out is not None:
+        run.finish(out, lambda folder: (folder.mkdir(), (folder / "w.json").write_text(str(model.weight.tolist()))))
+    return run, model.weight.detach().clone()
+
+
+def test_a_run_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_path):
+    _, whole = train(tmp_path / "a")
+    train(tmp_path / "b", stop=2)
+    run, resumed = train(tmp_path / "b")
+    assert torch.equal(resumed, whole) and [row["step"] for row in run.history] == [0, 1, 2, 3]
+
+
+def test_a_run_of_other_settings_is_set_aside_and_found_again(tmp_path, capsys):
+    _, whole = train(tmp_path / "whole")
+    train(tmp_path, stop=3)
+    changed = {**SETTINGS, "stage1": {"lr": 2e-4, "steps": 4}}
+    run, _ = train(tmp_path, changed, stop=1)
+    assert run.position == 1, "it began anew"
+    said = capsys.readouterr().out
+    aside = next((tmp_path / "runs/stage1/full").glob("aside-*-stage1.lr-*"))
+    assert f"(stage1.lr) is kept as {aside.name}" in said
+    run, resumed = train(tmp_path)
+    assert "taken up again" in capsys.readouterr().out and not aside.exists()
+    assert torch.equal(resumed, whole), "it went on from step 3"
+    assert len(list((tmp_path / "runs/stage1/full").glob("aside-*"))) == 1, "now the other one is aside"
+
+
+def test_a_run_without_a_checkpoint_leaves_nothing_behind(tmp_path):
+    train(tmp_path, stop=0)
+    train(tmp_path, {**SETTINGS, "seed": 1}, stop=0)
+    assert len(list((tmp_path / "runs/stage1/full").iterdir())) == 1
+
+
+def test_a_finished_run_is_taken_until_the_stage_is_over(tmp_path):
+    run, _ = train(tmp_path, out=tmp_path / "out")
+    assert (tmp_path / "out/w.json").exists() and len(list((tmp_path / "out/groups").glob("*.json"))) == 4
+    _, history = train(tmp_path, out=tmp_path / "again")
+    assert [row["step"] for row in history] == [0, 1, 2, 3]
+    assert (tmp_path / "again/w.json").read_bytes() == (tmp_path / "out/w.json").read_bytes()
+    forget(tmp_path, "stage1/full")
+    assert not run.folder.exists()
+
+
+def test_forgetting_leaves_what_was_set_aside(tmp_path):
+    train(tmp_path, out=tmp_path / "out")
+    train(tmp_path, {**SETTINGS, "seed": 1}, out=tmp_path / "other")
+    forget(tmp_path, "stage1/full")
+    left = [p.name for p in (tmp_path / "runs/stage1/full").iterdir()]
+    assert len(left) == 1 and left[0].startswith("aside-") and "-seed-" in left[0]
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "other", "unlisted"])
+def test_a_damaged_finished_run_is_not_taken(tmp_path, capsys, damage):
+    run, whole = train(tmp_path, out=tmp_path / "out")
+    file = run.folder / "done/model/w.json"
+    if damage == "gone":
+        file.unlink()
+    elif damage == "short":
+        file.write_text(file.read_text()[:-1])
+    elif damage == "other":
+        file.write_text(file.read_text().replace("0", "1"))
+    else:
+        (run.folder / "done/run.json").write_text(json.dumps({"history": []}))
+    again, weights = train(tmp_path, out=tmp_path / "new")
+    assert "is damaged on the disk" in capsys.readouterr().out
+    assert torch.equal(weights, whole) and (tmp_path / "new/w.json").exists() and again.done
+
+
+def test_nothing_is_deleted_by_halves(tmp_path, monkeypatch):
+    """Killed at any point of a deletion: what is left under its own name is whole, or nothing."""
+    run, _ = train(tmp_path, out=tmp_path / "out")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path, **_):
+        next(p for p in sorted(path.rglob("*")) if p.is_file()).unlink()
+        raise Killed
+
+    monkeypatch.setattr(files.shutil, "rmtree", killed)
+    with pytest.raises(Killed):
+        files.discard(run.folder)
+    assert not run.folder.exists()
+    monkeypatch.undo()
+    left = next((tmp_path / "runs/stage1/full").glob(".*"))
+    left.rename(left.with_name(left.name.replace(str(os.getpid()), "999999999")))  # of a process that is gone
+    train(tmp_path)
+    assert not [p for p in (tmp_path / "runs/stage1/full").iterdir() if p.name.startswith(".")], "swept"
+
+
+def test_a_full_disk_while_saving_is_one_line(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    train(tmp_path, stop=2)
+    monkeypatch.setattr(runs, "save_file", full)
+    with pytest.raises(UserError, match="no space left on the disk"):
+        train(tmp_path)
+    monkeypatch.undo()
+    run, _ = train(tmp_path)
+    assert [row["step"] for row in run.history] == [0, 1, 2, 3], "what was there before is still there"
+
+
+def test_free_space_is_checked_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    with pytest.raises(UserError, match="are needed and"):
+        train(tmp_path)
+
+
+def test_curves_are_whole_or_absent(tmp_path, monkeypatch):
+    write_curves(tmp_path / "c", [{"step": 0, "loss": 1.0}])
+    before = (tmp_path / "c/history.csv").read_bytes()
+    monkeypatch.setattr("pandas.DataFrame.to_csv", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(UserError, match="no space"):
+        write_curves(tmp_path / "c", [{"step": 0, "loss": 2.0}])
+    assert (tmp_path / "c/history.csv").read_bytes() == before
+
+
+def test_histories_side_by_side():
+    rows = columns({"vlm": [{"step": 0, "loss": 1.0}, {"step": 1, "loss": 2.0}], "vdm": [{"step": 0, "loss": 3.0}]})
+    assert rows == [{"step": 0, "vlm/loss": 1.0, "vdm/loss": 3.0}, {"step": 1, "vlm/loss": 2.0}]

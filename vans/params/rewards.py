@@ -1,0 +1,74 @@
+"""Reward presets of params.yaml: the weight of each term, a name that is known or the way to a term of one's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from vans.errors import one_of
+from vans.params.address import check_url
+from vans.params.base import Section, Wrong
+
+BUILT_IN = ("format", "t1", "v1", "v2", "c2", "motion", "judge", "oracle")
+OWN = r"([A-Za-z_]\w*\.)*[A-Za-z_]\w*:[A-Za-z_]\w*|\.{0,2}/\S+"
+
+
+class Term(Section):
+    """One term of a reward: its weight and, where the term does not say so itself, what it needs."""
+
+    weight: float
+    needs: Literal["text", "video"] | None = None  # None: as the term says
+    timeout: float = Field(default=30.0, gt=0)  # s, of one answer
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weight_alone(cls, tree: Any) -> Any:
+        return tree if isinstance(tree, dict | Term) else {"weight": tree}
+
+
+Preset = dict[str, Term]
+
+
+class Rewards(Section):
+    """Presets by name for each kind of stage."""
+
+    stage1: dict[str, Preset]
+    stage2: dict[str, Preset]
+    all_in_one: dict[str, Preset]
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        for stage in ("stage1", "stage2", "all_in_one"):
+            for name, preset in getattr(self, stage).items():
+                if not preset:
+                    raise Wrong("holds no term; give at least one a weight", stage, name)
+                for term in preset:
+                    if why := _wrong(term):
+                        raise Wrong(why, stage, name, term)
+        return self
+
+
+def known() -> tuple[str, ...]:
+    """Names of the terms that there are."""
+    if importlib.util.find_spec("vans.rewards"):
+        module = importlib.import_module("vans.rewards")
+        if hasattr(module, "names"):
+            return tuple(module.names())
+    return BUILT_IN
+
+
+def _wrong(term: str) -> str | None:
+    """What is wrong with a term's name; None: nothing."""
+    if term.startswith(("http://", "https://")):
+        try:
+            check_url(term, plain_http=True)
+        except ValueError as error:
+            return str(error)
+        return None
+    if re.fullmatch(OWN, term) or term in known():
+        return None
+    own = "package.module:function, ./executable or an http(s) address"
+    return f"unknown term; use {one_of([*known(), own])}"
