@@ -14,7 +14,7 @@ from tests import smoke
 from vans import notebooks
 from vans.data.triplets import Triplets
 from vans.errors import UserError
-from vans.params import from_dict, read
+from vans.params import from_dict, load, read
 from vans.show import videos
 from vans.toy import world
 
@@ -172,6 +172,33 @@ def test_form_of_the_committed_notebooks(path):
     assert notebook.cells[0].cell_type == "markdown", "starts with what it is about"
 
 
+TRAINERS = COMMITTED[:6]
+EXECUTED = {"04_stage1": ".full", "05_stage2": ".main", "06_all_in_one": ".full"}
+NOT_OURS = r"\b(paint\w*|brush|writers?|judges?|films?|scripts?)\b"  # the field says VLM, VDM, render, CLIP, video
+
+
+@pytest.mark.parametrize("path", TRAINERS, ids=[path.stem for path in TRAINERS])
+def test_a_notebook_trains_on_the_parameters_that_it_shows(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert f"(../executed/{path.stem}{EXECUTED.get(path.stem, '')}.html)" in cells[0].source, "its executed twin"
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    loaded = code.index("params = load(root)\n")
+    (change,) = re.findall(r"# (params = params.with_\(.*\))\n", code)
+    calls = [
+        node
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".train", "curate"))
+    ]
+    assert loaded < code.index(change) < code.index(ast.unparse(calls[0].func) + "(")
+    assert any(ast.unparse(argument) == "params" for argument in calls[0].args)
+    names = {"params": load(smoke.ROOT)}
+    before = names["params"].resolved()
+    exec(change, names)  # the change that it proposes is one that the parameters take
+    assert names["params"].resolved() != before
+    words = "\n".join(cell.source for cell in cells)
+    assert not re.findall(NOT_OURS, words, re.IGNORECASE)
+
+
 def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monkeypatch):
     tree = read(smoke.ROOT / "params.yaml")
     sizes = {"procedural_train": 4, "procedural_test": 1, "predictive_train": 12, "predictive_test": 1}
@@ -192,7 +219,7 @@ def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monke
     monkeypatch.setattr(Triplets, "clips", counted)
     notebook = nbformat.read(smoke.ROOT / "notebooks" / "01_data_curation.ipynb", as_version=4)
     code = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-    names: dict = {"clip": from_dict(tree).video}
+    names: dict = {"video": from_dict(tree).video}
     for id in ("cell-1", "cell-2", "cell-11", "cell-15"):
         exec(code[id], names)
         names |= {"most": 2, "compared": 3, "scenes": 1}

@@ -126,6 +126,8 @@ def _head(page: Canvas, group: Group, y: float, words: float, start: float, widt
         "answers, best first" if not same else f"videos of: {_captions(group)[0]}",
         10.5,
         MUTED,
+        width=start - 16,
+        lines=1,
     )
     for place, (name, values) in enumerate({**group.terms, "total": group.total}.items()):
         low, high = float(np.min(values)), float(np.max(values))
