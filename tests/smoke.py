@@ -54,7 +54,8 @@ def shrink(path: Path) -> None:
     tree = yaml.safe_load(path.read_text())
     tree["world"] |= WORLD
     tiny = tree["scales"]["tiny"]
-    tiny["machine"]["processes"] = 1
+    for scale in tree["scales"].values():
+        scale["machine"]["processes"] = 1
     tiny["curate"]["rl"] = 4
     tree["defaults"]["stage2"]["anchor_threshold"] = 0.0  # what an untrained VLM says is accepted
     for section in (tree["defaults"], tiny):
