@@ -5,12 +5,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from vans.grpo.rewards import Rollout
 
 from vans import similarity, template
-<<<<<<< HEAD
-from vans.grpo import rewards
-=======
 from vans.errors import UserError
 from vans.grpo import core
 from vans.params.sections import Term
@@ -19,7 +15,6 @@ from vans.rewards.plugs import Plug, plugs, score
 from vans.rewards.rollout import Rollout, term
 from vans.rewards.terms.motion import energy
 from vans.toy.render import Scene, render_event
->>>>>>> main
 
 GOOD = "[Think]the ball just rolled .[/Think][Ans]the ball jumps up .[/Ans]"
 

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,7 @@ def stages(params: Any, root: Path, folder: Path) -> dict[str, Callable[[], Any]
     """
     from vans.answer.arm import predict
     from vans.data.curate import curate
+    from vans.score.run import score_arm
     from vans.toy.world import generate
     from vans.train import all_in_one, base, sft, stage1, stage2
 
@@ -261,7 +263,8 @@ def stages(params: Any, root: Path, folder: Path) -> dict[str, Callable[[], Any]
         "sft": lambda: sft.train(params, folder),
     }
     for stage, cell in cells.items():
-        found[stage] = lambda stage=stage, cell=cell: trainers[stage].train(params, cell, folder)
+        found[stage] = partial(trainers[stage].train, params, cell, folder)
     arm = Grid(params, root).arm("main")
     found["answer"] = lambda: predict(params, arm, folder)
+    found["score"] = lambda: score_arm(folder / "predictions/main", folder, params=params)
     return found
