@@ -60,9 +60,15 @@ def test_weights_are_made_here_or_to_be_downloaded_or_wrong(root, monkeypatch):
     model = SimpleNamespace(repo="some/model", revision="0" * 40)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     assert check._where("vlm", model, root) == "some/model will be downloaded"
+    snapshot = root / "hub/models--some--model/snapshots" / model.revision
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    assert check._where("vlm", model, root) == "some/model will be downloaded"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="models.vlm: some/model is not here and HF_HUB_OFFLINE is set"):
         check._where("vlm", model, root)
+    (snapshot / "model.safetensors").touch()
+    assert check._where("vlm", model, root) == "some/model is here"
     with pytest.raises(UserError, match=r"models.vlm.repo: \./none: no folder with safetensors"):
         check._where("vlm", SimpleNamespace(repo="./none", revision=None), root)
     with pytest.raises(UserError, match="models.vlm.repo: .*correct it in params.yaml"):

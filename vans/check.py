@@ -162,14 +162,15 @@ def _where(name: str, model: Any, root: Path) -> str:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        snapshot_download(model.repo, revision=model.revision, local_files_only=True)
+        folder = Path(snapshot_download(model.repo, revision=model.revision, local_files_only=True))
+        here = any(folder.rglob("*.safetensors"))  # not only its configuration
     except HFValidationError as error:
         raise UserError(f"models.{name}.repo: {error}; correct it in params.yaml") from error
     except LocalEntryNotFoundError:
-        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-            raise UserError(f"models.{name}: {model.repo} is not here and HF_HUB_OFFLINE is set; unset it") from None
-        return f"{model.repo} will be downloaded"
-    return f"{model.repo} is here"
+        here = False
+    if not here and os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        raise UserError(f"models.{name}: {model.repo} is not here and HF_HUB_OFFLINE is set; unset it")
+    return f"{model.repo} {'is here' if here else 'will be downloaded'}"
 
 
 def disk(root: Path) -> str:
