@@ -1,9 +1,11 @@
 """Notebooks as stages: stripping, parameters, how errors in cells end; and the committed notebooks' form."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
+import types
 
 import nbformat
 import pytest
@@ -170,6 +172,24 @@ def test_form_of_the_committed_notebooks(path):
         for node in ast.walk(ast.parse(cell.source)):
             assert not isinstance(node, ast.FunctionDef | ast.ClassDef), "functions belong in vans/"
     assert notebook.cells[0].cell_type == "markdown", "starts with what it is about"
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=NAMES)
+def test_what_a_notebook_takes_from_vans_is_there(path):
+    cells = nbformat.read(path, as_version=4).cells
+    tree = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("vans"):
+            for alias in node.names:
+                module = importlib.import_module(node.module)
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+                found = getattr(module, alias.name)
+                modules |= {alias.asname or alias.name: found} if isinstance(found, types.ModuleType) else {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert hasattr(modules[node.value.id], node.attr), ast.unparse(node)
 
 
 TRAINERS = COMMITTED[:6]
