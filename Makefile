@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALLED := .venv/.installed
 TESTED := .venv/.tested
 
-.PHONY: repro test lab data setup requirements
+.PHONY: repro check test lab data setup requirements
 .DEFAULT_GOAL := repro
 
 ## everything: environment, data, the main chain and its table first, then the whole graph, the tables
@@ -13,15 +13,20 @@ repro: data
 	dvc repro $$(vans targets)
 	@vans summary
 
+## is everything there that a run needs? Ends with a smoke run of every stage, in under a minute
+check: data
+	@vans check
+
 ## linting, types, tests
 test: setup $(TESTED)
 	ruff check .
 	mypy
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
-## the notebooks in JupyterLab
+## the notebooks in JupyterLab, with executed/ and results/ beside them
 lab: setup
-	jupyter lab --notebook-dir=notebooks
+	@mkdir -p executed
+	jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 ## the toy world in data/, checked against data.dvc; a data/ of your own is left as it is
 data: setup

@@ -1,9 +1,11 @@
 """Notebooks as stages: stripping, parameters, how errors in cells end; and the committed notebooks' form."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
+import types
 
 import nbformat
 import pytest
@@ -14,7 +16,7 @@ from tests import smoke
 from vans import notebooks
 from vans.data.triplets import Triplets
 from vans.errors import UserError
-from vans.params import from_dict, read
+from vans.params import from_dict, load, read
 from vans.show import videos
 from vans.toy import world
 
@@ -168,6 +170,51 @@ def test_form_of_the_committed_notebooks(path):
         for node in ast.walk(ast.parse(cell.source)):
             assert not isinstance(node, ast.FunctionDef | ast.ClassDef), "functions belong in vans/"
     assert notebook.cells[0].cell_type == "markdown", "starts with what it is about"
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=NAMES)
+def test_what_a_notebook_takes_from_vans_is_there(path):
+    cells = nbformat.read(path, as_version=4).cells
+    tree = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("vans"):
+            for alias in node.names:
+                module = importlib.import_module(node.module)
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+                found = getattr(module, alias.name)
+                modules |= {alias.asname or alias.name: found} if isinstance(found, types.ModuleType) else {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert hasattr(modules[node.value.id], node.attr), ast.unparse(node)
+
+
+TRAINERS = COMMITTED[:6]
+EXECUTED = {"04_stage1": ".full", "05_stage2": ".main", "06_all_in_one": ".full"}
+NOT_OURS = r"\b(paint\w*|brush|writers?|judges?|films?|scripts?)\b"  # the field says VLM, VDM, render, CLIP, video
+
+
+@pytest.mark.parametrize("path", TRAINERS, ids=[path.stem for path in TRAINERS])
+def test_a_notebook_trains_on_the_parameters_that_it_shows(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert f"(../executed/{path.stem}{EXECUTED.get(path.stem, '')}.html)" in cells[0].source, "its executed twin"
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    loaded = code.index("params = load(root)\n")
+    (change,) = re.findall(r"# (params = params.with_\(.*\))\n", code)
+    calls = [
+        node
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".train", "curate"))
+    ]
+    assert loaded < code.index(change) < code.index(ast.unparse(calls[0].func) + "(")
+    assert any(ast.unparse(argument) == "params" for argument in calls[0].args)
+    names = {"params": load(smoke.ROOT)}
+    before = names["params"].resolved()
+    exec(change, names)  # the change that it proposes is one that the parameters take
+    assert names["params"].resolved() != before
+    words = "\n".join(cell.source for cell in cells)
+    assert not re.findall(NOT_OURS, words, re.IGNORECASE)
 
 
 def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monkeypatch):

@@ -246,19 +246,23 @@ def test_groups_that_a_training_kept(tmp_path) -> None:
         "total": [1.0, 3.0],
         "advantages": [-1.0, 1.0],
     }
-    record |= {"terms": {"v2": [1.0, 3.0]}, "anchor": "the cone jumps up ."}
+    record |= {"terms": {"v2": [1.0, 3.0]}, "texts": ["x", "y"], "captions": ["the cone jumps up .", None]}
     (tmp_path / "step-00005.json").write_text(json.dumps(record))
     save_file({"clips": np.stack([CLIP, CLIP])}, tmp_path / "step-00005.safetensors")
-    del record["anchor"]
-    (tmp_path / "step-00000.json").write_text(json.dumps(record | {"step": 0, "texts": ["x", "y"], "total": [1, 1]}))
+    (tmp_path / "step-00000.json").write_text(json.dumps(record | {"step": 0, "total": [1, 1]}))
     found = groups.load(tmp_path, FakeTriplets())
     assert [group.step for group in found] == [0, 5]
     assert found[0].clips is None and list(found[0].answers) == ["x", "y"]
-    assert list(found[1].answers) == ["the cone jumps up ."] * 2
+    assert list(found[1].captions) == ["the cone jumps up .", None]
     assert np.array_equal(np.asarray(found[1].clips), [CLIP, CLIP])
     assert np.array_equal(np.asarray(found[1].source), CLIP)
     assert groups.most_telling(found).step == 5
     assert groups.load(tmp_path / "none") == []
+
+
+def test_a_term_of_ones_own_is_named_by_its_last_part() -> None:
+    names = ("t1", "oracle", "my.rewards:length", "./judge.sh", "http://localhost:8000/score/")
+    assert list(map(groups.term_title, names)) == ["ROUGE-L (t1)", "oracle", "length", "judge.sh", "score"]
 
 
 def test_running_mean_by_hand() -> None:

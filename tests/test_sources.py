@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vans.typed import one_of
 
 from tests.data_helpers import curate_params, real_clips
 from vans.data.curate import curate

@@ -1,3 +1,9 @@
 """Video-as-Answer: from an input video and a question to the video of the next event, with Joint-GRPO."""
 
+import warnings
+
+# Whoever imports vans passes here: commands, kernels of notebooks, worker processes. peft asks transformers' models for
+# this old name whenever it puts an adapter on one, and transformers says each time that it is old.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+
 __version__ = "0.1.0"

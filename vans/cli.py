@@ -53,6 +53,15 @@ def world(given: argparse.Namespace) -> None:
         setup.data(pin=given.pin)
 
 
+def check(given: argparse.Namespace) -> None:
+    """Check environment, parameters, data, weights and disk, and run every stage at smoke size."""
+    from vans.check import check as look
+    from vans.params import find_root
+
+    if not look(find_root()):
+        raise SystemExit(1)
+
+
 def estimate(given: argparse.Namespace) -> None:
     """Estimate calls, tokens and cost of annotating the data set with an LLM, before anything is asked."""
     from vans.data.annotate.estimate import Work, count, describe
@@ -148,6 +157,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--pin", action="store_true", help="pin what is rendered in data.dvc instead of checking"
     )
+    add(check)
     sub = add(estimate)
     sub.add_argument("--segments", type=int, metavar="N", help="so many segments instead of those in data/")
     sub.add_argument("--pairs", type=int, metavar="N", help="so many pairs instead of those in data/")

@@ -155,7 +155,7 @@ class VLM:
     @contextmanager
     def recomputing(self):
         """transformers checkpoints activations only in train mode; there is no dropout here that this would wake."""
-        self.model.train(getattr(self.model, "is_gradient_checkpointing", False))
+        self.model.train(self.model.is_activation_checkpointing)
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """A rollout group laid open: the G answers to one prompt, each reward term, the total and the advantage."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,6 @@ from vans.template import parse_answer
 
 WIDTH = 1000
 TERM_TITLES = {
-    "format": "format",
     "t1": "ROUGE-L (t1)",
     "v1": "CLIP-V (v1)",
     "v2": "CLIP-V (v2)",
@@ -29,7 +29,8 @@ EQUAL = 1e-6
 class Group:
     """What one prompt gave at one step.
 
-    ``answers``: G texts, whole answers or captions. ``terms``: name -> G values. ``total``: G weighted sums.
+    ``answers``: G texts, whole answers or captions. ``captions``: those of the answers, None where the template is
+    broken (empty: they are read from the answers). ``terms``: name -> G values. ``total``: G weighted sums.
     ``advantage``: G values (all 0 where the rewards are equal). ``clips``: uint8 [G, T, H, W, 3], or None
     where nothing was rendered. ``source`` and ``target``: the prompt's input clip and the true answer.
     """
@@ -44,8 +45,14 @@ class Group:
     source: np.ndarray | None = None
     target: np.ndarray | None = None
     clips: np.ndarray | None = None
+    captions: Sequence[str | None] = ()
     name: str = ""
     notes: Sequence[str] = field(default_factory=tuple)
+
+
+def term_title(name: str) -> str:
+    """What is written above a reward term; of a function, a file or an address of the user's own, its last part."""
+    return TERM_TITLES.get(name) or re.split(r"[/:]", name.rstrip("/"))[-1]
 
 
 def rollout_group(group: Any, title: str = "") -> Figure:
@@ -58,9 +65,10 @@ def rollout_group(group: Any, title: str = "") -> Figure:
     group = of(group)
     order = np.argsort(-np.asarray(group.advantage, float), kind="stable")
     with_clips = group.clips is not None
-    same = with_clips and len({_caption(text) for text in group.answers}) == 1 and len(order) > 1
+    same = with_clips and len(set(_captions(group))) == 1 and len(order) > 1
     frames, height = (9, 58) if same else (6, 42)
-    advantage_width, term_width = 128, 86
+    advantage_width = 128
+    term_width = min(86, (WIDTH - advantage_width - WORDS - 134) // (len(group.terms) + 1))
     terms_start = WIDTH - advantage_width - term_width * (len(group.terms) + 1) - 6
     strip_width = 0.0
     if with_clips:
@@ -115,21 +123,24 @@ def _head(page: Canvas, group: Group, y: float, words: float, start: float, widt
     page.text(
         0,
         y + 4,
-        "answers, best first" if not same else f"videos of: {_caption(group.answers[0])}",
+        "answers, best first" if not same else f"videos of: {_captions(group)[0]}",
         10.5,
         MUTED,
+        width=start - 16,
+        lines=1,
     )
     for place, (name, values) in enumerate({**group.terms, "total": group.total}.items()):
         low, high = float(np.min(values)), float(np.max(values))
-        page.text(start + place * width, y, TERM_TITLES.get(name, name), 10, INK, bold=name == "total")
+        page.text(start + place * width, y, term_title(name), 10, INK, bold=name == "total")
         span = f"all {high:.3g}" if high - low < EQUAL else f"{low:.3f} – {high:.3f}"
         page.text(start + place * width, y + 14, span, 9, FAINT)
     page.text(WIDTH - 64, y, "advantage", 10, INK, bold=True, align="center")
 
 
-def _caption(text: str) -> str:
-    """The caption of a whole answer; the text itself if it is none."""
-    return parse_answer(text)[1] or text
+def _captions(group: Group) -> list[str]:
+    """The caption of each answer; the answer itself where the template is broken."""
+    captions = group.captions or [parse_answer(text)[1] for text in group.answers]
+    return [caption or text for caption, text in zip(captions, group.answers, strict=True)]
 
 
 def _answer(page: Canvas, text: str, x: float, y: float, width: float, height: float) -> None:
@@ -181,7 +192,6 @@ def load(folder: str | Path, triplets: Any = None) -> list[Group]:
         record = json.loads(path.read_text(encoding="utf-8"))
         videos = path.with_suffix(".safetensors")
         clips = load_file(videos)["clips"] if videos.is_file() else None
-        answers = record.get("texts") or [record["anchor"]] * len(record["total"])
         source, target = (
             None if triplets is None else np.asarray(triplets.clips([record["id"]], which)[0])
             for which in ("input", "target")
@@ -190,7 +200,8 @@ def load(folder: str | Path, triplets: Any = None) -> list[Group]:
             step=record["step"],
             question=record["question"],
             truth=record["truth"],
-            answers=answers,
+            answers=record["texts"],
+            captions=record["captions"],
             terms=record["terms"],
             total=record["total"],
             advantage=record["advantages"],
