@@ -18,7 +18,7 @@ from vans.data.sources.plain import SIDECARS
 from vans.data.sources.source import UNUSED, follow
 from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
-from vans.errors import UserError
+from vans.errors import UserError, one_of
 from vans.media import video
 
 KINDS = one_of(SIDECARS)
