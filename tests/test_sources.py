@@ -15,7 +15,7 @@ from vans.data.records import split_of
 from vans.data.shots import Segment
 from vans.data.sources import LAYOUTS, discover, layout_of, tables
 from vans.data.sources.plain import SIDECARS
-from vans.data.sources.source import UNUSED, follow
+from vans.data.sources.source import ALONE, UNUSED, follow
 from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
 from vans.errors import UserError
@@ -125,12 +125,11 @@ def test_activitynet_captions_with_events_that_overlap(tmp_path):
     first, second = by_name["v_QOlSCBRmfWY"], by_name["v_uqiMw7tQ1Cc"]
     assert (first.split, second.split, by_name["v_both"].split) == ("train", "test", "test")
     assert first.kind == "predictive" and first.path and second.path and second.path.stem == "uqiMw7tQ1Cc"
-    assert follows(first) == [("1", "3")]  # the second begins before the first has ended
-    assert times(first) == [("1", 0.83, 19.86, "A woman walks up."), ("3", 56.26, 79.42, "She climbs down.")]
+    assert follows(first) == [] == times(first)  # the second begins before the first has ended, and is not the third
     assert follows(second) == [("1", "2"), ("2", "3")]
     assert times(second)[0] == ("1", 0, 10, "A woman walks up.")  # a little overlap is cut off the input
     reasons = [(level, name, reason) for level, name, reason in found.dropped if "both" not in name]
-    assert ("segment", "activitynet/v_QOlSCBRmfWY:2", "no event before or after it that does not overlap it") in reasons
+    assert ("segment", "activitynet/v_QOlSCBRmfWY:2", ALONE) in reasons
     assert not any("uqiMw7tQ1Cc" in name and "twice" in why for _, name, why in reasons)  # val_2 tells of it again
     assert ("video", "activitynet/v_both", "its id is there twice") in found.dropped
     assert ("video", "activitynet/v_only2", "annotation not readable (not as many sentences as timestamps)") in reasons
@@ -148,6 +147,8 @@ def test_which_event_follows_which():
     assert chain((0, 4.6), (4, 8)) == ([], ["0", "1"])
     assert chain((0, 5), (1, 6), (7, 9)) == ([("1", "2", 6)], ["0"])  # of two inputs the one that ends last
     assert chain((0, 5), (0, 5)) == ([], ["0", "1"])
+    assert chain((0, 5), (3, 9), (6, 12)) == ([], ["0", "1", "2"])  # the second lies between the two others
+    assert chain((0, 5), (3, 5.5), (6, 12)) == ([("1", "2", 5.5)], ["0"])
     assert chain() == ([], [])
 
 
@@ -213,7 +214,15 @@ def test_v1_33k_is_cut_at_its_scenes_or_taken_in_its_parts(tmp_path):
     assert given.sentences == ("before", "after") and given.texts is None
     assert [f and f.parent.parent.name for f in given.files] == ["first_part_video", "second_part_video"]
     assert whole.segments is None and whole.given == () and whole.path is not None
-    assert found.dropped == [("video", "v1/next_event_prediction.json:#5", "an entry without video_path")]
+    untimed = "a scene without times"
+    parts_of = [("segment", f"v1/NextQA/parts:Scene{i}", "its video is taken in its two parts") for i in (1, 2, 3)]
+    assert found.dropped == [
+        ("segment", "v1/youtube/a:Scene1", untimed),
+        ("segment", "v1/ego4d/a:Scene3", untimed),
+        *parts_of,
+        *(("segment", f"v1/x/whole:Scene{i}", untimed) for i in (1, 2, 3)),
+        ("video", "v1/next_event_prediction.json:#5", "an entry without video_path"),
+    ]
 
 
 def test_films_without_timestamps_as_videos_and_as_folders_of_clips(tmp_path):
@@ -561,7 +570,7 @@ def test_a_first_part_is_not_the_whole_video(tmp_path):
         for part in ("first_part_video", "second_part_video"):
             put_video(tmp_path / "v1" / part / "c" / f"a{i}.mp4")
     found = discover(tmp_path)
-    assert not found.dropped and all(r.path is None for r in found.records)
+    assert {level for level, _, _ in found.dropped} == {"segment"} and all(r.path is None for r in found.records)
     assert all(f is not None for r in found.records for f in r.given[0].files)
 
 
