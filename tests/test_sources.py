@@ -14,8 +14,9 @@ from vans.data.ledger import VIDEO_LOST
 from vans.data.records import split_of
 from vans.data.shots import Segment
 from vans.data.sources import LAYOUTS, discover, layout_of, tables
+from vans.data.sources.order import follow
 from vans.data.sources.plain import SIDECARS
-from vans.data.sources.source import ALONE, UNUSED, follow
+from vans.data.sources.source import ALONE, UNUSED
 from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
 from vans.errors import UserError

@@ -1,7 +1,7 @@
 """What every layout is given: its folder, the videos in it, and the way to records and drops."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,7 +11,7 @@ from typing import Any
 from vans.data.ledger import VIDEO_LOST
 from vans.data.records import Found, Given, Record, split_of
 from vans.data.shots import Segment
-from vans.data.sources.lost import Order
+from vans.data.sources.order import Order, follow, in_time
 from vans.data.sources.values import (
     CONTROL,
     MALFORMED,
@@ -27,7 +27,6 @@ from vans.data.sources.values import (
 from vans.data.sources.videos import Videos, beside_video
 from vans.errors import UserError
 
-OVERLAP = 0.5  # s that an event may begin before the one in front of it ends and still follow it
 UNUSED = "none of its rows can be used"
 ALONE = "no event right before or after it that does not overlap it"
 FIRST = "a question about an event that no other precedes"
@@ -234,7 +233,7 @@ class Source:
         scene = text(scene) or name
         if "given" in fields:
             pass
-        elif events and (texts or any(b.start < a.end for a, b in pairwise(sorted(events, key=_order)))):
+        elif events and (texts or any(b.start < a.end for a, b in pairwise(sorted(events, key=in_time)))):
             events, follows, alone = follow(events, self.order.torn)
             for event in alone:
                 self.drop_segment(name, event.id, ALONE)
@@ -247,7 +246,7 @@ class Source:
                 self.enter("pair", f"{name}:?-{id}")
                 self.drop("pair", f"{name}:?-{id}", UNKNOWN if self.order.gaps else FIRST)
         else:
-            fields["torn"] = self.order.broken(sorted(events or (), key=_order))
+            fields["torn"] = self.order.broken(sorted(events or (), key=in_time))
         annotated = {event.id for event in events or ()}
         for id in dict.fromkeys(id for g in fields.get("given", ()) for id in (g.input_id, g.target_id)):
             if id not in annotated:
@@ -291,42 +290,6 @@ class Layout:
         return any(not beside_video(file) for file in files)
 
 
-def follow(
-    events: Sequence[Segment],
-    torn: Callable[[Segment, Segment], bool] = lambda a, b: False,
-) -> tuple[tuple[Segment, ...], list[tuple[Segment, Segment]], list[Segment]]:
-    """Which event follows which, where events overlap: (events in a pair, pairs, events in none).
-
-    The event that follows is the first that begins when the input has ended (at most OVERLAP s before that; the
-    input is then shortened, so that it shows nothing of the target). Of several inputs that one event follows,
-    the one that ends last is taken. No pair is made where another event begins between the two and goes on when the
-    input has ended, nor where `torn` says that something could not be read between them.
-    """
-    ordered = sorted(events, key=_order)
-    inputs: dict[int, int] = {}
-    for i, event in enumerate(ordered):
-        for j in range(i + 1, len(ordered)):
-            if ordered[j].start > event.start and ordered[j].start >= event.end - OVERLAP:
-                best = ordered[inputs[j]] if j in inputs else None
-                if torn(event, ordered[j]) or spans(event, ordered[j], ordered[i + 1 : j]):
-                    pass
-                elif best is None or (event.end, event.start) > (best.end, best.start):
-                    inputs[j] = i
-                break
-    for j, i in inputs.items():
-        ordered[i] = replace(ordered[i], end=min(ordered[i].end, ordered[j].start))
-    used = {*inputs, *inputs.values()}
-    pairs = [(ordered[i], ordered[j]) for j, i in sorted(inputs.items(), key=lambda pair: (pair[1], pair[0]))]
-    kept = tuple(event for i, event in enumerate(ordered) if i in used)
-    return kept, pairs, [event for i, event in enumerate(ordered) if i not in used]
-
-
-def spans(first: Segment, last: Segment, events: Iterable[Segment]) -> bool:
-    """Does another event lie between the two: begin after the first, and not be over before that?"""
-    between = (e for e in events if first.start < e.start < last.start)
-    return any(e.start >= first.end or e.end > first.end + OVERLAP for e in between)
-
-
 def no_doubles(entry: Any) -> None:
     """ValueError if an entry, or one of the parts it comes in, is a JSON object with a key that is there twice."""
     for part in entry if isinstance(entry, tuple) else (entry,):
@@ -345,10 +308,6 @@ def _times(read: Callable[[], Any]) -> tuple[float, ...]:
         with suppress(ValueError):
             times.append(seconds(value))
     return tuple(times)
-
-
-def _order(event: Segment) -> tuple[float, float]:
-    return event.start, event.end
 
 
 def _printable(name: str) -> str:

@@ -27,7 +27,7 @@ BACKWARDS = "a cue ends before it starts"
 AGAIN = "says again what the cue before it says"
 CLOCK = r"(?:\d+:)?\d+:\d+(?:[.,]\d+)?"
 ARROW = re.compile(r"[-=~]\s*>")
-TIMES = re.compile(rf"\s*({CLOCK})\s*([-=~]*\s*>+|[-=~]+|\s)\s*({CLOCK})(\s.*)?")
+TIMES = re.compile(rf"\s*({CLOCK})\s*([-=~\s]*>+|[-=~]+|\s)\s*({CLOCK})(\s.*)?")
 WORD_TIME = re.compile(r"<\d+:[\d:.,]+>")
 TAG = re.compile(r"<[^>]*>")
 NUMBER = re.compile(r"\s*\ufeff?#?(\d{1,6})[.:]?\s*")
@@ -83,23 +83,27 @@ def _read(block: list[str], out: list[Cue], vtt: bool, ends: bool) -> None:
     timings = [_timing(line) for line in block]
     first = next((n for n, timing in enumerate(timings) if timing), len(block))
     number = NUMBER.fullmatch(block[0])
-    if first == len(block):
-        if (vtt and ABOUT.match(block[0])) or (number and first == 1 and ends):
-            return
-        if vtt or number or not out:
-            out.append(Cue(lost=NO_TIMES))
-        if number:
-            block[0] = ""
-    elif vtt:
+    if first == len(block) and ((vtt and ABOUT.match(block[0])) or (number and first == 1 and ends)):
+        return
+    if vtt and first < len(block):
         block[:first] = [""] * first  # identifiers
-    for n, line in enumerate(block):
-        digits = NUMBER.fullmatch(line)
+    elif (number and first > 1) or (first == len(block) and (vtt or number or not out)):
+        out.append(Cue(lost=NO_TIMES, number=int(number[1]) if number else None))
+        block[0] = "" if number else block[0]
+    coming: int | None = None  # number of the next cue of the block, from its end on
+    lines: list[tuple[str, int | None]] = []
+    for n in range(len(block) - 1, -1, -1):
+        digits = NUMBER.fullmatch(block[n])
         ahead = timings[n + 1] if n + 1 < len(block) else None
+        lines.append((block[n], coming))
+        if digits and ahead:
+            ahead.number = coming = int(digits[1])
+            lines[-1] = ("", coming)
+    for n, (line, coming) in enumerate(reversed(lines)):
+        digits = None if vtt or n + 1 == len(block) or not out else NUMBER.fullmatch(line)
         if timing := timings[n]:
             out.append(timing)
-        elif digits and ahead:
-            ahead.number = int(digits[1])
-        elif digits and not vtt and n + 1 < len(block) and out and out[-1].number == int(digits[1]) - 1:
+        elif digits and out[-1].number == int(digits[1]) - 1 and (coming is None or coming > int(digits[1])):
             out.append(Cue(lost=NO_TIMES, number=int(digits[1])))
         elif line.strip() and out:
             out[-1].lines.append(line)
@@ -116,9 +120,10 @@ def _timing(line: str) -> Cue | None:
             start, end = seconds(times[1]), seconds(times[3])
         except ValueError:
             return Cue(lost=NO_TIMES)
-        return Cue(start, end, BACKWARDS if end < start else NO_TIMES if end > LONGEST else "")
+        return Cue(start, end, BACKWARDS if end < start else "") if max(start, end) < LONGEST else Cue(lost=NO_TIMES)
     digits = sum(c.isdigit() for c in plain)
-    meant = "-->" in plain or len(TIMESTAMP.findall(plain)) == 2 or len(TIMESTAMP.findall(line)) == 2
+    line = WORD_TIME.sub("", line)
+    meant = "-->" in plain or any(len(TIMESTAMP.findall(text)) == 2 for text in (line, plain))
     meant = meant or bool(ARROW.search(plain) and digits >= 4 and re.search(r"\d[:;.,]\d", plain))
     meant = meant or (digits >= 10 and plain.count(":") >= 2 and not any(c.isalpha() for c in plain))
     return Cue(lost=NO_TIMES) if meant else None

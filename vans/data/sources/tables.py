@@ -18,7 +18,8 @@ from typing import Any
 from vans.data.records import Given, Record
 from vans.data.shots import Segment
 from vans.data.sources import coin, youcook2
-from vans.data.sources.source import OVERLAP, Layout, Source, spans
+from vans.data.sources.order import OVERLAP, spans
+from vans.data.sources.source import Layout, Source
 from vans.data.sources.values import MALFORMED, decoded, file_bytes, text, words
 from vans.errors import UserError
 
