@@ -31,6 +31,10 @@ def data(pin: bool = False, root: Path | None = None) -> None:
     """
     root = root or find_root()
     folder = root / "data"
+    if folder.is_symlink():
+        raise UserError(
+            f"{folder}: is a link, which DVC does not take; replace it by a folder (docs/data.md, Data on another disk)"
+        )
     if folder.exists():
         same = (
             not (root / "data.dvc").exists() or _dvc(root, "status", "--quiet", "data.dvc", check=False) == 0

@@ -28,6 +28,7 @@ AGAIN = "says again what the cue before it says"
 CLOCK = r"(?:\d+:)?\d+:\d+(?:[.,]\d+)?"
 ARROW = re.compile(r"[-=~]\s*>")
 TIMES = re.compile(rf"\s*({CLOCK})\s*([-=~\s]*>+|[-=~]+|\s)\s*({CLOCK})(\s.*)?")
+HINT = re.compile(r"\d|>|&gt|[\u2192\u21d2\u27a1\u27f6\u279c\u279d\u2794]")  # of a line with times: most have none
 WORD_TIME = re.compile(r"<\d+:[\d:.,]+>")
 TAG = re.compile(r"<[^>]*>")
 NUMBER = re.compile(r"\s*\ufeff?#?(\d{1,6})[.:]?\s*")
@@ -111,6 +112,8 @@ def _read(block: list[str], out: list[Cue], vtt: bool, ends: bool) -> None:
 
 def _timing(line: str) -> Cue | None:
     """The cue that a line with times begins; None if it is no such line, however badly written."""
+    if not HINT.search(line):
+        return None
     plain = unicodedata.normalize("NFKC", html.unescape(TAG.sub("", line.translate(ARROWS))))
     plain = "".join("-" if unicodedata.category(c) == "Pd" or c == "\u2212" else c for c in plain if not _hidden(c))
     plain = re.sub(r"(?<=\d)\s*([:.,])\s*(?=\d)", r"\1", plain)
