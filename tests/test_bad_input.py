@@ -18,6 +18,7 @@ import pytest
 
 from tests import fuzz_helpers as fuzz
 from tests.data_helpers import curate_params
+from vans import setup
 from vans.data import ledger
 from vans.data.curate import curate
 from vans.data.sources import discover, tables
@@ -383,6 +384,13 @@ def test_links_to_files_are_read_and_links_to_folders_refused(tmp_path):
         os.symlink(tmp_path / "disk", folder)
         with pytest.raises(UserError, match=f"{folder}: is a link"):
             discover(tmp_path / folder.relative_to(tmp_path).parts[0])
+        with pytest.raises(UserError, match=f"{folder}: is a link"):
+            setup.check_links(folder.parent)
+    for behind in ("disk", "nowhere"):
+        os.symlink(tmp_path / behind, tmp_path / "root data")
+        (tmp_path / "root data").replace(tmp_path / "disk/data")
+        with pytest.raises(UserError, match=f"{tmp_path}/disk/data: is a link"):
+            setup.data(root=tmp_path / "disk")
 
 
 def test_what_dvc_ignores_is_not_read(tmp_path):
