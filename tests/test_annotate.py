@@ -864,7 +864,7 @@ def test_pairs_that_a_source_names_are_counted_and_missing_videos_are_not(tmp_pa
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(content if isinstance(content, str) else json.dumps(content))
 
-    events = {"duration": 40, "timestamps": [[0, 9], [8, 18], [10, 20], [19, 30]], "sentences": ["a", "b", "c", "d"]}
+    events = {"duration": 40, "timestamps": [[0, 9], [8, 18], [9, 20], [18, 30]], "sentences": ["a", "b", "c", "d"]}
     put("activitynet/train.json", {"v_here": events, "v_gone": events})
     put("activitynet/here.mp4")
     cells = {"input_video_path": "/v/1.mp4", "output_video_path": "/v/2.mp4", "ENG_Instruction": "What next?"}

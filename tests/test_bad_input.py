@@ -6,7 +6,10 @@ import json
 import os
 import random
 import struct
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -15,9 +18,11 @@ import pytest
 
 from tests import fuzz_helpers as fuzz
 from tests.data_helpers import curate_params
+from vans import setup
 from vans.data import ledger
 from vans.data.curate import curate
 from vans.data.sources import discover, tables
+from vans.data.sources.videos import IGNORED
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 from vans.media import video
@@ -199,7 +204,7 @@ def test_segments_beyond_the_end_and_overlapping_ones(tmp_path):
     assert report is not None and report["triplets"]["all"] == 1
     assert report["segments"]["dropped"] == {
         "begins after the video's end": 1,
-        "no event before or after it that does not overlap it": 1,
+        "no event right before or after it that does not overlap it": 1,
     }
 
 
@@ -362,13 +367,38 @@ def test_annotations_in_other_encodings(tmp_path, encoding):
         assert [s.label for s in first.segments or ()] == ["café", "café"] and not found.dropped
 
 
-def test_links_that_the_user_has_put_are_followed_once(tmp_path):
-    fuzz.put(tmp_path / "disk", {"deep/a.mp4": clip()})
+def test_links_to_files_are_read_and_links_to_folders_refused(tmp_path):
+    """DVC sees what lies behind the former and not what lies behind the latter."""
+    fuzz.put(tmp_path / "disk/deep", {"a.mp4": clip()})
     fuzz.put(tmp_path / "data/coin", {"COIN.json": json.dumps(fuzz.annotations()["coin"]["COIN.json"]).encode()})
-    os.symlink(tmp_path / "disk", tmp_path / "data/coin/videos")
-    os.symlink(tmp_path / "data/coin", tmp_path / "disk/deep/round")
-    (first, *others) = discover(tmp_path / "data").records
-    assert first.path is not None and first.path.name == "a.mp4" and all(r.path is None for r in others)
+    videos = tmp_path / "data/coin/my videos"
+    os.symlink(tmp_path / "disk", videos)
+    with pytest.raises(UserError, match=f"{videos}: is a link to a folder, .* link its files instead: `rm ") as caught:
+        discover(tmp_path / "data")
+    assert "\n" not in str(caught.value)
+    if sys.platform == "linux":  # cp -s is GNU's
+        subprocess.run(str(caught.value).split("`")[1], shell=True, check=True)
+        (first, *others) = discover(tmp_path / "data").records
+        assert first.path == videos / "deep/a.mp4" and all(r.path is None for r in others)
+    for folder in (tmp_path / "link", tmp_path / "data/source"):
+        os.symlink(tmp_path / "disk", folder)
+        with pytest.raises(UserError, match=f"{folder}: is a link"):
+            discover(tmp_path / folder.relative_to(tmp_path).parts[0])
+        with pytest.raises(UserError, match=f"{folder}: is a link"):
+            setup.check_links(folder.parent)
+    for behind in ("disk", "nowhere"):
+        os.symlink(tmp_path / behind, tmp_path / "root data")
+        (tmp_path / "root data").replace(tmp_path / "disk/data")
+        with pytest.raises(UserError, match=f"{tmp_path}/disk/data: is a link"):
+            setup.data(root=tmp_path / "disk")
+
+
+def test_what_dvc_ignores_is_not_read(tmp_path):
+    ignored = (Path(__file__).parents[1] / ".dvcignore").read_text().splitlines()
+    assert {name for name in ignored if not name.startswith((".", "/", "#", "*.pyc"))} == set(IGNORED)
+    fuzz.put(tmp_path / "own", {"a.mp4": clip(), "b.partial-1.mp4": clip(), "__pycache__/c.mp4": clip()})
+    found = discover(tmp_path)
+    assert [r.name for r in found.records] == ["a"] and found.ledger.entered["video"] == 1
 
 
 def test_a_source_folder_whose_name_is_no_text_is_refused(tmp_path):

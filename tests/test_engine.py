@@ -1,6 +1,7 @@
 """The map over sources: any number of processes, interruptions and caches give the same bytes."""
 
 import builtins
+import dataclasses
 import json
 import os
 import signal
@@ -394,6 +395,24 @@ def test_input_and_target_have_lengths_of_their_own(clock):
     assert np.diff(numbers(second)).tolist() == [6] * 8
     ((again, _, _),) = pairs.pairs(clock, settings(3.0, 3.0), Ledger())
     assert np.diff(numbers(again)).tolist() == [4] * 8
+
+
+def test_labels_name_the_shots_in_order_and_no_pair_spans_a_lost_one(clock, monkeypatch):
+    spans = ((0, 4), (4, 8), (8, 9), (9, 13), (13, 17))
+    found = [Segment(str(n), float(a), float(b)) for n, (a, b) in enumerate(spans, start=1)]
+    monkeypatch.setattr(pairs.shots, "find", lambda *_: found)
+
+    def made(labels, starts=None):
+        record = dataclasses.replace(clock, segments=None, labels=tuple(labels))
+        cuts = pairs.pairs(record, settings(3.0, 3.0), ledger := Ledger(), starts)
+        ledger.kept["pair"] += len(cuts)
+        ledger.check()
+        return [(a.segment.label, b.segment.label) for a, b, _ in cuts]
+
+    assert made("abcde") == [("a", "b"), ("d", "e")], "the third is too short"
+    assert made("abde") == [("a", "b"), ("b", "d"), ("d", "e")], "and not among the labelled"
+    assert made("abc") == []
+    assert made("abde", {"2": "nothing to be seen"}) == [("d", "e")], "the fourth is still d"
 
 
 def test_a_chosen_clip_is_cut_where_it_begins_or_as_near_as_fits(clock):

@@ -1,8 +1,11 @@
 """Reading the source layouts: small files in the layout of each real source."""
 
 import csv
+import itertools
 import json
 import shutil
+import unicodedata
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,9 @@ from vans.data.ledger import VIDEO_LOST
 from vans.data.records import split_of
 from vans.data.shots import Segment
 from vans.data.sources import LAYOUTS, discover, layout_of, tables
+from vans.data.sources.order import Order, follow
 from vans.data.sources.plain import SIDECARS
-from vans.data.sources.source import UNUSED, follow
+from vans.data.sources.source import ALONE, UNKNOWN, UNUSED
 from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
 from vans.errors import UserError, one_of
@@ -124,12 +128,11 @@ def test_activitynet_captions_with_events_that_overlap(tmp_path):
     first, second = by_name["v_QOlSCBRmfWY"], by_name["v_uqiMw7tQ1Cc"]
     assert (first.split, second.split, by_name["v_both"].split) == ("train", "test", "test")
     assert first.kind == "predictive" and first.path and second.path and second.path.stem == "uqiMw7tQ1Cc"
-    assert follows(first) == [("1", "3")]  # the second begins before the first has ended
-    assert times(first) == [("1", 0.83, 19.86, "A woman walks up."), ("3", 56.26, 79.42, "She climbs down.")]
+    assert follows(first) == [] == times(first)  # the second begins before the first has ended, and is not the third
     assert follows(second) == [("1", "2"), ("2", "3")]
     assert times(second)[0] == ("1", 0, 10, "A woman walks up.")  # a little overlap is cut off the input
     reasons = [(level, name, reason) for level, name, reason in found.dropped if "both" not in name]
-    assert ("segment", "activitynet/v_QOlSCBRmfWY:2", "no event before or after it that does not overlap it") in reasons
+    assert ("segment", "activitynet/v_QOlSCBRmfWY:2", ALONE) in reasons
     assert not any("uqiMw7tQ1Cc" in name and "twice" in why for _, name, why in reasons)  # val_2 tells of it again
     assert ("video", "activitynet/v_both", "its id is there twice") in found.dropped
     assert ("video", "activitynet/v_only2", "annotation not readable (not as many sentences as timestamps)") in reasons
@@ -147,6 +150,8 @@ def test_which_event_follows_which():
     assert chain((0, 4.6), (4, 8)) == ([], ["0", "1"])
     assert chain((0, 5), (1, 6), (7, 9)) == ([("1", "2", 6)], ["0"])  # of two inputs the one that ends last
     assert chain((0, 5), (0, 5)) == ([], ["0", "1"])
+    assert chain((0, 5), (3, 9), (6, 12)) == ([], ["0", "1", "2"])  # the second lies between the two others
+    assert chain((0, 5), (3, 5.5), (6, 12)) == ([("1", "2", 5.5)], ["0"])
     assert chain() == ([], [])
 
 
@@ -212,7 +217,15 @@ def test_v1_33k_is_cut_at_its_scenes_or_taken_in_its_parts(tmp_path):
     assert given.sentences == ("before", "after") and given.texts is None
     assert [f and f.parent.parent.name for f in given.files] == ["first_part_video", "second_part_video"]
     assert whole.segments is None and whole.given == () and whole.path is not None
-    assert found.dropped == [("video", "v1/next_event_prediction.json:#5", "an entry without video_path")]
+    untimed = "a scene without times"
+    parts_of = [("segment", f"v1/NextQA/parts:Scene{i}", "its video is taken in its two parts") for i in (1, 2, 3)]
+    assert found.dropped == [
+        ("segment", "v1/youtube/a:Scene1", untimed),
+        ("segment", "v1/ego4d/a:Scene3", untimed),
+        *parts_of,
+        *(("segment", f"v1/x/whole:Scene{i}", untimed) for i in (1, 2, 3)),
+        ("video", "v1/next_event_prediction.json:#5", "an entry without video_path"),
+    ]
 
 
 def test_films_without_timestamps_as_videos_and_as_folders_of_clips(tmp_path):
@@ -560,7 +573,7 @@ def test_a_first_part_is_not_the_whole_video(tmp_path):
         for part in ("first_part_video", "second_part_video"):
             put_video(tmp_path / "v1" / part / "c" / f"a{i}.mp4")
     found = discover(tmp_path)
-    assert not found.dropped and all(r.path is None for r in found.records)
+    assert {level for level, _, _ in found.dropped} == {"segment"} and all(r.path is None for r in found.records)
     assert all(f is not None for r in found.records for f in r.given[0].files)
 
 
@@ -692,3 +705,165 @@ def test_a_missing_column_names_the_one_that_looks_like_it(tmp_path):
     put_table(tmp_path / "v" / "triplets.csv", row(), columns=columns)
     with pytest.raises(UserError, match="column 'input_sentence' is missing; .*; rename 'Input sentence'"):
         discover(tmp_path)
+
+
+# --------------------------------------------------------------------------------- no pair across what is lost
+def neighbours(record):
+    """Ids of the pairs that curation will try to cut."""
+    if record.given:
+        return follows(record)
+    ordered = sorted(record.segments or (), key=lambda s: s.start)
+    return [(a.id, b.id) for a, b in pairwise(ordered) if a.id not in record.torn]
+
+
+def spans_of(*times):
+    """As each layout writes them: (id, [start, end], label)."""
+    return [(str(n), list(pair), f"event {n}") for n, pair in enumerate(times, start=1)]
+
+
+def put_layout(folder, layout, events):
+    """One video with these events."""
+    put_video(folder / "a.mp4")
+    coin = [{"id": i, "segment": s, "label": said} for i, s, said in events]
+    if layout == "coin":
+        put_coin(folder, annotation=coin)
+    elif layout == "table":
+        put_coin(folder, annotation=coin)
+        put_table(
+            folder / "triplets.csv", *(row("a", x[0], y[0]) for i, x in enumerate(events) for y in events[i + 1 :])
+        )
+    elif layout == "youcook2":
+        steps = [{"id": i, "segment": s, "sentence": said} for i, s, said in events]
+        entry = {"recipe_type": "1", "subset": "training", "annotations": steps}
+        put_json(folder / "youcookii_annotations_trainval.json", {"database": {"a": entry}})
+    elif layout == "activitynet":
+        put_json(
+            folder / "train.json", {"a": {"timestamps": [s for _, s, _ in events], "sentences": [e[2] for e in events]}}
+        )
+    elif layout == "holmes":
+        told = [{"TimeRange": "-".join(map(str, s)), "Description": said} for _, s, said in events]
+        put_json(folder / "train_Video-Holmes.json", [{"video ID": "a"}])
+        put_json(folder / "annotation_training" / "a.json", [{"Segment Description": told}])
+    elif layout == "v1":
+        scenes = [{f"Scene {i}": "", "start": s[0], "end": s[1]} for i, s, _ in events]
+        told = [{"scene": f"Scene {i}", "description": said} for i, _, said in events]
+        film = {"video_path": "x/a.mp4", "events": told, "video_split": {"scenes_timestep": scenes}}
+        put_json(folder / "next_event_prediction.json", [film])
+    elif layout == "x.json":
+        put_json(folder / "a.json", {"events": [{"start": s[0], "end": s[1], "text": said} for _, s, said in events]})
+    elif layout == "x.txt":
+        (folder / "a.txt").write_text("".join(f"{s[0]} {s[1]} {said}\n" for _, s, said in events))
+
+
+LAYOUT_NAMES = ("coin", "table", "youcook2", "activitynet", "holmes", "v1", "x.json", "x.txt")
+
+
+def without_table(layout, record):
+    """Pairs of the four events but those with the second that a table asks for by name."""
+    pairs = [(a[-1], b[-1]) for a, b in neighbours(record)]
+    return [pair for pair in pairs if layout != "table" or "2" not in pair]
+
+
+@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+@pytest.mark.parametrize("lost", [[5, 4], [-4, 8], ["x", 8], ["4.5.6", "8"]])
+def test_no_pair_spans_an_event_that_could_not_be_read(tmp_path, layout, lost):
+    put_layout(tmp_path / "s", layout, spans_of([0, 4], lost, [8, 12], [12, 16]))
+    found = discover(tmp_path)
+    (record,) = found.records
+    assert [s.label for s in record.segments or ()] == ["event 1", "event 3", "event 4"]
+    assert without_table(layout, record) == [("3", "4")]
+    reasons = [why for level, _, why in found.dropped if level == "segment"]
+    assert len(reasons) == 1 and found.ledger.entered["segment"] == 4 + (layout == "table")  # which names it again
+
+
+@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+def test_no_pair_spans_an_event_that_overlaps_both(tmp_path, layout):
+    put_layout(tmp_path / "s", layout, spans_of([0, 4], [3, 9], [8, 12], [12, 16]))
+    (record,) = discover(tmp_path).records
+    assert without_table(layout, record) == [("3", "4")]
+
+
+def test_where_lost_events_may_lie():
+    def torn(events, *lost):  # (place among the events, times)
+        order, segments = Order(), [Segment(str(n), *pair) for n, pair in enumerate(events)]
+        for place in range(len(events) + 1):
+            for at, times in lost:
+                if at == place:
+                    order.lost(times)
+            if place < len(events):
+                order.read(segments[place])
+        return order.broken(sorted(segments, key=lambda s: s.start))
+
+    three = [(0.0, 4.0), (4.0, 8.0), (10.0, 14.0)]
+    assert torn(three) == torn(three, (0, ())) == torn(three, (3, ())) == ()
+    assert torn(three, (1, ())) == ("0",) and torn(three, (2, ()), (1, ())) == ("0", "1")
+    assert torn(three, (3, (9.5, 8.5))) == ("1",), "named last, and it happens between"
+    assert torn(three, (3, (3.0, 0.5))) == (), "within the first"
+    assert torn(three, (3, (9.0,))) == ("1",)
+    mixed = [three[2], three[0], three[1]]
+    assert torn(mixed, (0, ())) == ("1", "2"), "it may lie anywhere"
+    assert torn(mixed, (0, (20.0, 19.0))) == ()
+
+
+def test_scenes_without_times_lie_between_those_with_times(tmp_path):
+    put_layout(tmp_path / "v1", "v1", spans_of([0, 4], [4, 8], [8, 12]))
+    path = tmp_path / "v1" / "next_event_prediction.json"
+    (entry,) = json.loads(path.read_text())
+    del entry["video_split"]["scenes_timestep"][1]
+    put_json(path, [entry])
+    found = discover(tmp_path)
+    assert neighbours(found.records[0]) == []
+    assert found.dropped == [("segment", "v1/a:Scene2", "a scene without times")]
+
+
+def test_a_question_about_an_event_that_follows_a_lost_one_is_dropped(tmp_path):
+    put_video(tmp_path / "own" / "x.mp4")
+    events = [{"start": 0, "end": 4}, {"start": "x", "end": 8}, {"start": 8, "end": 12, "question": "Q?"}]
+    put_json(tmp_path / "own" / "x.json", {"events": events})
+    found = discover(tmp_path)
+    assert [why for level, _, why in found.dropped if level == "pair"] == [UNKNOWN]
+    assert neighbours(found.records[0]) == []
+
+
+def test_a_film_of_which_a_clip_is_not_there_is_dropped(tmp_path):
+    put_json(tmp_path / "shorts" / "shorts.json", {"database": {"film": {"subset": "training"}}})
+    for n in (1, 3):
+        put_video(tmp_path / "shorts" / "film" / f"{n}.mp4")
+    (tmp_path / "shorts" / "film" / "2.mp4").symlink_to("nowhere.mp4")
+    found = discover(tmp_path)
+    assert found.records == [] and "a clip of the film is not there" in found.dropped[0][2]
+
+
+def test_a_key_that_is_there_twice_hides_nothing(tmp_path):
+    put_coin(tmp_path / "coin", annotation=[{"id": "1", "segment": [0, 3], "label": "a"}])
+    path = tmp_path / "coin" / "COIN.json"
+    path.write_text(path.read_text().replace('"annotation":', '"annotation": [], "annotation":'))
+    assert "the key annotation is there twice" in discover(tmp_path).dropped[0][2]
+
+
+# ----------------------------------------------------------------------------------------------------- odd names
+def test_names_are_equal_in_any_form_of_unicode(tmp_path):
+    names = {form: unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD")}
+    for id, file in itertools.permutations(names.values()):
+        for layout in ("coin", "own"):
+            folder = tmp_path / id / layout
+            put_video(folder / f"{file}.mp4")
+            events = [{"start": 0, "end": 2, "text": "a"}]
+            put_json(folder / f"{id}.json", {"events": events}) if layout == "own" else put_json(
+                folder / "COIN.json", {"database": {id: {"annotation": []}}}
+            )
+        found = discover(tmp_path / id)
+        assert [r.name for r in found.records] == [names["NFC"]] * 2 and not found.dropped and not found.ledger.unread
+        assert all(r.path is not None for r in found.records) and len(found.records[1].segments or ()) == 1
+    for form in names.values():
+        put_video(tmp_path / "both" / "own" / f"{form}.mp4")
+    found = discover(tmp_path / "both")
+    assert len({r.name for r in found.records}) == 2 == len({r.path for r in found.records}), "none hides the other"
+
+
+def test_names_that_begin_with_a_dash(tmp_path):
+    put_video(tmp_path / "-own" / "-x.mp4", 8.0)
+    (tmp_path / "-own" / "-x.txt").write_text("0 4 one\n4 8 two\n")
+    curate(tmp_path, tmp_path / "out", curate_params(), progress=False)
+    (id,) = Triplets(tmp_path / "out").frame["id"]
+    assert id.startswith("_own--x-1-2-")

@@ -28,14 +28,24 @@ def render(folder: Path) -> None:
     print("videos: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 
+def check_links(folder: Path) -> None:
+    """UserError if ``folder``, or one in it, is a link: DVC, which sees nothing behind it, would stay silent."""
+    from vans.data.sources.videos import folders_in, no_link
+
+    no_link(folder)
+    for _ in folders_in(folder) if folder.exists() else ():
+        pass
+
+
 def data(pin: bool = False, root: Path | None = None) -> None:
     """Make ``data/`` if it is absent, and verify it with `dvc commit` (or pin it: `dvc add`).
 
-    Raises UserError when the bytes differ from data.dvc; what was just rendered is then removed again, so
-    that nothing stands in the place of the data that is asked for.
+    Raises UserError for links to folders, and when the bytes differ from data.dvc; what was just rendered is
+    then removed again, so that nothing stands in the place of the data that is asked for.
     """
     root = root or find_root()
     folder = root / "data"
+    check_links(folder)
     if folder.exists():
         same = (
             not (root / "data.dvc").exists() or _dvc(root, "status", "--quiet", "data.dvc", check=False) == 0

@@ -310,9 +310,9 @@ def _texts(tree: Any) -> Iterator[str]:
 
 
 def id_of(record: Record, first: str, second: str) -> str:
-    """A triplet's id: letters, digits, . _ -, at most 80 long; changed names get a digest, to differ."""
+    """A triplet's id: letters, digits, . _ - (not first), at most 80 long; changed names get a digest, to differ."""
     full = f"{record.source}-{record.name}-{first}-{second}"
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", full)
+    plain = re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", full)
     if plain == full and len(full) <= 80 and "-" not in record.source + first + second:  # else two could be one
         return full
     return f"{plain[:68]}-{hashlib.sha256(full.encode()).hexdigest()[:10]}"

@@ -23,6 +23,8 @@ from vans.errors import UserError
 from vans.media import video
 
 NEIGHBOUR_LOST = "one of the two segments was dropped"
+TORN = "something that could not be read lies between the two"
+SHORT = "shorter than"
 ROLES = ("input", "target")
 SEEK = 5.0  # s; segments that are not farther apart are decoded in one go
 
@@ -124,7 +126,8 @@ def _neighbours(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
     for segment in seen:
         ends = segment is seen[-1], segment is seen[0]  # the last is no input, the first no target
         parts.append(Part(opened, segment, tuple(r for r, out in zip(ROLES, ends) if not out or len(seen) == 1)))
-    done = iter(cut(parts, look))
+    plans = cut(parts, look)
+    done = iter(plans)
     cuts: list[tuple[Segment, Cuts | None]] = []
     for segment in found:
         if segment.black:
@@ -132,16 +135,18 @@ def _neighbours(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
         else:
             cuts.append((segment, _enter(record.title, next(done), ledger)))
     if record.segments is None and record.labels is not None:
-        kept = [c for _, c in cuts if c is not None]
-        if len(kept) != len(record.labels):
+        labelled = _labels(cuts, plans, record.labels)
+        if labelled is None:
             ledger.enter("pair")
             ledger.drop("pair", record.title, "shots found do not match the labels")
             return
-        cuts = [(_any(c).segment, _labelled(c, text)) for c, text in zip(kept, record.labels)]
+        cuts = labelled
     ledger.enter("pair", max(0, len(cuts) - 1))
     for (first, a), (second, b) in pairwise(cuts):
         if a is None or b is None:
             ledger.drop("pair", f"{record.title}:{first.id}-{second.id}", NEIGHBOUR_LOST)
+        elif first.id in record.torn:
+            ledger.drop("pair", f"{record.title}:{first.id}-{second.id}", TORN)
         else:
             yield a["input"], b["target"], None
 
@@ -204,10 +209,6 @@ def _given_parts(record: Record) -> Iterator[Part | str]:
                 yield "the table's segment has no times and no file"
 
 
-def _any(cuts: Cuts) -> Cut:
-    return next(iter(cuts.values()))
-
-
 def _labelled(cuts: Cuts, label: str) -> Cuts:
     return {role: replace(c, segment=replace(c.segment, label=label)) for role, c in cuts.items()}
 
@@ -218,7 +219,7 @@ def too_short(opened: video.Video, segment: Segment, settings: Settings) -> str:
     if segment.start >= opened.info.duration:
         return "begins after the video's end"
     if min(segment.end, opened.info.duration) - segment.start < settings.min_segment - video.TOLERANCE:
-        return f"shorter than {settings.min_segment:g} s"
+        return f"{SHORT} {settings.min_segment:g} s"
     return ""
 
 
@@ -274,6 +275,20 @@ def cut(parts: Sequence[Part], look: Look) -> list[Plan]:
                 if len(some) == 1:
                     some[0].reason, some[0].error = "pictures unreadable", error
     return plans
+
+
+def _labels(
+    cuts: Sequence[tuple[Segment, Cuts | None]], plans: Sequence[Plan], labels: Sequence[str]
+) -> list[tuple[Segment, Cuts | None]] | None:
+    """The shots with their labels, in order: all of them, or those that are not too short; None if neither fits.
+
+    A shot that is lost for another reason keeps its place and its label, so that no pair spans it.
+    """
+    long = [c for c, plan in zip(cuts, plans, strict=True) if not plan.reason.startswith(SHORT)]
+    named = next((some for some in (cuts, long) if len(some) == len(labels)), None)
+    if named is None:
+        return None
+    return [(segment, c and _labelled(c, text)) for (segment, c), text in zip(named, labels)]
 
 
 def _enter(title: str, plan: Plan, ledger: Ledger) -> Cuts | None:

@@ -32,7 +32,8 @@ class Record:
 
     kind: procedural | predictive. split: train | test. scene: what must stay on one side of the split.
     topic: routine, recipe or condition in words. segments: annotated steps (None: shots must be searched).
-    labels: what the searched shots show, in order (None: nobody said).
+    labels: what the searched shots show, in order (None: nobody said). torn: ids of the segments after which the source
+    names something that could not be read, so that nobody knows what follows them.
     """
 
     source: str
@@ -48,6 +49,7 @@ class Record:
     segments: tuple[Segment, ...] | None = None
     labels: tuple[str, ...] | None = None
     given: tuple[Given, ...] = ()
+    torn: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:

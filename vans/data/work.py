@@ -60,6 +60,7 @@ class Task:
                 "segments": record.segments and [dataclasses.astuple(s) for s in record.segments],
                 "annotated": record.segments is not None,
                 "labels": record.labels,
+                "torn": record.torn,
                 "given": given,
                 "starts": self.starts,
                 "settings": dataclasses.asdict(self.settings),

@@ -21,7 +21,7 @@ from vans.data.sources.tables import TABLES
 from vans.data.sources.v1_33k import V1_33K
 from vans.data.sources.values import entry_json
 from vans.data.sources.video_holmes import VIDEO_HOLMES
-from vans.data.sources.videos import folders_in, is_video
+from vans.data.sources.videos import folders_in, is_video, no_link, unseen
 from vans.data.sources.youcook2 import YOUCOOK2
 from vans.errors import UserError
 from vans.media.video import VIDEO_SUFFIXES
@@ -39,7 +39,9 @@ def discover(data_dir: str | Path) -> Found:
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such folder; `vans world` makes the toy world, or bring your own")
-    folders = sorted(p for p in data_dir.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = sorted(p for p in data_dir.iterdir() if p.is_dir() and not unseen(p.name))
+    for folder in (data_dir, *folders):
+        no_link(folder)
     if any(is_video(p) for p in data_dir.iterdir()) or _layouts(data_dir):
         folders = [data_dir.resolve()]
     if not folders:

@@ -32,6 +32,7 @@ def record(source: Source, name: str, found: tuple[dict, str]) -> Record:
     path = source.videos.find(name) or source.videos.find(name.removeprefix("v_"))
     times, sentences = entry["timestamps"], entry["sentences"]
     if len(times) != len(sentences):
+        source.name_all(times)
         raise ValueError("not as many sentences as timestamps")
     return source.record(
         name,

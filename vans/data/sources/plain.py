@@ -2,7 +2,7 @@
 
     x.json   {events: [{start, end, text, question, reasoning, caption}], subset, kind, topic, scene};
              events without start and end name the shots that are searched, in order
-    x.srt, x.vtt   subtitles: one event each
+    x.srt, x.vtt   subtitles: one event each (see subtitles.py)
     x.txt    lines "start end what happens", or "what happens" for each shot in order
 
 Other keys than these (and `duration` and `notes`, which nobody reads) drop the video: a misspelt `subset` would
@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from vans.data.records import Record
-from vans.data.sources.source import Layout, Source, Texts
-from vans.data.sources.values import decoded, entry_json, known_keys, text
+from vans.data.shots import Segment
+from vans.data.sources.source import Layout, Missing, Source, Texts, no_doubles
+from vans.data.sources.subtitles import cues
+from vans.data.sources.values import composed, decoded, entry_json, known_keys, text
 from vans.errors import one_of
 
 SIDECARS = (".json", ".srt", ".vtt", ".txt")
@@ -26,18 +28,18 @@ KINDS = ("predictive", "procedural")
 ASKED = ("question", "reasoning", "caption")
 KEYS = ("events", "subset", "kind", "topic", "scene", *ASKED, "duration", "notes")
 EVENT_KEYS = ("start", "end", "text", *ASKED, "notes")
-CUE = re.compile(r"\s*([\d:.,]+)\s*-->\s*([\d:.,]+)")
-LINE = re.compile(r"\s*([\d:.,]+)\s*(?:[\s\u2013\u2014~-]|-->)\s*([\d:.,]+)\s+(\S.*)")
+TIME = r"([-\u2212]?\d[\d:.,;]*)"  # a negative or misspelt one is still a time, which cannot be read
+LINE = re.compile(rf"\s*{TIME}\s*(?:\s|[-=~\u2010-\u2015]+\s*>*|\u2192)\s*{TIME}\s+(\S.*)")
 
 
 def entries(source: Source) -> Iterator[tuple[str, Path]]:
     """Every video. Files beside them that are nobody's sidecar are noted as not read."""
-    read = {path.with_suffix("") for path in source.videos.named.values()}
+    read = {composed(str(path.with_suffix(""))) for path in source.videos.named.values()}
     for file in source.videos.texts:
         name = file.relative_to(source.folder)
-        if file.with_suffix("") not in read or file.suffix not in SIDECARS:
+        if composed(str(file.with_suffix(""))) not in read or file.suffix not in SIDECARS:
             source.unread(f"{name} (a sidecar is named like its video, with {one_of(SIDECARS)})")
-        elif (first := _sidecar(file)) != file and first is not None:
+        elif (first := _sidecar(source, file)) != file and first is not None:
             source.unread(f"{name} ({first.name} beside it counts)")
     yield from list(source.videos.named.items())
 
@@ -45,12 +47,16 @@ def entries(source: Source) -> Iterator[tuple[str, Path]]:
 def record(source: Source, name: str, path: Path) -> Record:
     """One video and what its sidecar says."""
     source.videos.use(path)
-    file = _sidecar(path)
+    file = _sidecar(source, path)
     if file is None:
         return source.record(name, "predictive", path=path)
+    if file.suffix in (".srt", ".vtt"):
+        return source.record(name, KINDS[0], path=path, events=_subtitles(source, name, file))
     content = entry_json(file) if file.suffix == ".json" else _from_text(file)
+    no_doubles(content)
     items = content["events"]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        source.name_all(items)
         raise ValueError("the events are not a list of objects")
     fields: dict[str, Any] = {key: content.get(key) for key in ("subset", "scene", "topic")}
     if items and not any("start" in item or "end" in item for item in items):
@@ -79,10 +85,10 @@ def _kind(content: dict, items: list[dict]) -> str:
     return kind
 
 
-def _sidecar(path: Path) -> Path | None:
+def _sidecar(source: Source, path: Path) -> Path | None:
     """The file beside a video that tells about it."""
-    files = (path.with_suffix(suffix) for suffix in SIDECARS)
-    return next((f for f in files if f.is_file()), None)
+    files = (source.sidecars.get(composed(str(path.with_suffix(suffix)))) for suffix in SIDECARS)
+    return next((f for f in files if f is not None), None)
 
 
 def _texts(item: dict) -> Texts:
@@ -90,33 +96,25 @@ def _texts(item: dict) -> Texts:
     return text(item["question"]), text(item.get("reasoning")), text(item.get("caption") or item.get("text"))
 
 
+def _subtitles(source: Source, name: str, file: Path) -> tuple[Segment, ...]:
+    """The events of subtitles; ids are the numbers of the cues. ValueError if there is no cue."""
+    found = cues(decoded(file.read_bytes()), vtt=file.suffix == ".vtt")
+    items = [Missing(str(n), c.lost, torn=not c.again) if c.lost else c for n, c in enumerate(found, start=1)]
+    return source.events(name, items, lambda c, n: (n, [c.start, c.end], " ".join(c.lines)))
+
+
 def _from_text(file: Path) -> dict:
-    """The events of subtitles or lines of text. ValueError if the file is neither."""
-    lines = decoded(file.read_bytes()).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    if file.suffix == ".txt":
-        lines = [line for line in lines if line.strip()]
-        timed = [LINE.fullmatch(line) for line in lines]
-        if not any(timed):
-            return {"events": [{"text": line} for line in lines]}
-        return {
-            "events": [
-                {"start": m[1], "end": m[2], "text": m[3]} if m else {"start": None, "end": None, "text": line}
-                for line, m in zip(lines, timed)
-            ]
-        }
-    events: list[dict[str, Any]] = []
-    inside = False
-    for line in lines:
-        if cue := CUE.match(line):
-            events.append({"start": cue[1], "end": cue[2], "text": ""})
-            inside = True
-        elif not line.strip():
-            inside = False
-        elif inside:
-            events[-1]["text"] += " " + re.sub(r"<[^>]*>", "", line)
-    if not events:
-        raise ValueError("the subtitles hold no cue")
-    return {"events": events}
+    """The events of lines of text: with times where one line has them."""
+    lines = [line for line in re.split(r"\r\n?|\n", decoded(file.read_bytes())) if line.strip()]
+    timed = [LINE.fullmatch(line) for line in lines]
+    if not any(timed):
+        return {"events": [{"text": line} for line in lines]}
+    return {
+        "events": [
+            {"start": m[1], "end": m[2], "text": m[3]} if m else {"start": None, "end": None, "text": line}
+            for line, m in zip(lines, timed)
+        ]
+    }
 
 
 PLAIN = Layout("your own videos", (), entries, record)

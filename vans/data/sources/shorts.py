@@ -25,6 +25,8 @@ def record(source: Source, name: str, entry: dict) -> Record:
     path = source.videos.find(name)
     clips = [] if path is not None else source.videos.inside(name)
     known_keys(entry, KEYS)
+    if clips and source.videos.odd_inside(name):
+        raise ValueError("a clip of the film is not there or may not be read")
     if len(clips) == 1:
         raise ValueError("a film of a single clip")
     if path is None and clips and "shots" not in entry:

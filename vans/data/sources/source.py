@@ -1,8 +1,8 @@
 """What every layout is given: its folder, the videos in it, and the way to records and drops."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,15 +11,36 @@ from typing import Any
 from vans.data.ledger import VIDEO_LOST
 from vans.data.records import Found, Given, Record, split_of
 from vans.data.shots import Segment
-from vans.data.sources.values import CONTROL, MALFORMED, Object, read_json, reason_of, segment, text
+from vans.data.sources.order import Order, follow, in_time
+from vans.data.sources.values import (
+    CONTROL,
+    MALFORMED,
+    Object,
+    composed,
+    read_json,
+    reason_of,
+    seconds,
+    segment,
+    span,
+    text,
+)
 from vans.data.sources.videos import Videos, beside_video
 from vans.errors import UserError
 
-OVERLAP = 0.5  # s that an event may begin before the one in front of it ends and still follow it
 UNUSED = "none of its rows can be used"
-ALONE = "no event before or after it that does not overlap it"
+ALONE = "no event right before or after it that does not overlap it"
 FIRST = "a question about an event that no other precedes"
+UNKNOWN = "a question about an event before which something could not be read"
 Texts = tuple[str, str, str]  # question, reasoning, caption
+
+
+@dataclass(frozen=True)
+class Missing:
+    """An event that is named and cannot be used, among others. torn: those around it make no pair."""
+
+    id: str
+    reason: str
+    torn: bool = True
 
 
 class Source:
@@ -31,8 +52,10 @@ class Source:
         if self.name != folder.name:
             raise UserError(f"{_printable(str(folder))}: rename the folder; its name is not plain text in UTF-8")
         self.videos = Videos(folder)
+        self.sidecars = {composed(str(path)): path for path in self.videos.texts if path.is_file()}
         self.taken: set[Path] = set()  # annotation files that somebody has read
         self._open: dict[tuple[str, str], list[tuple[float, float]]] = {}  # (level, id) in the entry that is read
+        self.order = Order()  # of its events, the unreadable ones among them
         self._expected: dict[str, list[str]] = {}  # ids of the rows of entries that are still to be read
 
     def read(self, layout: "Layout") -> None:
@@ -40,8 +63,9 @@ class Source:
         before = self.found.ledger.entered["video"]
         names: set[str] = set()
         for name, entry in layout.entries(self):
+            name = composed(name)
             self.enter("video")
-            self._open = {}
+            self._open, self.order = {}, Order()
             for row in self._expected.pop(name, ()):
                 self._put("pair", row)
             if name in names:
@@ -51,6 +75,7 @@ class Source:
             try:
                 if not name or text(name) != name:
                     raise ValueError("the id is empty or not plain text")
+                no_doubles(entry)
                 if record := layout.record(self, name, entry):
                     self.found.records.append(record)
                 else:
@@ -138,10 +163,10 @@ class Source:
             raise UserError(f"{file}: has {where} an entry for each video id; replace it")
         for name in content.doubled:
             self.odd(name, "its id is there twice")
-        yield from content.items()
+        yield from ((composed(name), entry) for name, entry in content.items())
 
     def events(self, name: str, items: Any, read: Callable[[Any, int], tuple[Any, Any, Any]]) -> tuple[Segment, ...]:
-        """Annotated events; read: (item, its number from 1) -> (id, [start, end], label).
+        """Annotated events; read: (item, its number from 1; a Missing is not asked) -> (id, [start, end], label).
 
         Bad ones are dropped. An id that is there again (COIN's are those of step classes) gets a number: 603,
         603.2. Raises ValueError if items is no list.
@@ -149,25 +174,42 @@ class Source:
         if not isinstance(items, list):
             raise ValueError("the events are not a list")
         out: list[Segment] = []
-        times: Counter[str] = Counter()
-        taken: set[str] = set()
+        taken: dict[str, int] = {}
         for number, item in enumerate(items, start=1):
+            if isinstance(item, Missing):
+                self.enter("segment", item.id)
+                self.drop_segment(name, item.id, item.reason)
+                if item.torn:
+                    self.order.lost()
+                continue
             try:
+                no_doubles(item)
                 event = segment(*read(item, number))
             except MALFORMED as error:
-                self.tell(f"{name}:#{number}", error)
-                self.enter("segment")
-                title = f"{self.name}/{_printable(name)}"
-                self.found.ledger.segment(title, f"#{number}", math.nan, math.nan, reason_of(error))
+                self._unreadable(name, f"#{number}", _times(lambda: read(item, number)[1]), error)  # noqa: B023
                 continue
-            times[event.id] += 1
-            id = event.id if times[event.id] == 1 else f"{event.id}.{times[event.id]}"
-            while id in taken:
+            taken[event.id] = taken.get(event.id, 0) + 1
+            id = event.id if taken[event.id] == 1 else f"{event.id}.{taken[event.id]}"
+            while id != event.id and id in taken:
                 id += "."
-            taken.add(id)
+            taken.setdefault(id, 1)
+            event = replace(event, id=id)
             self.enter("segment", id, (event.start, event.end))
-            out.append(replace(event, id=id))
+            self.order.read(event)
+            out.append(event)
         return tuple(out)
+
+    def _unreadable(self, name: str, id: str, times: tuple[float, ...], error: Exception) -> None:
+        """An event comes in and is given up; what lies around it makes no pair. times: those that could be read, s."""
+        self.tell(f"{name}:{id}", error)
+        self.order.lost(times)
+        self.enter("segment")
+        self.found.ledger.segment(f"{self.name}/{_printable(name)}", id, math.nan, math.nan, reason_of(error))
+
+    def name_all(self, items: Any) -> None:
+        """Enter what is named in a list that cannot be read as events."""
+        for number, _ in enumerate(items if isinstance(items, list) else (), start=1):
+            self.enter("segment", f"#{number}")
 
     def record(
         self,
@@ -191,8 +233,8 @@ class Source:
         scene = text(scene) or name
         if "given" in fields:
             pass
-        elif events and (texts or any(b.start < a.end for a, b in pairwise(sorted(events, key=_order)))):
-            events, follows, alone = follow(events)
+        elif events and (texts or any(b.start < a.end for a, b in pairwise(sorted(events, key=in_time)))):
+            events, follows, alone = follow(events, self.order.torn)
             for event in alone:
                 self.drop_segment(name, event.id, ALONE)
             fields["given"] = tuple(
@@ -202,7 +244,9 @@ class Source:
                 self.enter("pair", f"{name}:{a.id}-{b.id}")
             for id in [id for id in texts or {} if id not in {b.id for _, b in follows}]:
                 self.enter("pair", f"{name}:?-{id}")
-                self.drop("pair", f"{name}:?-{id}", FIRST)
+                self.drop("pair", f"{name}:?-{id}", UNKNOWN if self.order.gaps else FIRST)
+        else:
+            fields["torn"] = self.order.broken(sorted(events or (), key=in_time))
         annotated = {event.id for event in events or ()}
         for id in dict.fromkeys(id for g in fields.get("given", ()) for id in (g.input_id, g.target_id)):
             if id not in annotated:
@@ -246,33 +290,24 @@ class Layout:
         return any(not beside_video(file) for file in files)
 
 
-def follow(
-    events: Sequence[Segment],
-) -> tuple[tuple[Segment, ...], list[tuple[Segment, Segment]], list[Segment]]:
-    """Which event follows which, where events overlap: (events in a pair, pairs, events in none).
-
-    The event that follows is the first that begins when the input has ended (at most OVERLAP s before that; the
-    input is then shortened, so that it shows nothing of the target). Of several inputs that one event follows,
-    the one that ends last is taken.
-    """
-    ordered = sorted(events, key=_order)
-    inputs: dict[int, int] = {}
-    for i, event in enumerate(ordered):
-        for j in range(i + 1, len(ordered)):
-            if ordered[j].start > event.start and ordered[j].start >= event.end - OVERLAP:
-                if j not in inputs or (event.end, event.start) > (ordered[inputs[j]].end, ordered[inputs[j]].start):
-                    inputs[j] = i
-                break
-    for j, i in inputs.items():
-        ordered[i] = replace(ordered[i], end=min(ordered[i].end, ordered[j].start))
-    used = {*inputs, *inputs.values()}
-    pairs = [(ordered[i], ordered[j]) for j, i in sorted(inputs.items(), key=lambda pair: (pair[1], pair[0]))]
-    kept = tuple(event for i, event in enumerate(ordered) if i in used)
-    return kept, pairs, [event for i, event in enumerate(ordered) if i not in used]
+def no_doubles(entry: Any) -> None:
+    """ValueError if an entry, or one of the parts it comes in, is a JSON object with a key that is there twice."""
+    for part in entry if isinstance(entry, tuple) else (entry,):
+        if isinstance(part, Object) and part.doubled:
+            raise ValueError(f"the key {text(part.doubled[0])[:40]} is there twice")
 
 
-def _order(event: Segment) -> tuple[float, float]:
-    return event.start, event.end
+def _times(read: Callable[[], Any]) -> tuple[float, ...]:
+    """The times, s, of an event that is not readable as a whole."""
+    try:
+        found = span(read())
+    except MALFORMED:
+        return ()
+    times = []
+    for value in found:
+        with suppress(ValueError):
+            times.append(seconds(value))
+    return tuple(times)
 
 
 def _printable(name: str) -> str:

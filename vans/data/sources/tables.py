@@ -18,7 +18,8 @@ from typing import Any
 from vans.data.records import Given, Record
 from vans.data.shots import Segment
 from vans.data.sources import coin, youcook2
-from vans.data.sources.source import OVERLAP, Layout, Source
+from vans.data.sources.order import OVERLAP, spans
+from vans.data.sources.source import Layout, Source
 from vans.data.sources.values import MALFORMED, decoded, file_bytes, text, words
 from vans.errors import UserError
 
@@ -85,6 +86,8 @@ def record(source: Source, name: str, found: tuple[list[Row], Any]) -> Record | 
             source.drop("pair", row["where"], "the same pair is there twice")
         elif all(id in times for id in ids) and times[ids[1]].start <= times[ids[0]].start:
             source.drop("pair", row["where"], "the target does not come after its input")
+        elif all(id in times for id in ids) and _between(source, steps, *ids):
+            source.drop("pair", row["where"], "another step lies between the two")
         elif None not in given.files and all(id in times for id in ids) and _overlap(times, ids) > OVERLAP:
             source.drop("pair", row["where"], "the input's file shows part of the target")
         else:
@@ -104,6 +107,13 @@ def record(source: Source, name: str, found: tuple[list[Row], Any]) -> Record | 
         events=tuple(times.values()),
         given=tuple(pairs.values()),
     )
+
+
+def _between(source: Source, steps: tuple[Segment, ...], first: str, second: str) -> bool:
+    """Do the annotations name a step between two of them, readable or not?"""
+    known = {step.id: step for step in steps}
+    a, b = known[first], known[second]
+    return source.order.torn(a, b) or spans(a, b, (step for step in steps if step.id not in (first, second)))
 
 
 def _overlap(times: dict[str, Segment], ids: tuple[str, str]) -> float:

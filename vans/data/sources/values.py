@@ -4,6 +4,7 @@ import difflib
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,18 @@ def text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("a text is no text")
     try:
-        cleaned = CONTROL.sub(" ", str(value)).strip()
+        cleaned = composed(CONTROL.sub(" ", str(value)).strip())
         cleaned.encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("a text is not in UTF-8") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a text is no text")
     return cleaned
+
+
+def composed(name: Any) -> Any:
+    """A text in Unicode's composed form (NFC), in which names from any system are equal; anything else as it is."""
+    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
 
 
 def seconds(value: Any) -> float:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vans.data.records import Record
-from vans.data.sources.source import Layout, Source
-from vans.data.sources.values import entry_json, read_json
+from vans.data.sources.source import Layout, Source, no_doubles
+from vans.data.sources.values import composed, entry_json, read_json
 from vans.errors import UserError
 
 SUBSETS = {  # the test set first: what is in it is no training video
@@ -30,12 +30,13 @@ def entries(source: Source) -> Iterator[tuple[str, tuple[str, Path]]]:
             raise UserError(f"{path}: is not a list of questions; replace it")
         names: dict[str, None] = {}
         for number, question in enumerate(questions, start=1):
-            name = question.get("video ID") if isinstance(question, dict) else None
+            name = composed(question.get("video ID")) if isinstance(question, dict) else None
             if isinstance(name, str) and name:
                 names[name] = None
             else:
                 source.odd(f"{file}:#{number}", "a question without video ID")
-        files = {p.stem: p for p in sorted((source.folder / folder).glob("*.json")) if not p.name.startswith(".")}
+        paths = (p for p in sorted((source.folder / folder).glob("*.json")) if not p.name.startswith("."))
+        files = {composed(p.stem): p for p in paths}
         source.taken.update(files.values())
         for name in names | dict.fromkeys(files):
             yield name, (subset, files.get(name, source.folder / folder / "none"))
@@ -47,6 +48,9 @@ def record(source: Source, name: str, found: tuple[str, Path]) -> Record:
     if not file.is_file():
         return source.record(name, "predictive", subset=subset)
     content = entry_json(file)
+    no_doubles(content)
+    if isinstance(content, list) and len(content) != 1:
+        raise ValueError("not one description of the film")
     facts = _keys(content[0] if isinstance(content, list) else content)
     events = source.events(
         name,

@@ -1,23 +1,28 @@
 """The videos of a source folder, found by name.
 
 Names and paths in annotations are looked up among the files that lie in the folder, and never joined to it, so
-that no id can lead out of it, whatever it holds. Links that the user has put there are followed, each once.
+that no id can lead out of it, whatever it holds. They are compared in Unicode's composed form (NFC), since some systems
+write é as one letter and some as two. What DVC does not see is not read: a link to a folder is refused.
 """
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
+from vans.data.sources.values import composed
 from vans.errors import UserError
 from vans.media.video import VIDEO_SUFFIXES
 
+IGNORED = ("__pycache__", "*.partial-*", "*.egg-info")  # of .dvcignore, but for hidden ones
 TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".tsv", ".srt", ".vtt", ".txt"})
 
 
 def is_video(path: Path) -> bool:
-    """Is it a file with a video's suffix (and not a hidden one)?"""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """Is it a file with a video's suffix (and not passed over)?"""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not unseen(path.name) and path.is_file()
 
 
 def beside_video(path: Path) -> bool:
@@ -48,8 +53,11 @@ class Videos:
             if reason := _oddness(path):
                 self.odd.append((str(relative), reason))
                 continue
-            parts = relative.with_suffix("").parts
-            names = (path.stem, "/".join(parts), str(relative))
+            parts = tuple(composed(part) for part in relative.with_suffix("").parts)
+            names = (parts[-1], "/".join(parts), composed(str(relative)))
+            if names[-1] in self.named:
+                self.odd.append((str(relative), "its name is there twice, in two forms of Unicode"))
+                continue
             self.named[next((n for n in names if n not in self.named), names[-1])] = path
             self._exact.setdefault("/".join(parts), path)
             for i in range(len(parts)):
@@ -58,7 +66,7 @@ class Videos:
 
     def find(self, name: str) -> Path | None:
         """The video of that name: a file's, or a path's end; None if there is none. It counts as used."""
-        key = name.replace("\\", "/").strip("/")
+        key = composed(name).replace("\\", "/").strip("/")
         if Path(key).suffix.lower() in VIDEO_SUFFIXES and key not in self._tails:
             key = key[: key.rindex(".")]
         path = self._exact.get(key) or self._tails.get(key)
@@ -68,9 +76,13 @@ class Videos:
 
     def inside(self, name: str) -> list[Path]:
         """The videos of the folder of that name, in order (clip2 before clip10). They count as used."""
-        paths = self._inside.get(name, []) if name else []
+        paths = self._inside.get(composed(name), []) if name else []
         self._used.update(paths)
         return sorted(paths, key=lambda p: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", p.stem)])
+
+    def odd_inside(self, name: str) -> bool:
+        """Is something in the folder of that name that should be a video and cannot be one?"""
+        return any(f"/{composed(odd)}".rpartition("/")[0].endswith(f"/{composed(name)}") for odd, _ in self.odd)
 
     def use(self, path: Path) -> None:
         """Somebody asked for this video."""
@@ -82,7 +94,7 @@ class Videos:
 
 
 def folders_in(folder: Path) -> Iterator[Path]:
-    """A folder and all below it; linked ones too, each once; hidden ones not. UserError if one is closed."""
+    """A folder and all below it, but for hidden ones. UserError if one is closed, or a link."""
     return (place for place, _ in _walk(folder))
 
 
@@ -90,7 +102,7 @@ def _files(folder: Path) -> Iterator[Path]:
     """What has a video's or an annotation's suffix below a folder."""
     for place, files in _walk(folder):
         for name in files:
-            if Path(name).suffix.lower() in {*VIDEO_SUFFIXES, *TEXT_SUFFIXES} and not name.startswith("."):
+            if Path(name).suffix.lower() in {*VIDEO_SUFFIXES, *TEXT_SUFFIXES}:
                 yield place / name
 
 
@@ -100,15 +112,26 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     def closed(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be opened ({error.strerror}); change its rights or remove it")
 
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=closed):
-        here = os.stat(place)
-        if (here.st_dev, here.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(place), files
+    for place, folders, files in os.walk(folder, onerror=closed):
+        folders[:] = sorted(name for name in folders if not unseen(name))
+        for name in folders:
+            no_link(Path(place) / name)
+        yield Path(place), [name for name in files if not unseen(name)]
+
+
+def unseen(name: str) -> bool:
+    """Is a file or folder of that name passed over: hidden, or ignored by DVC (.dvcignore), half a download say?"""
+    return name.startswith(".") or any(fnmatch(name, pattern) for pattern in IGNORED)
+
+
+def no_link(folder: Path) -> None:
+    """UserError if a folder is a link: DVC neither keeps what lies behind it nor sees it change."""
+    if folder.is_symlink():
+        here, there = (shlex.quote(str(path)) for path in (folder, os.path.realpath(folder)))
+        raise UserError(
+            f"{folder}: is a link to a folder, and DVC does not see what lies behind it; link its files instead: "
+            f"`rm {here} && cp -rs {there} {here}` (docs/data.md, Data on another disk)"
+        )
 
 
 def _oddness(path: Path) -> str:
