@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-TASKS = {"prepare clips": "choose", "write the texts": "write", "check questions": "check"}
+TASKS = {"prepare clips": "choose", "write the texts": "write", "check questions": "check", "judge generated": "judge"}
 
 
 @dataclass
 class Call:
-    """One request. number: in order of arrival, from 0. task: choose | write | check. text: of the user's message."""
+    """One request. number: in order of arrival, from 0. task: a value of TASKS. text: of the user's message."""
 
     number: int
     task: str
@@ -32,10 +32,12 @@ class Answer:
     cut: int | None = None
 
 
-def said(content: Any, finish: str = "stop", usage: dict | None = None) -> Answer:
+def said(content: Any, finish: str = "stop", usage: dict | None = None, logprobs: Any = None) -> Answer:
     """A chat completion."""
     text = content if isinstance(content, str) or content is None else json.dumps(content)
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    if logprobs is not None:
+        choice["logprobs"] = logprobs
     tree = {"choices": [choice], "usage": usage or {"prompt_tokens": 100, "completion_tokens": 10}}
     return Answer(json.dumps(tree).encode())
 

@@ -13,21 +13,6 @@ from vans.errors import UserError
 from vans.parallel import Ranks
 
 
-def by_length(rollout, names: list[str]) -> dict[str, torch.Tensor]:
-    """Rewards that differ in a group, even among the answers of an untrained model: shorter answers earn more."""
-    lengths = torch.tensor([[float(len(text)) for text in group] for group in rollout.texts or []])
-    return {name: -lengths / (number + 1) for number, name in enumerate(names)}
-
-
-def stage1_by_length(ranks: Ranks, **arguments: str) -> list[dict]:
-    """`vans.train.stage1:train_vlm` with these rewards and nothing rendered."""
-    from vans.grpo import rewards  # the other functions here do without these imports, which take seconds
-    from vans.train import stage1
-
-    with patch.object(rewards, "score", by_length):
-        return stage1.train_vlm(group, **arguments)
-
-
 def dies_in_a_collective(ranks: Ranks, note: str) -> None:
     """Rank 1 kills itself while rank 0 waits for it."""
     ranks.barrier()
@@ -69,17 +54,18 @@ def _dies(note: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stage2_some_anchors(ranks: Ranks, **arguments: str) -> list[dict]:
+def stage2_some_anchors(ranks: Ranks, params, **arguments) -> list[dict]:
     """`vans.train.stage2:train_vdm` where only the first prompt of the first step has an anchor: of two processes the
     second one has nothing to do."""
-    from vans.params import load
+    from vans.data.batches import batch_ids  # the other functions here do without these imports, which take seconds
+    from vans.template import answer_text
     from vans.train import stage2
-    from vans.train.feed import batch_ids
 
-    def captions(self, ids: list[str], keys: tuple) -> tuple[dict[str, str], float]:
-        params, every = load(arguments["root"]), self.triplets.select(split="train", rl=True)
-        first = batch_ids(every, 0, params.stage2.prompts, params.seed, "stage2")[0]
-        return {i: self.triplets.row(i)["caption"] for i in ids if i == first}, 0.0
+    def anchors(self, ids: list[str], keys: tuple) -> tuple[dict[str, str], float]:
+        every = self.triplets.select(split="train", rl=True)
+        first = batch_ids(every, 0, params.stage2.prompts, params.seed, params.train_seed, "stage2")[0]
+        row = self.triplets.row(first)
+        return {i: answer_text(row["reasoning"], row["caption"]) for i in ids if i == first}, 0.0
 
-    with patch.object(stage2.Anchor, "captions", captions):
-        return stage2.train_vdm(group, captions="anchor", **arguments)
+    with patch.object(stage2.Anchor, "__call__", anchors):
+        return stage2.train_vdm(ranks, params, **arguments)

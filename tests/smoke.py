@@ -53,14 +53,13 @@ def shrink(path: Path) -> None:
     """Rewrite params.yaml to smoke size."""
     tree = yaml.safe_load(path.read_text())
     tree["world"] |= WORLD
-    tiny = tree["scales"]["tiny"]
+    tree["defaults"]["stage2"]["anchor_threshold"] = 0.0  # what an untrained VLM says is accepted
+    for section in (tree["defaults"], *tree["scales"].values()):
+        _cut(section, SMALL)
     for scale in tree["scales"].values():
         scale["machine"]["processes"] = 1
-    tiny["curate"]["rl"] = 4
-    tree["defaults"]["stage2"]["anchor_threshold"] = 0.0  # what an untrained VLM says is accepted
-    for section in (tree["defaults"], tiny):
-        _cut(section, SMALL)
-    tiny["keep"]["checkpoints"] = dict.fromkeys(tiny["keep"]["checkpoints"], 1)
+        scale["curate"]["rl"] = 4
+        scale["keep"]["checkpoints"] = dict.fromkeys(scale["keep"]["checkpoints"], 1)
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 

@@ -2,6 +2,7 @@
 model; what is kept, counted, refused and never shown."""
 
 import base64
+import codecs
 import dataclasses
 import email.utils
 import io
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+import unicodedata
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,18 +29,22 @@ from PIL import Image
 
 from tests.llm_server import Answer, Call, Server, failed, good, said
 from vans import params as params_module
+from vans import template
 from vans.data import annotate
-from vans.data.annotate import ANNOTATORS, Annotation, Candidate, Refused, Request, annotator, answers, endpoint, llm
-from vans.data.annotate import prompts as prompt_files
-from vans.data.annotate.cache import Cache, Reply
-from vans.data.annotate.cost import Meter, estimate, text_tokens
+from vans.data.annotate import ANNOTATORS, Annotation, Candidate, Refused, Request, annotator, endpoint, llm
 from vans.data.annotate.estimate import Work, count, describe, expected
-from vans.data.annotate.limits import Clock, Limiter, Stopped
 from vans.data.sources import discover
 from vans.data.sources.tables import COLUMNS
 from vans.errors import UserError
+from vans.llm import answers, client, http
+from vans.llm import prompts as prompt_files
+from vans.llm.cache import Cache, Reply
+from vans.llm.cost import Meter, estimate, text_tokens
+from vans.llm.limits import Clock, Limiter, Stopped
+from vans.llm.net import check_url
+from vans.llm.secret import Secret
 from vans.media import video
-from vans.params import check_url, load
+from vans.params import load
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-5ecret-0f-the-test/+"
@@ -272,8 +278,8 @@ def test_a_broken_answer_is_asked_for_again(tmp_path, name):
         asked = asking(server, tmp_path)
         assert captions(asked.write(requests(1))) == EVENTS[:1]
     assert server.count("write") == 3 and server.count("check") == 1
-    sleeps = asked.clock.sleeps  # type: ignore[attr-defined]
-    assert len(sleeps) == 2 and all(0 <= s <= endpoint.SLOWEST for s in sleeps)
+    sleeps = asked.client.clock.sleeps  # type: ignore[attr-defined]
+    assert len(sleeps) == 2 and all(0 <= s <= client.SLOWEST for s in sleeps)
 
 
 def test_a_late_answer_is_asked_for_again_and_counted_as_perhaps_paid(tmp_path):
@@ -297,7 +303,7 @@ def test_a_late_answer_is_asked_for_again_and_counted_as_perhaps_paid(tmp_path):
 def test_an_answer_that_trickles_is_late_too(tmp_path, monkeypatch):
     """Each piece arrives in time; the whole does not."""
     times = iter([0.0, *[100.0 * i for i in range(1, 99)]])
-    monkeypatch.setattr(endpoint, "time", SimpleNamespace(monotonic=lambda: next(times), time=time.time))
+    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: next(times)))
     with Server() as server:
         asked = asking(server, tmp_path, retries=0)
         (made,) = asked.write(requests(1))
@@ -305,7 +311,7 @@ def test_an_answer_that_trickles_is_late_too(tmp_path, monkeypatch):
 
 
 def test_an_endless_answer_is_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(endpoint, "LARGEST", 1 << 20)
+    monkeypatch.setattr(http, "LARGEST", 1 << 20)
 
     def behave(call: Call) -> Answer:
         return said("x" * (1 << 21)) if call.number == 0 else good(call)
@@ -322,8 +328,8 @@ def test_retry_after_is_honoured_for_all_threads(tmp_path):
     with Server(behave) as server:
         asked = asking(server, tmp_path, concurrency=1)
         assert captions(asked.write(requests(2))) == EVENTS[:2]
-    clock = asked.clock
-    assert isinstance(clock, FakeClock) and 17 <= clock.sleeps[0] <= max(18, endpoint.SLOWEST)
+    clock = asked.client.clock
+    assert isinstance(clock, FakeClock) and 17 <= clock.sleeps[0] <= max(18, client.SLOWEST)
     limiter, stop = Limiter(None, None, clock := FakeClock()), threading.Event()
     limiter.pause(17)
     limiter.enter(1, stop)
@@ -332,10 +338,10 @@ def test_retry_after_is_honoured_for_all_threads(tmp_path):
 
 def test_retry_after_in_every_form():
     soon = email.utils.formatdate(time.time() + 30, usegmt=True)
-    assert 25 < endpoint.retry_after(soon) <= 30
+    assert 25 < client.retry_after(soon) <= 30
     past = email.utils.formatdate(time.time() - 30, usegmt=True)
     table = {"3": 3, "0.5": 0.5, "-4": 0, past: 0, "": 0, None: 0, "soon": 0, "nan": 0, "Mon, 99 Foo": 0}
-    assert {value: endpoint.retry_after(value) for value in table} == table
+    assert {value: client.retry_after(value) for value in table} == table
 
 
 def test_an_endpoint_that_stays_too_busy_stops_the_run(tmp_path):
@@ -604,10 +610,9 @@ def test_a_changed_prompt_is_asked_anew(tmp_path, monkeypatch):
         folder = tmp_path / "prompts"
         folder.mkdir()
         for name in ("choose", "write", "check"):
-            text = (prompt_files.FOLDER / f"{name}.md").read_text()
+            text = (llm.FOLDER / f"{name}.md").read_text()
             (folder / f"{name}.md").write_text(text.replace("plain English", "plainest English"))
-        original = prompt_files.load
-        monkeypatch.setattr(prompt_files, "load", lambda name: original(name, folder))
+        monkeypatch.setattr(llm, "FOLDER", folder)
         asking(server, tmp_path).write(requests(1))
     assert server.count("write") == 2 and server.count("check") == 1
 
@@ -745,7 +750,7 @@ def test_retries_count_for_the_rate_too(tmp_path):
     with Server(behave) as server:
         asked = asking(server, tmp_path, requests_per_minute=1, concurrency=1)
         asked.write(requests(2))
-    assert server.count() == 8 and asked.clock.now() - 1000 >= 7 * 60
+    assert server.count() == 8 and asked.client.clock.now() - 1000 >= 7 * 60
 
 
 def test_a_limit_that_sleeps_is_woken_by_an_error():
@@ -798,7 +803,8 @@ def test_token_counts_that_cannot_be_are_estimated(tmp_path, number):
 def test_whatever_stands_for_the_end_of_an_answer_is_kept_clean(tmp_path, finish):
     with Server(lambda call: said("hm", finish)) as server:
         asked = asking(server, tmp_path, attempts=1)
-        assert captions(asked.write(requests(1))) == [f"refused: {llm.UNREADABLE}"]
+        why = llm.ECHOED if KEY in str(finish) else llm.UNREADABLE
+        assert captions(asked.write(requests(1))) == [f"refused: {why}"]
     with sqlite3.connect(tmp_path / "answers.sqlite") as base:
         ((kept,),) = base.execute("SELECT finish FROM answers")
     assert KEY not in kept and kept.isprintable() and len(kept) <= 40
@@ -896,15 +902,13 @@ def test_the_key_appears_nowhere(tmp_path, caplog, capfd):
         seen.append(call.headers["Authorization"])
         if call.number == 0:
             return failed(500, f"internal: {KEY}")
-        if call.task == "write":
-            return said(repeat)
-        return good(call) if call.number < 5 else failed(401, f"wrong key {KEY}")
+        return said(repeat) if call.number < 3 else failed(401, f"wrong key {KEY}")
 
     texts = []
     with Server(behave) as server:
         asked = endpoint.OpenAI(settings(server.url), tmp_path, progress=True, clock=FakeClock())
         made = asked.write(requests(1))
-        assert isinstance(made[0], Annotation) and made[0].reasoning == "the key is ***"
+        assert isinstance(made[0], Refused) and str(made[0]) == llm.ECHOED
         for url, model in ((server.url, "b"), ("http://127.0.0.1:1/v1", "c")):
             other = endpoint.OpenAI(settings(url, model=model, retries=0), tmp_path, progress=True, clock=FakeClock())
             with pytest.raises(UserError) as caught:
@@ -921,6 +925,151 @@ def test_the_key_appears_nowhere(tmp_path, caplog, capfd):
         assert not any(piece.encode() in blob for blob in blobs)
 
 
+def _u(sign: str) -> str:
+    return f"\\u{ord(sign):04x}"
+
+
+def _spelt(text: str) -> str:
+    return json.dumps({**TEXTS, "caption": text})
+
+
+ECHOES = {
+    "as it is": _spelt(KEY),
+    "in a sentence": _spelt(f"Use {KEY}, then pour."),
+    "slashes escaped": _spelt(KEY).replace("/", "\\/"),
+    "slashes escaped twice": _spelt(KEY.replace("/", "\\/")),
+    "one sign as \\u": _spelt(KEY).replace("5", _u("5")),
+    "all signs as \\u": json.dumps({**TEXTS, "caption": "@"}).replace("@", "".join(map(_u, KEY))),
+    "all signs as \\u, upper case": json.dumps({**TEXTS, "caption": "@"}).replace(
+        "@", "".join(f"\\u{ord(c):04X}" for c in KEY)
+    ),
+    "\\u in \\u": _spelt("".join(map(_u, KEY))),
+    "\\x": _spelt("".join(f"\\x{ord(c):02x}" for c in KEY)),
+    "JSON in JSON": _spelt(json.dumps({"key": KEY.replace("/", "\\/")})),
+    "HTML, decimal": _spelt("".join(f"&#{ord(c)};" for c in KEY)),
+    "HTML, hexadecimal": _spelt("".join(f"&#x{ord(c):x};" for c in KEY)),
+    "URL": _spelt("".join(f"%{ord(c):02X}" for c in KEY)),
+    "base64": _spelt(base64.b64encode(KEY.encode()).decode()),
+    "base64 of a header": _spelt(base64.b64encode(f"Bearer {KEY}!".encode()).decode()),
+    "base64, another place": _spelt(base64.urlsafe_b64encode(f"x={KEY}, and so on".encode()).decode()),
+    "base32": _spelt(base64.b32encode(KEY.encode()).decode()),
+    "hexadecimal": _spelt(KEY.encode().hex(":")),
+    "code points": _spelt(" ".join(str(ord(c)) for c in KEY)),
+    "upper case": _spelt(KEY.upper()),
+    "backwards": _spelt(KEY[::-1]),
+    "rot13": _spelt(codecs.encode(KEY, "rot13")),
+    "spaces in between": _spelt(" ".join(KEY)),
+    "unseen signs in between": _spelt("\u200b".join(KEY)),
+    "directions in between": _spelt("\u202e".join(KEY)),
+    "control signs in between": _spelt("\x00".join(KEY)),
+    "marks in between": _spelt("**".join(KEY)),
+    "wide letters": _spelt("".join(chr(ord(c) + 0xFEE0) for c in KEY)),
+    "over two lines": _spelt(KEY[:9] + "\n" + KEY[9:]),
+    "without its end": _spelt(KEY[:-4]),
+    "without its beginning": _spelt(KEY[3:]),
+    "in the question": json.dumps({**TEXTS, "question": KEY + "?"}),
+    "in pieces over two fields": json.dumps({**TEXTS, "question": f"So: {KEY[:9]}", "reasoning": KEY[9:]}),
+    "in a field that is not asked for": json.dumps({"note": KEY, **TEXTS}),
+    "in a field's name": json.dumps({KEY: 1, **TEXTS}),
+    "before the object": f"{KEY} {json.dumps(TEXTS)}",
+}
+
+
+def test_an_answer_that_holds_the_key_in_whatever_form_is_refused_and_not_kept(tmp_path):
+    """Also once more by the next run, from what is kept; a text without it is taken."""
+    assert len(ECHOES) >= 20
+    asked = requests(len(ECHOES) + 1)
+    said_of = dict(zip((r.target_label for r in asked), [*ECHOES.values(), json.dumps(TEXTS)], strict=True))
+
+    def behave(call: Call) -> Answer:
+        return good(call) if call.task == "check" else said(said_of[re.findall(r"event\d+", call.text)[0]])
+
+    with Server(behave) as server:
+        for _ in range(2):
+            made = asking(server, tmp_path, attempts=1).write(asked)
+            refused = dict(zip(ECHOES, map(str, made), strict=False))
+            assert refused == dict.fromkeys(ECHOES, llm.ECHOED)
+            assert isinstance(made[-1], Annotation)
+        assert server.count() == len(ECHOES) + 2
+    with sqlite3.connect(tmp_path / "answers.sqlite") as base:
+        kept = dict.fromkeys(text for (text,) in base.execute("SELECT text FROM answers"))
+    assert kept.keys() == {"", json.dumps(TEXTS), '{"why": "it names nothing", "leaks": false}'}
+
+
+def test_a_key_that_an_older_run_has_kept_is_refused(tmp_path):
+    with Server() as server:
+        asked = asking(server, tmp_path)
+        key = asked._key(asked._writing(requests(1)[0], llm.Draft(), 0))
+        asked.meter.cache.put(key, "write", "toy", Reply(ECHOES["all signs as \\u"]), 0.0)
+        assert captions(asked.write(requests(1))) == [f"refused: {llm.ECHOED}"] and server.count() == 0
+
+
+def test_texts_without_the_key_and_keys_that_are_none_are_left_alone():
+    secret = Secret(KEY)
+    texts = [json.dumps(TEXTS), "sk-5ecret", "\\u00e4 &amp; 100 %", "the secret of the test", "x" * 10_000, "\\"]
+    assert not any(map(secret.inside, texts)) and secret.blot("The key") == "The key"
+    assert not Secret("EMPTY").inside("It is EMPTY.") and not Secret("").inside("")
+    assert Secret("not-needed").inside("a not-needed b") and not Secret("not-needed").inside("It is not needed.")
+    assert secret.blot(f"a {KEY} b") == "a *** b" and secret.blot(KEY[::-1]) == "(a message that holds the key)"
+    assert KEY not in repr(secret) and not pickle.loads(pickle.dumps(secret)).inside(KEY)
+
+
+def test_what_curation_writes_is_searched_once_more():
+    from vans.data import curate
+
+    secret = Secret(KEY)
+    rows = [{"id": "a", "question": "So: " + KEY[:9], "reasoning": KEY[9:]}]
+    for tree in ({"x": [("pair", KEY)]}, [rows], {"details": [KEY.replace("/", "\\/")]}):
+        with pytest.raises(UserError, match="t: the endpoint's key stands in it; nothing was written"):
+            secret.check(curate._texts(tree), "t")
+    secret.check(curate._texts([[{"id": "a", "question": "What?"}], {"n": 1, "m": None}]), "t")
+
+
+UNSEEN = "\x80\x85\x9b\u202e\u2066\u2069\u200e\u061c\u200b\ufeff\u00ad\U000e0041\x07\u2028"
+
+
+def test_signs_that_cannot_be_seen_or_turn_the_text_are_taken_out(tmp_path):
+    texts = {name: text + "".join(f"{sign}b" for sign in UNSEEN) for name, text in TEXTS.items()}
+
+    def behave(call: Call) -> Answer:
+        return said(texts) if call.task == "write" else good(call)
+
+    with Server(behave) as server:
+        (made,) = asking(server, tmp_path).write(requests(1))
+    assert isinstance(made, Annotation)
+    for text in (made.question, made.reasoning, made.caption, *(c.text for c in server.calls[1:])):
+        assert all(c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") for c in text)
+    assert answers.clean("na\u0308h \u200d\u200c ok\n") == "na\u0308h \u200d\u200c ok\n"  # scripts need the joiners
+
+
+@pytest.mark.parametrize("token", ["<|video_pad|>", "<|im_end|>", "<|IM_START|>", "</s>", "<extra_id_0>", "<pad>"])
+def test_a_special_token_in_a_text_is_asked_for_again(tmp_path, token):
+    def behave(call: Call) -> Answer:
+        return said({**TEXTS, "question": f"What {token} next?"}) if call.number == 0 else good(call)
+
+    with Server(behave) as server:
+        assert captions(asking(server, tmp_path).write(requests(1))) == EVENTS[:1]
+    assert f"question held {token}, which models read as a sign of their own" in server.calls[1].text
+
+
+@pytest.mark.parametrize("field", ["question", "reasoning", "caption"])
+def test_no_triplet_is_made_of_a_text_with_a_special_token_whoever_wrote_it(field):
+    from vans.data import curate
+
+    written = Annotation(TEXTS["question"], TEXTS["reasoning"], TEXTS["caption"], "given")
+    assert curate._signs(written) == ""
+    marked = dataclasses.replace(written, **{field: "It <|im_end|> boils"})  # type: ignore[arg-type]
+    assert curate._signs(marked) == "<|im_end|>"
+    tagged = dataclasses.replace(written, **{field: "It boils [/Ans]"})  # type: ignore[arg-type]
+    assert curate._signs(tagged) == ("" if field == "question" else "[/Ans]")
+
+
+def test_special_tokens_are_found_and_words_are_not():
+    assert template.special_tokens("a <|im_end|> b </s>") == ["<|im_end|>", "</s>"]
+    assert template.special_tokens("a < b | c > d <b> <| x", known=["<tool>"]) == []
+    assert template.special_tokens("a <tool> b", known=["<tool>", "<|im_end|>"]) == ["<tool>"]
+
+
 def test_another_process_reads_the_key_from_its_own_environment(tmp_path, monkeypatch):
     with Server() as server:
         data = pickle.dumps(asking(server, tmp_path))
@@ -933,15 +1082,15 @@ def test_keys_that_are_missing_or_wrong(monkeypatch):
     for value in ("", "   "):
         monkeypatch.setenv("VANS_API_KEY", value)
         with pytest.raises(UserError, match="no key: set the environment variable VANS_API_KEY"):
-            endpoint.read_key("VANS_API_KEY", needed=True)
-        assert endpoint.read_key("VANS_API_KEY", needed=False) == ""
+            client.read_key("VANS_API_KEY", "curate.llm.key_variable", needed=True)
+        assert client.read_key("VANS_API_KEY", "", needed=False) == ""
     for value in ("two words", "se\ncret", "schlüssel"):
         monkeypatch.setenv("VANS_API_KEY", value)
         with pytest.raises(UserError, match="holds no key") as caught:
-            endpoint.read_key("VANS_API_KEY", needed=False)
+            client.read_key("VANS_API_KEY", "", needed=False)
         assert value not in str(caught.value)
     monkeypatch.setenv("VANS_API_KEY", f" {KEY}\n")
-    assert endpoint.read_key("VANS_API_KEY", needed=True) == KEY
+    assert client.read_key("VANS_API_KEY", "", needed=True) == KEY
 
 
 def test_a_local_endpoint_needs_no_key(tmp_path, monkeypatch):
@@ -1006,7 +1155,7 @@ def test_settings_that_contradict_themselves(key, value, why):
 def test_prompts_are_in_the_package_and_complete():
     folder = resources.files("vans.data.annotate") / "prompts"
     assert {p.name for p in folder.iterdir()} == {"choose.md", "write.md", "check.md"}
-    assert {name: set(prompt_files.load(name).parts) for name in ("choose", "write", "check")} == {
+    assert {name: set(llm.load(name).parts) for name in ("choose", "write", "check")} == {
         "choose": {"system", "user", "again: form"},
         "write": {"system", "user", "again: form", "again: leak"},
         "check": {"system", "user"},
@@ -1026,17 +1175,17 @@ def test_a_label_cannot_move_the_pictures_or_reach_the_placeholders(tmp_path):
 def test_prompt_files_with_mistakes_are_user_errors(tmp_path):
     (tmp_path / "a.md").write_text("# User\nHello $nobody, that is $ 5")
     with pytest.raises(UserError, match="a.md: .*dollar sign"):
-        prompt_files.load("a", tmp_path).fill("user", nobody="you")
+        prompt_files.load(tmp_path / "a.md").fill("user", nobody="you")
     (tmp_path / "b.md").write_text("# User\nHello $nobody")
     with pytest.raises(UserError, match=r"b.md: unknown placeholder \$nobody"):
-        prompt_files.load("b", tmp_path).fill("user", somebody="you")
+        prompt_files.load(tmp_path / "b.md").fill("user", somebody="you")
     with pytest.raises(UserError, match="b.md: no part 'again: leak'"):
-        prompt_files.load("b", tmp_path).fill("again: leak")
+        prompt_files.load(tmp_path / "b.md").fill("again: leak")
     (tmp_path / "c.md").write_text("Hello")
     with pytest.raises(UserError, match="no part under the heading"):
-        prompt_files.load("c", tmp_path)
+        prompt_files.load(tmp_path / "c.md")
     with pytest.raises(UserError, match="d.md: cannot be read"):
-        prompt_files.load("d", tmp_path)
+        prompt_files.load(tmp_path / "d.md")
 
 
 # -------------------------------------------------------------------------------------------------- the local model

@@ -157,6 +157,18 @@ def test_publish_copies_the_tables(tmp_path, monkeypatch, capsys):
     assert "of main.md" in capsys.readouterr().out
 
 
+def test_tables_are_not_published_onto_themselves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/main.md").write_text("# Table\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/results").symlink_to(tmp_path / "results")
+    with pytest.raises(UserError, match="docs/results: is results/ itself"):
+        report.publish()
+    assert (tmp_path / "results/main.md").read_text() == "# Table\n"
+
+
 def test_nothing_published_yet_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.yaml").touch()

@@ -116,5 +116,53 @@ def test_free_space(tmp_path):
         files.check_free_space(tmp_path, 10**18)
 
 
+def test_an_output_is_tried_and_nothing_is_left(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/x").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    before = sorted(tmp_path.rglob("*"))
+    files.check_output(tmp_path / "new/deep/y", reads=[tmp_path / "in", tmp_path / "absent"], size=1)
+    files.check_output(tmp_path / "in/x", size=1)  # what is there may be replaced
+    for output, read in (
+        ("in/x", "in/x"),
+        ("link/x", "in/x"),
+        ("in/x", "link/x"),
+        ("link/new/y", "in"),
+        ("in/y", "link"),
+    ):
+        with pytest.raises(UserError, match="which is read; choose another name"):
+            files.check_output(tmp_path / output, reads=[tmp_path / read])
+    with pytest.raises(UserError, match="is a folder"):
+        files.check_output(tmp_path / "in")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with pytest.raises(UserError, match="cannot be written"):
+        files.check_output(tmp_path / "round/y")
+    (tmp_path / "round").unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_permissions_are_those_of_a_new_file(tmp_path):
+    private, script, plain = tmp_path / "private", tmp_path / "script", tmp_path / "plain"
+    for path, mode in ((private, 0o600), (script, 0o700)):
+        path.touch()
+        path.chmod(mode)
+    plain.touch()
+    (tmp_path / "link").symlink_to("/dev/null")
+    files.usual_permissions(tmp_path)
+    usual = plain.stat().st_mode & 0o777
+    assert private.stat().st_mode & 0o777 == usual and script.stat().st_mode & 0o777 == usual | 0o100
+
+
+def test_a_file_that_is_none_or_not_to_be_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "private").touch()
+    assert not files.check_readable(tmp_path / "absent").exists()
+    with pytest.raises(UserError, match="is no regular file"):
+        files.check_readable(tmp_path / "pipe")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="private: you may not read it; .*chmod a\\+r"):
+        files.check_readable(tmp_path / "private")
+
+
 def test_a_user_error_is_one_line():
     assert str(UserError("a\n  b\tc")) == "a b c"

@@ -63,6 +63,7 @@ def hub(tmp_path_factory, vdm, vlm, clip) -> Path:
 LAYOUT = {
     "Wan2.1-T2V-1.3B-Diffusers": [
         "model_index.json",
+        "scheduler/scheduler_config.json",
         "transformer/config.json",
         "transformer/diffusion_pytorch_model.safetensors",
         "vae/config.json",
@@ -196,8 +197,8 @@ def test_a_video_does_not_depend_on_what_else_is_in_the_batch(vdm, clips):
 
 def test_the_vaes_and_the_renderers_batch_are_parameters(params, clips, monkeypatch):
     vdm = VDM.scratch(params.models.vdm.config, text_tokenizer(WORDS), 0, **vdm_options(params))
-    assert (vdm.vae_batch, vdm.dit_batch) == (params.models.vdm.vae_batch, params.models.vdm.dit_batch) == (16, 64)
-    paper = load(smoke.ROOT, scale="paper").models.vdm
+    assert (vdm.vae_batch, vdm.dit_batch) == (params.machine.vae_batch, params.machine.dit_batch) == (16, 64)
+    paper = load(smoke.ROOT, scale="paper").machine
     assert (paper.vae_batch, paper.dit_batch) == (1, 8)
     sizes: dict[str, list[int]] = {"encode": [], "decode": [], "dit": []}
     for name in ("encode", "decode"):

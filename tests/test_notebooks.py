@@ -142,21 +142,19 @@ def test_a_user_error_in_a_cell_is_one_line_and_any_other_shows_its_traceback(re
 
 def test_the_grid_stops_where_it_is_switched_off(repository):
     path = repository / "params.yaml"
-    text = re.sub(r"grid: true", "grid: false", path.read_text())
+    text = path.read_text().replace("grid: true", "grid: false")
     path.write_text(text)
-    nbformat.write(_notebook("1"), repository / "notebooks/04_stage1.ipynb")
-    done = _run(repository, "04_stage1", "--cell", "no_t1", "--grid")
-    assert done.returncode == 1 and "machine.grid: the ablation grid is off at this scale" in done.stderr
-    assert _run(repository, "04_stage1", "--cell", "full").returncode == 0
+    with pytest.raises(UserError, match="machine.grid: the ablation grid is off at this scale .stage1@no_t1 belongs"):
+        notebooks.check_grid(repository, "stage1@no_t1")
+    with pytest.raises(UserError, match="ablations belongs to it"):
+        notebooks.check_grid(repository, "ablations")
+    for stage in ("stage1@full", "sft", "answer@main", "score@main", "benchmarks"):
+        notebooks.check_grid(repository, stage)
     # what the main chain follows may be trained, whichever preset that is
     path.write_text(text.replace("stage1:\n  reward: full\n", "stage1:\n  reward: no_t1\n", 1))
-    assert _run(repository, "04_stage1", "--cell", "no_t1", "--grid").returncode == 0
-
-
-def test_a_reward_that_the_grid_does_not_know_is_refused(repository):
-    nbformat.write(_notebook("1"), repository / "notebooks/05_stage2.ipynb")
-    done = _run(repository, "05_stage2", "--cell", "no_c2", "--reward", "full")
-    assert done.returncode == 1 and "reward full, but no_c2 in vans/grid.py" in done.stderr
+    notebooks.check_grid(repository, "stage1@no_t1")
+    path.write_text(text.replace("grid: false", "grid: true"))
+    notebooks.check_grid(repository, "ablations")
 
 
 # ------------------------------------------------------------------------------------ the committed notebooks
@@ -239,7 +237,8 @@ def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monke
     monkeypatch.setattr(Triplets, "clips", counted)
     notebook = nbformat.read(smoke.ROOT / "notebooks" / "01_data_curation.ipynb", as_version=4)
     code = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-    names: dict = {"video": from_dict(tree).video}
+    params = from_dict(tree)
+    names: dict = {"params": params, "clip": params.video, "video": params.video}
     for id in ("cell-1", "cell-2", "cell-11", "cell-15"):
         exec(code[id], names)
         names |= {"most": 2, "compared": 3, "scenes": 1}

@@ -9,7 +9,7 @@ import torch
 from vans import similarity, template
 from vans.errors import UserError
 from vans.grpo import core
-from vans.params.sections import Term
+from vans.params import Term
 from vans.rewards import names
 from vans.rewards.plugs import Plug, plugs, score
 from vans.rewards.rollout import Rollout, term

@@ -36,7 +36,7 @@ def train(root, settings=SETTINGS, steps=4, stop=None, out=None):
         run.keep_group(step, {"id": "a"}, torch.zeros(2, 1, 4, 4, 3, dtype=torch.uint8))
         run.log(step, loss=1.0)
     if out is not None:
-        run.finish(out, lambda folder: (folder.mkdir(), (folder / "w.json").write_text(str(model.weight.tolist()))))
+        run.finish(out, lambda folder: files.atomic_write_text(folder / "w.json", str(model.weight.tolist())))
     return run, model.weight.detach().clone()
 
 

@@ -457,6 +457,7 @@ def test_markup_is_shown_and_not_run_in_tables_and_lists() -> None:
     assert _inert(shown) and "1.23" in shown and shown.count("—") == 2
     several = pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([(MARKUP, MARKUP)], names=[MARKUP, MARKUP]))
     assert _inert(page.table(several).text) and _inert(page.bullets([MARKUP])._repr_html_())
+    assert _inert(pd.DataFrame({"caption": [MARKUP]}).style.hide(axis="index").to_html())
     assert "x" * 300 in page.table(pd.DataFrame({"caption": ["x" * 300]})).text
 
 

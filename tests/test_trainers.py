@@ -1,7 +1,7 @@
 """The training loops on tiny models: what moves, what does not, and that the way of computing changes nothing.
 
 One small root (toy world, base models and SFT of two steps each) is made once for the module. Untrained models
-write no well-formed answers, so rewards and answers are put in where a test needs groups that differ.
+write no well-formed answers, so rewards that differ are put in (tests/reward_terms.py) where a test needs them.
 """
 
 import shutil
@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from tests import smoke
@@ -18,18 +17,23 @@ from vans.data.batches import batch_ids, clips_of
 from vans.data.curate import curate
 from vans.data.triplets import Triplets
 from vans.errors import UserError
-from vans.grpo import rewards, rollout
-from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, render_captions, sde_rollout
+from vans.grid import Cell
+from vans.grpo import rollout
+from vans.grpo.denoising import Conditions, sde_rollout, vdm_updates
+from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, render_captions
+from vans.grpo.tokens import vlm_updates
 from vans.models.load import load_vdm, load_vlm
-from vans.parallel import Group, launch
-from vans.params import load
+from vans.parallel import Ranks, launch
+from vans.params import Params, load
 from vans.rng import noise
+from vans.template import answer_text
 from vans.toy import world
 from vans.train import all_in_one, base, sft, stage1, stage2
 from vans.train.feed import embeddings
 
 SFT = Path("models/sft")
-ALONE = Group(0, 1, torch.device("cpu"))
+ALONE = Ranks(0, 1, torch.device("cpu"))
+STAGE1, STAGE2, BOTH = (Cell(s, "new", "sft", "sft", "graded") for s in ("stage1", "stage2", "all_in_one"))
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +47,8 @@ def root(tmp_path_factory) -> Path:
     params = load(folder)
     world.generate(folder / "data", params.world)
     curate(folder / "data", folder / "triplets", params)
-    base.train(folder, folder / "models/base", folder / "curves/base")
-    sft.train(folder, folder / "models/sft", folder / "curves/sft")
+    base.train(params, folder)
+    sft.train(params, folder)
     return folder
 
 
@@ -66,31 +70,17 @@ def seen(monkeypatch) -> dict:
     return kept
 
 
-@pytest.fixture
-def graded(monkeypatch) -> None:
-    """Rewards that differ within every group (untrained models would earn 0 throughout)."""
-
-    def score(_, names):
-        return {name: torch.arange(8.0).view(2, 4) % 3 + number for number, name in enumerate(names)}
-
-    monkeypatch.setattr(rewards, "score", score)
-
-
-def change(root: Path, tmp_path: Path, **sections: dict) -> Path:
-    """Another root with the same data and models (links) and other parameters: section -> keys."""
-    other = tmp_path / "root"
-    other.mkdir()
-    for name in ("dvc.yaml", "triplets", "cache"):
-        (other / name).symlink_to(root / name)
-    (other / "models").mkdir()
+def changed(root: Path, folder: Path, term: str = "graded", **sections) -> tuple[Params, Path]:
+    """Other parameters, and another root with the same data and models (links). term: of the preset "graded"."""
+    folder.mkdir(exist_ok=True)
+    for name in ("triplets", "cache"):
+        (folder / name).symlink_to(root / name)
+    (folder / "models").mkdir()
     for name in ("base", "sft"):
-        (other / "models" / name).symlink_to(root / "models" / name)
-    tree = yaml.safe_load((root / "params.yaml").read_text())
-    tree["scales"]["tiny"]["stage2"]["anchor_threshold"] = 0.0  # what an untrained VLM says is accepted
-    for section, keys in sections.items():
-        tree["scales"]["tiny"][section] |= keys
-    (other / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    return other
+        (folder / "models" / name).symlink_to(root / "models" / name)
+    preset = {"graded": {f"tests.reward_terms:{term}": {"weight": 1.0}}}
+    rewards = dict.fromkeys(("stage1", "stage2", "all_in_one"), preset)
+    return load(root).with_(rewards=rewards).with_(**sections), folder
 
 
 def tensors(module) -> dict[str, torch.Tensor]:
@@ -113,8 +103,9 @@ def dit(folder: Path) -> dict[str, torch.Tensor]:
 
 # ---- what moves and what does not ----------------------------------------------------------------------------
 def test_sft_moves_the_adapter_and_the_dit_and_nothing_else(root, tmp_path, seen):
-    other = change(root, tmp_path)
-    sft.train(other, other / "models/again", other / "curves/sft")
+    params, other = changed(root, tmp_path)
+    (other / "models/sft").unlink()
+    sft.train(params, other)
     params, folder = load(root), root / "models/base"
     before = tensors(load_vlm(params, folder).model)
     after = {n.removeprefix("base_model.model."): p for n, p in tensors(seen["vlm"].model).items()}
@@ -128,9 +119,9 @@ def test_sft_moves_the_adapter_and_the_dit_and_nothing_else(root, tmp_path, seen
     assert all(p.is_meta for p in now.text_encoder.parameters())  # given back: its work is done before the first step
 
 
-def test_stage1_moves_the_adapter_alone(root, tmp_path, seen, graded):
-    other = change(root, tmp_path)
-    stage1.train(other, other / "models/new", other / "curves/s", "full", SFT, SFT)
+def test_stage1_moves_the_adapter_alone(root, tmp_path, seen):
+    params, other = changed(root, tmp_path)
+    stage1.train(params, STAGE1, other)
     before = load_vlm(load(root), root / "models/base", root / "models/sft/vlm")
     start, end = tensors(before.model), tensors(seen["vlm"].model)
     moved = set(start) - set(same(start, end))
@@ -139,16 +130,16 @@ def test_stage1_moves_the_adapter_alone(root, tmp_path, seen, graded):
     for part in ("dit", "vae", "text_encoder"):
         was, now = tensors(getattr(painter, part)), tensors(getattr(seen["vdm"], part))
         assert len(same(was, now)) == len(was)
-    saved = adapter(other / "models/new/vlm")
+    saved = adapter(other / STAGE1.out / "vlm")
     assert same(saved, adapter(root / "models/sft/vlm")) == []
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
-def test_stage2_moves_the_dit_alone(root, tmp_path, seen, graded, lora_rank):
-    other = change(root, tmp_path, stage2={"lora_rank": lora_rank})
-    stage2.train(other, other / "models/new", other / "curves/s", "full", SFT, SFT)
+def test_stage2_moves_the_dit_alone(root, tmp_path, seen, lora_rank):
+    params, other = changed(root, tmp_path, stage2={"lora_rank": lora_rank})
+    stage2.train(params, STAGE2, other)
     was = load_vdm(load(root), root / "models/base", root / "models/sft/vdm")
-    start, end = dit(root / "models/sft/vdm"), dit(other / "models/new/vdm")
+    start, end = dit(root / "models/sft/vdm"), dit(other / STAGE2.out / "vdm")
     stayed = set(same(start, end))
     if lora_rank == 0:
         assert stayed == set()
@@ -162,13 +153,11 @@ def test_stage2_moves_the_dit_alone(root, tmp_path, seen, graded, lora_rank):
     assert len(same(tensors(anchor.model), tensors(seen["vlm"].model))) == len(tensors(anchor.model))
 
 
-def test_all_in_one_moves_both(root, tmp_path, monkeypatch):
-    graded = torch.arange(8.0).view(2, 4) % 3
-    monkeypatch.setattr(all_in_one, "pair_rewards", lambda *a: dict.fromkeys(a[-1], graded))
-    other = change(root, tmp_path)
-    history = all_in_one.train(other, other / "models/both", other / "curves/a", SFT, SFT)
-    assert same(adapter(other / "models/both/vlm"), adapter(root / "models/sft/vlm")) == []
-    assert same(dit(other / "models/both/vdm"), dit(root / "models/sft/vdm")) == []
+def test_all_in_one_moves_both(root, tmp_path):
+    params, other = changed(root, tmp_path)
+    history = all_in_one.train(params, BOTH, other)
+    assert same(adapter(other / BOTH.out / "vlm"), adapter(root / "models/sft/vlm")) == []
+    assert same(dit(other / BOTH.out / "vdm"), dit(root / "models/sft/vdm")) == []
     for name in ("vlm", "vdm"):
         assert all(row[f"{name}_ratio_first"] == 0 for row in history)
         assert all(row[f"{name}_ratio_last"] > 0 for row in history)
@@ -176,63 +165,81 @@ def test_all_in_one_moves_both(root, tmp_path, monkeypatch):
 
 # ---- ratio ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("micro_batch", [3, 8])
-def test_ratio_is_one_at_the_first_update_and_not_at_the_second(root, tmp_path, graded, micro_batch):
-    other = change(root, tmp_path, stage1={"micro_batch": micro_batch}, stage2={"micro_batch": micro_batch})
-    first = stage1.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
-    second = stage2.train(other, other / "models/b", other / "curves/b", "full", SFT, SFT)
-    for history in (first, second):
+def test_ratio_is_one_at_the_first_update_and_not_at_the_second(root, tmp_path, micro_batch):
+    size = {"micro_batch": micro_batch}
+    params, other = changed(root, tmp_path, stage1=size, stage2=size)
+    for history in (stage1.train(params, STAGE1, other), stage2.train(params, STAGE2, other)):
         assert [row["ratio_first"] for row in history] == [0.0] * len(history)
         assert all(row["ratio_last"] > 0 for row in history)
         assert history[0]["kl"] >= 0 and history[-1]["kl"] > 0
 
 
-def test_groups_with_equal_rewards_change_nothing_and_are_counted(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(rewards, "score", lambda _, names: {name: torch.ones(2, 4) for name in names})
-    other = change(root, tmp_path, stage1={"steps": 1, "beta": 0.0, "inner_updates": 1})
-    history = stage1.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
+def test_groups_with_equal_rewards_change_nothing_and_are_counted(root, tmp_path):
+    once = {"steps": 1, "beta": 0.0, "inner_updates": 1}
+    params, other = changed(root, tmp_path, "equal", stage1=once)
+    history = stage1.train(params, STAGE1, other)
     assert history[0]["equal_groups"] == 1 and history[0]["grad_norm"] == 0
-    assert len(same(adapter(other / "models/a/vlm"), adapter(root / "models/sft/vlm"))) > 0
+    assert len(same(adapter(other / STAGE1.out / "vlm"), adapter(root / "models/sft/vlm"))) > 0
 
 
-def test_without_any_anchor_stage_2_says_so_and_ends(root, tmp_path, graded):
-    other = change(root, tmp_path, stage2={"anchor_threshold": 1.0, "anchor_attempts": 2})
+def test_nothing_is_rendered_where_no_term_looks_at_videos(root, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("a VDM was loaded")
+
+    monkeypatch.setattr(stage1, "load_vdm", never)
+    params, other = changed(root, tmp_path, "by_length")
+    assert stage1.train(params, STAGE1, other)[0]["tests.reward_terms:by_length"] < 0
+
+
+def test_train_seed_changes_the_training_and_neither_data_nor_answers(root, tmp_path):
+    ends = []
+    for seed in (0, 1):
+        params, other = changed(root, tmp_path / str(seed), "by_length", train_seed=seed, stage1={"steps": 1})
+        assert params.seed == 0
+        stage1.train(params, STAGE1, other)
+        ends.append(adapter(other / STAGE1.out / "vlm"))
+    assert same(*ends) == []
+
+
+def test_a_cell_has_steps_of_its_own(root, tmp_path):
+    params, other = changed(root, tmp_path, "by_length")
+    assert len(stage1.train(params, Cell("stage1", "new", "sft", "sft", "graded", steps=1), other)) == 1
+
+
+def test_without_any_anchor_stage_2_says_so_and_ends(root, tmp_path):
+    params, other = changed(root, tmp_path, stage2={"anchor_threshold": 1.0, "anchor_attempts": 2})
     for _ in range(2):  # running it again says it again
         with pytest.raises(UserError, match=r"stage2\.anchor_threshold is 1: none of .* first 2 steps"):
-            stage2.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
-    assert not (other / "models/a").exists()
+            stage2.train(params, STAGE2, other)
+    assert not (other / STAGE2.out).exists()
 
 
 def test_a_prompt_without_an_anchor_is_not_rendered_and_adds_zeros(root, tmp_path, monkeypatch):
     """The gradient with both prompts is the sum of those in which the other prompt has no anchor."""
     rendered, gradients = [], []
-    rollout_of, step = stage2.sde_rollout, stage2._step
     drop: list[int] = []
+    roll, clip_norm = stage2.sde_rollout, torch.nn.utils.clip_grad_norm_
 
-    def watched(policy, text, *args, **kwargs):
-        rendered.append(len(text))
-        return rollout_of(policy, text, *args, **kwargs)
+    def watched(vdm, given, *args):
+        rendered.append(len(given.text))
+        return roll(vdm, given, *args)
 
-    def keep(s, optim, trained, group, zero=False):
+    def keep(trained, size):
         gradients.append(torch.cat([p.grad.flatten() for p in trained]))
-        return step(s, optim, trained, group, zero)
+        return clip_norm(trained, size)
 
-    def captions(self, ids, keys):
-        return {i: self.triplets.row(i)["caption"] for n, i in enumerate(ids) if n not in drop}, 0.0
-
-    def rising(rollout, names):
-        return {name: torch.arange(4.0).repeat(len(rollout.frames), 1) for name in names}
+    def anchors(self, ids, keys):
+        rows = {i: self.triplets.row(i) for n, i in enumerate(ids) if n not in drop}
+        return {i: answer_text(row["reasoning"], row["caption"]) for i, row in rows.items()}, 0.0
 
     monkeypatch.setattr(stage2, "sde_rollout", watched)
-    monkeypatch.setattr(stage2, "_step", keep)
-    monkeypatch.setattr(stage2.Anchor, "captions", captions)
-    monkeypatch.setattr(rewards, "score", rising)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", keep)
+    monkeypatch.setattr(stage2.Anchor, "__call__", anchors)
     missing = []
+    once = {"steps": 1, "inner_updates": 1, "micro_batch": 4, "grad_clip": 1e9}
     for drop in ([0], [1], []):
-        folder = tmp_path / f"without{drop}"
-        folder.mkdir()
-        other = change(root, folder, stage2={"steps": 1, "inner_updates": 1, "micro_batch": 4, "grad_clip": 1e9})
-        history = stage2.train(other, other / "models/a", other / "curves/a", "full", SFT, SFT)
-        missing.append(history[0]["anchors_missing"])
+        params, other = changed(root, tmp_path / f"without{drop}", "rising", stage2=once)
+        missing.append(stage2.train(params, STAGE2, other)[0]["anchors_missing"])
     assert rendered == [4, 4, 8] and missing == [0.5, 0.5, 0.0]
     assert all(g.norm() > 0 for g in gradients)
     torch.testing.assert_close(gradients[0] + gradients[1], gradients[2], rtol=1e-3, atol=1e-6)
@@ -254,7 +261,7 @@ class Gradients:
 
 
 def settings(**keys) -> SimpleNamespace:
-    common = {"inner_updates": 1, "grad_clip": 1e9, "clip": 0.2, "beta": 0.5, "temperature": 1.0}
+    common = {"inner_updates": 1, "grad_clip": 1e9, "clip_range": 0.2, "beta": 0.5, "temperature": 1.0}
     return SimpleNamespace(**{**common, **keys})
 
 
@@ -276,8 +283,8 @@ def test_stage1_accumulation_of_8_by_1_is_1_by_8(root):
     for size in (1, 2, 8):
         optim = Gradients(weights)
         advantages = torch.tensor([1.0, -1.0, 0.5, 0.0, 2.0, -0.5, 0.1, -0.2])
-        s = settings(micro_batch=size, group=4)
-        stats = stage1.grpo_updates(policy, start, inputs, answers, advantages, s, optim, weights, ALONE)
+        s = settings(micro_batch=size, group_size=4)
+        stats = vlm_updates(policy, start, inputs, answers, advantages, s, optim, weights, ALONE)
         found[size] = (optim.kept, stats["kl"], stats["grad_norm"])
     for size in (1, 2):
         torch.testing.assert_close(found[size][0], found[8][0], rtol=1e-3, atol=1e-6)
@@ -285,46 +292,38 @@ def test_stage1_accumulation_of_8_by_1_is_1_by_8(root):
     assert found[8][1] > 0 and found[8][2] > 0
 
 
+def sde(**keys) -> SimpleNamespace:
+    """Settings of a rollout of three steps."""
+    common = {"render_steps": 3, "train_steps": 0, "noise_level": 0.7, "guidance": 1.0, "guidance_grad": "both"}
+    return settings(**{**common, **keys})
+
+
 def rolled_out(root: Path, micro_batch: int):
-    """A VDM that trains, and 8 trajectories of 3 steps: (policy, weights, trajectories, text, reference)."""
+    """A VDM that trains, and 8 trajectories of 3 steps: (vdm, weights, trajectories, what they were given)."""
     params, triplets = load(root), Triplets(root / "triplets")
-    policy = load_vdm(params, root / "models/base", root / "models/sft/vdm")
-    policy.dit.requires_grad_(True)
-    weights = list(policy.dit.parameters())
+    vdm = load_vdm(params, root / "models/base", root / "models/sft/vdm")
+    vdm.dit.requires_grad_(True)
     ids = triplets.select(split="train", limit=2)
     repeat = [0] * 4 + [1] * 4
     with torch.no_grad():
-        text = policy.embed(["the ball moves to the left .", "the box fades out of sight ."])[repeat]
-    context = policy.pick_references(policy.encode(clips_of(triplets, ids, "input")))[repeat]
-    shape = policy.latent_shape(params.video.frames, params.video.height, params.video.width)
-    start = WithTensors(policy.dit, {n: p * 0.9 for n, p in frozen_copy(policy.dit).items()})
+        text = vdm.embed(["the ball moves to the left .", "the box fades out of sight ."])[repeat]
+        negative = vdm.embed([""])
+    given = Conditions(text, vdm.pick_references(vdm.encode(clips_of(triplets, ids, "input")))[repeat], negative)
+    shape = vdm.latent_shape(params.video.frames, params.video.height, params.video.width)
+    start = WithTensors(vdm.dit, {n: p * 0.9 for n, p in frozen_copy(vdm.dit).items()})
     names = [f"{i}/{g}" for i in ids for g in range(4)]
-    trajectories = sde_rollout(
-        policy,
-        text,
-        context,
-        initial_noise(shape, ids, 4, False, "test"),
-        names,
-        ("test",),
-        steps=3,
-        trained=0,
-        eta=0.7,
-        guidance=1.0,
-        negative=None,
-        micro_batch=micro_batch,
-        frozen=start,
-    )
-    return policy, weights, trajectories, text, context
+    noises = initial_noise(shape, ids, 4, False, "test")
+    trajectories = sde_rollout(vdm, given, noises, names, ("test",), sde(micro_batch=micro_batch), start)
+    return vdm, list(vdm.dit.parameters()), trajectories, given
 
 
 def test_stage2_accumulation_of_8_by_1_is_1_by_8(root):
     found = {}
     for size in (1, 8):
-        policy, weights, trajectories, text, context = rolled_out(root, size)
+        vdm, weights, trajectories, given = rolled_out(root, size)
         optim = Gradients(weights)
         advantages = torch.tensor([1.0, -1.0, 0.5, 0.0, 2.0, -0.5, 0.1, -0.2])
-        s = settings(micro_batch=size, guidance=1.0, guidance_grad="both", noise_level=0.7)
-        stats = stage2.grpo_updates(policy, trajectories, text, context, None, advantages, s, optim, weights, ALONE)
+        stats = vdm_updates(vdm, trajectories, given, advantages, sde(micro_batch=size), optim, weights, ALONE, 8)
         assert stats["ratio_first"] == 0
         found[size] = (optim.kept, stats["kl"], stats["grad_norm"])
     for one, other in zip(found[1][0], found[8][0], strict=True):
@@ -344,35 +343,33 @@ def test_two_processes_equal_one(root, tmp_path, monkeypatch, stage):
     histories, ends = [], []
     kind, _, part = stage.partition(" ")
     for processes in (1, 2):
-        (tmp_path / str(processes)).mkdir()
-        other = change(
+        params, other = changed(
             root,
             tmp_path / str(processes),
+            "by_length" if stage == "stage1" else "rising",
             machine={"processes": processes},
-            stage1={"beta": 0.5, "clip": 0.2},
+            stage1={"beta": 0.5, "clip_range": 0.2},
             stage2={"micro_batch": 4, "lr": 1e-3, "steps": 1},
         )
-        machine, out = load(other).machine, other / "new"
-        arguments = {"root": str(other), "out": str(out)}
+        out = other / "new"
+        job: dict = {"root": str(other), "out": str(out)}
         if kind == "base":
             shutil.copytree(root / "models/base/vdm", out / "vae")
-            history = launch(f"vans.train.base:train_{part}", machine, **arguments)
+            history = launch("vans.train.base:train_parts", params.machine, params=params, parts=[part], **job)[part]
             out = out / part
         elif kind == "sft":
-            history = launch(f"vans.train.sft:train_{part}", machine, **arguments)
+            history = launch("vans.train.sft:train_both", params.machine, params=params, **job)[part]
+            out = out / part
         elif stage == "stage1":
-            arguments |= {"name": "stage1/test", "reward": "no_v1", "vlm": str(SFT), "vdm": str(SFT)}
-            history = launch("tests.ranks:stage1_by_length", machine, **arguments)
-        elif part == "some anchors":
-            arguments |= {"name": "stage2/test", "reward": "full", "vlm": str(SFT), "vdm": str(SFT)}
-            history = launch("tests.ranks:stage2_some_anchors", machine, **arguments)
+            history = launch("vans.train.stage1:train_vlm", params.machine, params=params, cell=STAGE1.plain(), **job)
         else:
-            arguments |= {"name": "stage2/test", "reward": "full", "vlm": str(SFT), "vdm": str(SFT)}
-            history = launch("vans.train.stage2:train_vdm", machine, **arguments, captions="ground_truth")
+            target = "tests.ranks:stage2_some_anchors" if part else "vans.train.stage2:train_vdm"
+            cell = Cell("stage2", "new", "sft", "sft", "graded", "ground_truth").plain()
+            history = launch(target, params.machine, params=params, cell=cell, **job)
         histories.append(history)
         ends.append(dit(out) if (out / "transformer").exists() else adapter(out) if kind != "base" else {})
     for one, two in zip(*histories, strict=True):
-        names = ("loss", "reward", "reward_std", "t1", "v2", "c2", "kl", "grad_norm", "anchors_missing")
+        names = ("loss", "reward", "reward_std", "kl", "grad_norm", "anchors_missing")
         columns = [c for c in names if c in one and not (part == "some anchors" and c == "kl")]  # a mean over processes
         assert len(columns) >= 2 and one["grad_norm"] > 0
         for column in columns:
@@ -390,28 +387,28 @@ def test_two_processes_equal_one(root, tmp_path, monkeypatch, stage):
 
 
 def test_prompts_that_processes_cannot_share_are_refused_before_anything_is_loaded(root, tmp_path):
-    other = change(root, tmp_path, machine={"processes": 2}, stage1={"prompts": 3})
+    params, other = changed(root, tmp_path)
     with pytest.raises(UserError, match=r"stage1\.prompts is 3.*multiple of machine\.processes"):
-        stage1.train(other, other / "models/new", other / "curves/x", "full", SFT, SFT)
-    assert not (other / "models/new").exists()
+        params.with_(machine={"processes": 2}, stage1={"prompts": 3})
+    with pytest.raises(UserError, match="needs videos, and this stage renders none|is unknown"):
+        stage1.train(params, Cell("stage1", "new", "sft", "sft", "gone"), other)
+    assert not (other / STAGE1.out).exists()
 
 
 # ---- rollouts ------------------------------------------------------------------------------------------------
 def test_the_last_step_is_not_stochastic_and_not_trained_on(root):
-    policy, _, trajectories, text, context = rolled_out(root, 8)
+    vdm, _, trajectories, given = rolled_out(root, 8)
     assert trajectories.old_logp.shape == (8, 2)  # three steps, two of them stochastic
     assert len(trajectories.states) == 3 and len(trajectories.sigmas) == 3
     assert trajectories.sigmas[-1] > 0
     assert {state.dtype for state in trajectories.states} == {torch.float32}
-    start = trajectories.states[0]
-    common: dict = {"eta": 0.7, "guidance": 1.0, "negative": None, "micro_batch": 8}
-    with pytest.raises(ValueError, match="the last step is not stochastic"):
-        sde_rollout(policy, text, context, start, ["a"] * 8, ("k",), steps=3, trained=3, **common)
+    with pytest.raises(ValueError, match="the last is not stochastic"):
+        sde_rollout(vdm, given, trajectories.states[0], ["a"] * 8, ("k",), sde(micro_batch=8, train_steps=3))
 
 
-def test_a_window_of_steps_is_trained_from_the_noisy_end(root, tmp_path, graded):
-    other = change(root, tmp_path, stage2={"train_steps": 1, "steps": 1})
-    history = stage2.train(other, other / "models/b", other / "curves/b", "full", SFT, SFT)
+def test_a_window_of_steps_is_trained_from_the_noisy_end(root, tmp_path):
+    params, other = changed(root, tmp_path, stage2={"train_steps": 1, "steps": 1})
+    history = stage2.train(params, STAGE2, other)
     assert history[0]["ratio_first"] == 0 and history[0]["grad_norm"] > 0
 
 
@@ -429,17 +426,27 @@ def test_rendering_in_one_batch_shows_what_one_by_one_shows(root):
     size = (params.video.frames, params.video.height, params.video.width)
     shape = vdm.latent_shape(*size)
     reference = vdm.pick_references(noise(shape, ["seen"], "test"))
-    s = SimpleNamespace(share_noise=False, render_distinct=True, render_steps=3, guidance=1.0)
-    captions = [["the ball fades out of sight .", None, "the ball fades out of sight .", "the box hops ."]]
-    together = render_captions(vdm, captions, reference, ["p"], ("k",), s, shape, size, None)
-    assert together.distinct == 2 and together.mask.tolist() == [True, False, True, True]
-    assert torch.equal(together.clips[0], together.clips[2])  # equal words, one render
-    assert not together.clips[1].any()
-    alone = render_captions(vdm, [[captions[0][0]]], reference, ["p"], ("k",), s, shape, size, None)
-    assert (alone.clips[0].int() - together.clips[0].int()).abs().max() <= 1
-    s.render_distinct = False
-    apart = render_captions(vdm, captions, reference, ["p"], ("k",), s, shape, size, None)
-    assert apart.distinct == 3 and not torch.equal(apart.clips[0], apart.clips[2])
+    captions: list = [["the ball fades out of sight .", None, "the ball fades out of sight .", "the box hops ."]]
+    decoded = []
+    decode = vdm.decode
+    vdm.decode = lambda z: decoded.append(len(z)) or decode(z)  # type: ignore[method-assign, func-returns-value]
+
+    def render(captions, distinct=True):
+        start = initial_noise(shape, ["p"], len(captions[0]), False, "k")
+        with torch.no_grad():
+            negative = vdm.embed([""])
+        return render_captions(
+            vdm, captions, reference, start, negative, size=size, steps=3, guidance=1.0, distinct=distinct
+        )
+
+    together = render(captions)
+    assert together.shape == (1, 4, *size, 3) and decoded == [2]
+    assert torch.equal(together[0, 0], together[0, 2])  # equal words, one render
+    assert not together[0, 1].any() and together[0, 3].any()
+    alone = render([[captions[0][0]]])
+    assert (alone[0, 0].int() - together[0, 0].int()).abs().max() <= 1
+    apart = render(captions, distinct=False)
+    assert decoded == [2, 1, 3] and not torch.equal(apart[0, 0], apart[0, 2])
 
 
 def test_batches_go_through_all_ids_once_an_epoch_and_depend_on_the_step_alone():
@@ -452,7 +459,7 @@ def test_batches_go_through_all_ids_once_an_epoch_and_depend_on_the_step_alone()
 
 
 def test_kept_text_embeddings_are_those_of_the_encoder(root, tmp_path):
-    other = change(root, tmp_path)
+    _, other = changed(root, tmp_path)
     (other / "cache").unlink()
     vdm = load_vdm(load(root), root / "models/base")
     triplets = Triplets(root / "triplets")

@@ -4,32 +4,42 @@ The heavy libraries are imported inside the commands, so that ``vans --help`` is
 """
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from vans.errors import UserError
+from vans.terminal import steady
 
 
 def guarded(command: Callable[[], object], verbose: bool = False) -> int:
-    """Run ``command`` and turn how it ends into an exit code: 0, 1 (UserError: one line), 130 (Ctrl-C)."""
-    try:
-        command()
-        sys.stdout.flush()
-    except UserError as error:
-        if verbose:
-            traceback.print_exc()
-        print(f"vans: {error}", file=sys.stderr)
+    """Run ``command`` and turn how it ends into an exit code: 0, 1 (one line), 130 (Ctrl-C).
+
+    One line is a UserError, or a file that the system refuses. Standard output that cannot be written to ends nothing:
+    the command goes on to its end, and the code is 141 if the reader of a pipe (head, less) has gone, else 1.
+    """
+    with steady() as out:
+        try:
+            command()
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError) and error.filename is None:
+                raise
+            if verbose:
+                traceback.print_exc()
+            line = error if isinstance(error, UserError) else f"{error.filename}: {error.strerror}"
+            print(f"vans: {line}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("vans: stopped", file=sys.stderr)
+            return 130
+        out.flush()
+        if out.failed is None:
+            return 0
+        if isinstance(out.failed, BrokenPipeError):
+            return 141
+        print(f"vans: standard output: {out.failed.strerror}; the command itself is done", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("vans: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return 0
 
 
 # ------------------------------------------------------------------------------------------------- commands
@@ -72,7 +82,6 @@ def answer(given: argparse.Namespace) -> None:
 
     caption = respond(given.video, given.question, given.output, given.arm or furthest_arm(find_root()))
     print(f"caption: {caption}")
-    print(f"written: {given.output}")
 
 
 def furthest_arm(root: Path) -> str:
@@ -157,7 +166,8 @@ def parser() -> argparse.ArgumentParser:
     sub = add(answer)
     sub.add_argument("video", help="any video file")
     sub.add_argument("question", help='such as "what happens next ?"')
-    sub.add_argument("-o", "--output", default="answer.mp4", help="where to write the video (%(default)s)")
+    where = "a file that ends in .mp4, .avi, .mkv, .webm or .mov, or a folder (%(default)s)"
+    sub.add_argument("-o", "--output", default="answer.mp4", help=where)
     sub.add_argument("--arm", help="whose models: an arm of dvc.yaml (the furthest trained)")
     sub = add(score)
     sub.add_argument(
@@ -174,9 +184,42 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def plain(arguments: list[str], options: dict[str, bool]) -> list[str]:
+    """The arguments of a command, put so that argparse takes values and names that begin with "-" for what they are.
+
+    options: which there are, and whether each takes a value. What is no option is a positional argument: too many
+    are refused by argparse, with their names.
+    """
+    given: list[str] = []
+    names: list[str] = []
+    rest = iter(arguments)
+    for text in rest:
+        head, equals, value = text.partition("=")
+        longer = [name for name in options if head[2:] and name.startswith(head)]  # --out for --output
+        option = head if head in options else longer[0] if len(longer) == 1 else None
+        if text == "--":
+            names += rest
+        elif option is None:
+            (given if text[:2] in options else names).append(text)  # -oNAME
+        elif equals:
+            given.append(option + equals + value)
+        elif options[option] and (following := next(rest, None)) is not None:
+            given.append(f"{option}={following}" if option.startswith("--") else option + following)
+        else:
+            given.append(option)
+    return [*given, "--", *names] if names else given
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``vans``: parses, runs, returns the exit code."""
-    given = parser().parse_args(arguments)
+    top = parser()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands = next(action.choices for action in top._actions if isinstance(action.choices, dict))
+    at = next((i for i, text in enumerate(arguments) if not text.startswith("-")), len(arguments))
+    if at < len(arguments) and arguments[at] in commands:
+        options = {name: a.nargs != 0 for a in commands[arguments[at]]._actions for name in a.option_strings}
+        arguments[at + 1 :] = plain(arguments[at + 1 :], options)
+    given = top.parse_args(arguments)
     return guarded(lambda: given.function(given), verbose=given.verbose)
 
 

@@ -29,7 +29,6 @@ PLUMBING = (
     "vans/errors",
     "vans/files",
     "vans/grid",
-    "vans/net",
     "vans/notebooks",
     "vans/params",
     "vans/setup",
@@ -75,7 +74,9 @@ def of_term(name: str, root: Path) -> str:
         return f"{hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else 'missing'}  {name}\n"
     module, _, function = name.partition(":")
     if not function:
-        return lines([f"vans/rewards/terms/{name}.py"], root)
+        told = root / f"vans/rewards/terms/{name}.md"  # what it asks, beside it
+        text = f"{hashlib.sha256(told.read_bytes()).hexdigest()[:16]}  {told.name}\n" if told.is_file() else ""
+        return lines([f"vans/rewards/terms/{name}.py"], root) + text
     if (found := _paths(module, root)) and module.startswith("vans."):
         return lines(found, root)
     spec = find_spec(module)
@@ -193,6 +194,7 @@ def write(root: Path, out: Path, params) -> None:
         str(p.relative_to(root)) for room in ("tables", "show") for p in sorted((root / "vans" / room).glob("*.py"))
     ]
     texts["tables"] = lines(pictures, root, tuple(name for name in PLUMBING if name != "vans/show/"))
+    texts["score"] += "".join(of_term(name, root) for name in params.evaluate.metrics)
     for notebook in sorted((root / "notebooks").glob("*.ipynb")):
         name = notebook.stem
         texts[f"notebooks/{name}"] = f"{of_notebook(notebook)[:16]}  notebooks/{name}.ipynb\n"

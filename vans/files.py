@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,68 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
         partial.mkdir()
         try:
             yield partial
+            usual_permissions(partial)
             for file in partial.rglob("*"):
                 if file.is_file():
                     _sync_file(file)
             _swap(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def usual_permissions(path: str | Path) -> None:
+    """Give a file, or all below a folder, the permissions that a new file has (safetensors makes its files 0600)."""
+    for file in (Path(path), *Path(path).rglob("*")):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(file.parent.stat().st_mode & 0o666 | file.stat().st_mode & 0o111)
+
+
+def check_readable(path: str | Path) -> Path:
+    """Raise UserError if a file is there but is no regular file, or may not be read; what is not there passes."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no regular file; replace it")
+    if path.exists() and not os.access(path, os.R_OK):
+        raise UserError(f"{path}: you may not read it; its owner can allow it: chmod a+r '{path}'")
+    return path
+
+
+def check_output(path: str | Path, reads: Iterable[str | Path] = (), size: int = 0) -> None:
+    """Everything about an output file that can be known before it is computed: UserError in one line, or nothing.
+
+    It must be possible to write it (a trial that leaves nothing behind), with `size` bytes free. reads: files and
+    folders that are read meanwhile; the output may not be one of them by any name, nor lie in such a folder.
+    """
+    path = Path(path)
+    try:
+        for read in map(Path, reads):
+            inside = read.resolve() in path.resolve().parents
+            if inside or path.resolve() == read.resolve() or (path.exists() and read.exists() and path.samefile(read)):
+                raise UserError(f"{path}: {'lies in' if inside else 'is'} {read}, which is read; choose another name")
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; name a file in it")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is there and is no regular file; choose another name")
+        _try_to_write(path)
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a zero byte; RuntimeError: links in a circle
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be written ({reason}); choose another place") from error
+    check_free_space(path, size)
+
+
+def _try_to_write(path: Path) -> None:
+    made: list[Path] = []
+    partial = _partial_of(path)
+    try:
+        for folder in reversed(path.parents):
+            if not folder.exists():
+                folder.mkdir()
+                made.append(folder)
+        partial.touch()
+        partial.unlink()
+    finally:
+        for folder in reversed(made):
+            folder.rmdir()
 
 
 def remove_leftovers(path: str | Path) -> None:
@@ -210,6 +266,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
+            usual_permissions(partial)
             _sync_file(partial)
             os.replace(partial, path)
             _sync_folder(path.parent)

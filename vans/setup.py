@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vans import files
 from vans.errors import UserError
-from vans.files import remove_leftovers
 from vans.params import find_root, load
+
+SIZE = 200_000_000  # bytes, about that of the default world
 
 
 def render(folder: Path) -> None:
@@ -18,6 +20,9 @@ def render(folder: Path) -> None:
     from vans.toy.world import generate
 
     params = load()
+    if folder.resolve() == Path.cwd() or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"{folder}: is the current folder or no folder; name another one")
+    files.check_output(folder / "sources", size=SIZE)
     print(f"rendering the toy world into {folder} …", flush=True)
     counts = generate(folder, params.world)
     print("videos: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
@@ -42,7 +47,7 @@ def data(pin: bool = False, root: Path | None = None) -> None:
         raise UserError(
             "data.dvc: missing; get it back with `git checkout data.dvc`, or use `vans world --pin`"
         )
-    remove_leftovers(folder)
+    files.remove_leftovers(folder)
     render(folder)
     if pin:
         _dvc(root, "add", "--quiet", "data")

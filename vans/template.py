@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+# How the models' own signs are written: <|im_end|>, <|video_pad|> (Qwen), </s>, <pad>, <extra_id_0> (umT5).
+SPECIAL = re.compile(r"<\|[^<>|\n]{1,40}\|>|</?s>|<(?:pad|unk|mask|extra_id_\d+)>", re.IGNORECASE)
 TAGS = ("[Think]", "[/Think]", "[Ans]", "[/Ans]")
 _TEMPLATE = re.compile(r"\s*\[Think\](.*)\[/Think\]\s*\[Ans\](.*)\[/Ans\]\s*", re.DOTALL)
 
@@ -19,6 +22,14 @@ def parse_answer(text: str) -> tuple[str, str | None]:
         return "", None
     thinking, caption = match[1].strip(), match[2].strip()
     return (thinking, caption) if thinking and caption else ("", None)
+
+
+def special_tokens(text: str, known: Iterable[str] = ()) -> list[str]:
+    """Signs of the models' own that a text holds, where only words may stand: it would end or change what is asked.
+
+    known: further ones, such as a tokenizer's `all_special_tokens`.
+    """
+    return SPECIAL.findall(text) + [token for token in known if token in text and not SPECIAL.fullmatch(token)]
 
 
 def format_reward(text: str) -> float:

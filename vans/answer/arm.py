@@ -69,9 +69,12 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
 
 
 def write_answers(
-    params, vlm, clips: Tensor, questions: list[str], fps: Sequence[float], names: list[str]
+    params, vlm, clips: Tensor, questions: list[str], fps: Sequence[float], names: list[str], within_template=False
 ) -> list[str]:
-    """The VLM's whole answers, one of each question; drawn from (seed, name). fps: of each clip, pictures/s."""
+    """The VLM's whole answers, one of each question; drawn from (seed, name). fps: of each clip, pictures/s.
+
+    within_template: see `VLM.sample`.
+    """
     g = params.generate
     answers = vlm.sample(
         vlm.inputs(clips, questions, fps),
@@ -79,6 +82,7 @@ def write_answers(
         max_new_tokens=g.max_new_tokens,
         temperature=g.temperature,
         top_p=g.top_p,
+        within_template=within_template,
     )
     return answers.texts
 

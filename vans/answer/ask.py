@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,55 +10,77 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from vans import files
 from vans.errors import UserError
 from vans.grid import Grid
 from vans.media import video as media
 from vans.params import find_root, load
 
-ATTEMPTS = 8
-
 
 def answer(video: str | Path, question: str, output: str | Path, arm: str = "main", root: Path | None = None) -> str:
     """Watch `video`, write the caption of what comes next, render it to `output`; shows progress.
 
+    output: a video file, or a folder (see `output_file`); everything about it is checked before anything is computed.
     arm: whose models answer (a row of the tables: sft, stage1, main, ...). The whole video is watched: as many
-    pictures as the scale's clip has, evenly spaced. Returns the caption.
-    Raises UserError for a video that cannot be read, models that are not there, and an answer without a caption.
+    pictures as the scale's clip has, evenly spaced. An answer always comes: one that breaks the template is decoded
+    again under the template's grammar, and that is said. Returns the caption.
+    Raises UserError for a video that cannot be read, an output that cannot be written, and models that are not there.
     """
     root = root or find_root()
-    out = Path(output)
     params = load(root)
+    out = output_file(output)
+    clip = params.video
+    files.check_output(out, reads=[video], size=clip.frames * clip.height * clip.width * 3)
     models = Grid(params, root).arm(arm)
     if models.captions != "vlm":
         raise UserError(f"arm {arm!r} has no VLM that could answer a question; use main, stage1 or sft")
-    clip, fps = watch(video, params.video)
-    if out.suffix.lower() not in media.VIDEO_SUFFIXES:
-        raise UserError(f"{out}: the answer is a video; name it .mp4 or .avi")
-    from vans.answer.arm import render, write_answers
+    seen, fps = watch(video, clip)
+    from vans.answer.arm import render  # the heavy libraries: what is wrong with the video is said before
     from vans.models.load import load_vdm, load_vlm
-    from vans.template import parse_answer  # the heavy libraries: what is wrong with the video is said before
 
     base = Path(root) / "models/base"
     device = "cuda" if params.machine.device != "cpu" and torch.cuda.is_available() else "cpu"
     torch.set_num_threads(max(params.machine.threads, params.machine.processes))
+    writer = load_vlm(params, base, Path(root) / models.vlm_folder, device)
+    painter = load_vdm(params, base, Path(root) / models.vdm_folder, device)
     began = time.perf_counter()
     print("watching and thinking ...", flush=True)
-    writer = load_vlm(params, base, Path(root) / models.vlm_folder, device)
-    for attempt in range(ATTEMPTS):  # sampled: an answer that breaks the template is thrown away
-        text = write_answers(params, writer, clip, [question], [fps], [f"answer/{attempt}"])[0]
+    thinking, caption, forced = think(params, writer, seen, question, fps)
+    middle = time.perf_counter()
+    if forced:
+        print("the VLM's own answer broke the template: this one was forced into it, word by word", flush=True)
+    print(f"thinking ({middle - began:.1f} s): {thinking}", flush=True)
+    with tqdm(total=params.generate.steps, desc="rendering", ncols=100) as bar:
+        frames = render(params, painter, seen, [caption], ["answer"], lambda: bar.update(1))
+    media.write(out, frames[0].numpy(), clip.fps)
+    print(f"rendered in {time.perf_counter() - middle:.1f} s", flush=True)
+    print(f"written: {out}", flush=True)
+    return caption
+
+
+def output_file(output: str | Path) -> Path:
+    """Where the answer goes: a file whose suffix says what is written, or answer.mp4 in a folder ("there/" or one
+    that is there). UserError for a suffix that is not written."""
+    out = Path(output)
+    if str(output).endswith(os.sep) or os.path.isdir(out):
+        out /= "answer.mp4"
+    if out.suffix.lower() not in media.WRITTEN:
+        raise UserError(f"{out}: the answer is a video; end its name in one of {', '.join(media.WRITTEN)}")
+    return out
+
+
+def think(params, writer, clip: torch.Tensor, question: str, fps: float) -> tuple[str, str, bool]:
+    """(thinking, caption, forced): the VLM's own answer or, where that breaks the template, one decoded within it."""
+    from vans.answer.arm import write_answers
+    from vans.template import parse_answer
+
+    for forced in (False, True):
+        name = f"answer/{int(forced)}"
+        text = write_answers(params, writer, clip, [question], [fps], [name], within_template=forced)[0]
         thinking, caption = parse_answer(text)
         if caption is not None:
-            break
-    else:
-        raise UserError(f"{ATTEMPTS} answers of the VLM broke the template, the last one is {text!r}; ask otherwise")
-    middle = time.perf_counter()
-    print(f"thinking ({middle - began:.1f} s): {thinking}", flush=True)
-    painter = load_vdm(params, base, Path(root) / models.vdm_folder, device)
-    with tqdm(total=params.generate.steps, desc="rendering", ncols=100) as bar:
-        frames = render(params, painter, clip, [caption], ["answer"], lambda: bar.update(1))
-    media.write(out, frames[0].numpy(), params.video.fps)
-    print(f"rendered in {time.perf_counter() - middle:.1f} s", flush=True)
-    return caption
+            return thinking, caption, forced
+    raise AssertionError(f"an answer within the template breaks it: {text!r}")
 
 
 def watch(video: str | Path, clip) -> tuple[torch.Tensor, float]:

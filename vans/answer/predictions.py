@@ -4,19 +4,21 @@
     <folder>/videos/<id>.avi   or .mp4, .mkv, .webm, .mov
 
 Answers of another size or length than the ground truth are fitted to it (frames picked evenly, cover and
-crop) and counted, so that the scores can say so.
+crop) and counted, so that the scores can say so. Names and ids are compared in NFC.
 """
 
 import csv
 import io
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from vans.errors import UserError
-from vans.files import atomic_dir, atomic_write_text
+from vans.files import atomic_dir, atomic_write_text, check_readable
 from vans.media import video
 
 CAPTIONS = "captions.csv"
@@ -28,7 +30,7 @@ SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")
 @dataclass(frozen=True)
 class Predictions:
     """Answers in the order of ``ids``; videos are read when asked for. ``texts`` are empty where not
-    given."""
+    given, ``paths`` has the videos by id."""
 
     ids: list[str]
     captions: list[str]
@@ -37,18 +39,12 @@ class Predictions:
 
     def clips(self, ids: Sequence[str], geometry: tuple[int, ...]) -> tuple[np.ndarray, int]:
         """The videos of some samples as uint8 [N, T, H, W, 3] of the given (T, H, W), and how many had to be
-        fitted.
+        fitted. Of a longer or larger video only what is wanted is held.
 
         Raises UserError for a video that cannot be read.
         """
-        frames, height, width = geometry
-        out, changed = [], 0
-        for name in ids:
-            clip, _ = video.read(self.paths[name])
-            if clip.shape[:3] != (frames, height, width):
-                clip, changed = _fit(clip, frames, height, width), changed + 1
-            out.append(clip)
-        return np.stack(out), changed
+        clips, fitted = zip(*(_clip(self.paths[name], *geometry) for name in ids), strict=True)
+        return np.stack(clips), sum(fitted)
 
 
 def save(
@@ -102,43 +98,91 @@ def captions_csv(ids: Sequence[str], captions: Sequence[str], texts: Sequence[st
 def open_folder(folder: str | Path, ids: Sequence[str]) -> Predictions:
     """Check a predictions folder and give the answers to ``ids``, in that order; others in it are ignored.
 
-    Raises UserError if the folder, a column, a caption's row or a video is missing, or an id stands twice.
+    Raises UserError if the folder, a column, a caption's row or a video is missing, if a row is short or long, a quote
+    is not closed, a file is no regular one or may not be read, or if two rows or files claim one id.
     """
     folder = Path(folder)
-    rows = _read_captions(folder / CAPTIONS)
-    if missing := [name for name in ids if name not in rows]:
+    rows = _read_captions(folder / CAPTIONS, ids)
+    if missing := [name for name in ids if _nfc(name) not in rows]:
         raise UserError(f"{folder / CAPTIONS}: no row for {_some(missing)}; every held-out sample needs one")
-    paths = {path.stem: path for path in sorted((folder / "videos").glob("*")) if path.suffix in SUFFIXES}
-    if missing := [name for name in ids if name not in paths]:
-        raise UserError(f"{folder / 'videos'}: no video for {_some(missing)}; name each <id>.avi or <id>.mp4")
-    captions, texts = ([rows[name][column] for name in ids] for column in (0, 1))
-    return Predictions(list(ids), captions, texts, {name: paths[name] for name in ids})
+    paths = _videos(folder / "videos", ids)
+    captions, texts = ([rows[_nfc(name)][column] for name in ids] for column in (0, 1))
+    return Predictions(list(ids), captions, texts, paths)
 
 
-def _read_captions(path: Path) -> dict[str, tuple[str, str]]:
-    """id -> (caption, text); a byte-order mark in front of the first column's name is ignored."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            table = list(reader)
-            names = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); it must be a CSV with the columns id,caption") from error
-    for column in COLUMNS[:2]:
-        if column not in names:
-            raise UserError(f"{path}: column {column!r} is missing; it has {', '.join(map(str, names)) or 'none'}")
+def _videos(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
+    """The one video of each id."""
+    there: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            there.setdefault(_nfc(path.stem), []).append(path)
+    if missing := [name for name in ids if _nfc(name) not in there]:
+        raise UserError(f"{folder}: no video for {_some(missing)}; name each <id>.avi or <id>.mp4")
+    for name in ids:
+        if len(found := there[_nfc(name)]) > 1:
+            named = " and ".join(path.name for path in found)
+            raise UserError(f"{folder}: {named} are both the video of {name!r}; keep one")
+    return {name: check_readable(there[_nfc(name)][0]) for name in ids}
+
+
+def _read_captions(path: Path, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """id in NFC -> (caption, text), of `ids`; a byte-order mark in front of the first column's name is ignored."""
     rows: dict[str, tuple[str, str]] = {}
-    for row in table:
-        if row["id"] in rows:
-            raise UserError(f"{path}: {row['id']!r} stands twice; keep one row per sample")
-        rows[row["id"]] = (row["caption"] or "", row.get("text") or "")
+    wanted = {_nfc(name) for name in ids}
+    try:
+        with open(check_readable(path), encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = reader.fieldnames or []
+            for column in COLUMNS[:2]:
+                if column not in names:
+                    has = ", ".join(map(str, names)) or "none"
+                    raise UserError(f"{path}: column {column!r} is missing; it has {has}")
+            for row in reader:
+                name = _row_id(f"{path}: line {reader.line_num}", row, len(names), ids)
+                if name in rows:
+                    raise UserError(f"{path}: {name!r} stands twice; keep one row per sample")
+                if name in wanted:
+                    rows[name] = (row["caption"], row.get("text") or "")
+    except csv.Error as error:
+        where = f"{path}: the row of line {reader.line_num + 1}"
+        raise UserError(f"{where}: {error}; close or double its quotes") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); it must be a CSV with the columns id,caption") from error
     return rows
 
 
-def _fit(clip: np.ndarray, frames: int, height: int, width: int) -> np.ndarray:
-    """[T, H, W, 3] of any size -> [frames, height, width, 3]: frames picked evenly, then cover and crop."""
-    picked = np.linspace(0, len(clip) - 1, frames).round().astype(int)
-    return np.stack([video.fit(clip[i], height, width) for i in picked])
+def _row_id(where: str, row: dict, columns: int, ids: Sequence[str]) -> str:
+    """The id of a row that is as long as the header and has not swallowed the row of one of `ids`."""
+    name = _nfc(row["id"] or "")
+    if None in row or None in row.values():
+        count = columns + len(row.get(None, ())) - sum(value is None for value in row.values())
+        raise UserError(f"{where}: {name!r} has {count} values for {columns} columns; quote what holds a comma")
+    lines = [line for value in row.values() for line in value.splitlines()[1:]]
+    if swallowed := [other for other in ids if any(_nfc(line).startswith(f"{_nfc(other)},") for line in lines)]:
+        raise UserError(f"{where}: a quote in {name!r} swallows the row of {swallowed[0]!r}; close or double it")
+    return name
+
+
+def _clip(path: Path, frames: int, height: int, width: int) -> tuple[np.ndarray, bool]:
+    """A video as uint8 [frames, height, width, 3], and whether it had another length or size: then frames are picked
+    evenly, cover and crop. Such a one is decoded twice, for its length and for its pictures, and never held whole."""
+    source = video.Video(path)
+    fits = (source.info.height, source.info.width) == (height, width)
+    if fits and len(first := [picture for _, picture in islice(source.frames(), frames + 1)]) == frames:
+        return np.stack(first), False
+    count = sum(1 for _ in source.frames(longest=16))
+    if not count:
+        raise UserError(f"{path}: holds no picture; replace it")
+    picked = np.linspace(0, count - 1, frames).round().astype(int).tolist()
+    out, wanted = np.empty((frames, height, width, 3), np.uint8), set(picked)
+    for i, (_, picture) in enumerate(source.frames()):
+        if i in wanted:
+            out[[at for at, index in enumerate(picked) if index == i]] = video.fit(picture, height, width)
+    return out, True
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -41,6 +41,8 @@ from vans.data.store import Store, digests
 from vans.data.work import Looked, Task, Worked
 from vans.errors import UserError
 from vans.files import atomic_dir, digest
+from vans.llm.secret import Secret
+from vans.template import TAGS, special_tokens
 
 BATCH = 256  # requests that the annotator is given at once
 CHOICES = 128  # and segments to choose from: each is many pictures, some 6 MB
@@ -116,6 +118,8 @@ def curate(
         leaks |= proven(rows, prints, params.curate.near_duplicate, looked)
         mark_rl(rows, group, partial / "shards", params, clip, progress)
         result = report(rows, ledger) | {"rl": rl_report(rows, params), "leaks": leaks}
+        secret = Secret.of(params.curate.llm.key_variable) if hasattr(params.curate, "llm") else Secret()
+        secret.check(_texts([rows, result, vars(ledger)]), f"{out_dir}: what the annotator wrote")
         _write(partial, rows, result, ledger)
         shown = {replace(t, starts=None).key("show") for t in tasks if asked.chooses}  # before anything was chosen
         store.prune({found.key for found in looked.values()} | shown)
@@ -254,6 +258,8 @@ def triplets_of(source: Source, ledger: Ledger, seed: int) -> list[Made]:
         name = id_of(record, first.segment.id, second.segment.id)
         questions = written.questions if isinstance(written, Refused) else written.refused
         ledger.refused += [f"{name}: {question}" for question in questions]
+        if not isinstance(written, Refused) and (found := _signs(written)):
+            written = Refused(f"a text holds {found}, which models read as a sign of their own")
         if isinstance(written, Refused):
             ledger.drop("pair", name, str(written))
             continue
@@ -282,6 +288,25 @@ def triplets_of(source: Source, ledger: Ledger, seed: int) -> list[Made]:
         why = [reason for _, _, reason in ledger.drops[before:]] or ["fewer than two segments"]
         ledger.drop("video", record.title, f"no pair: {why[-1]}")
     return made
+
+
+def _signs(written: Annotation) -> str:
+    """The first special token of models, or tag of the answer's template, in a text where only words may stand."""
+    texts = (written.question, written.reasoning, written.caption)
+    tags = (tag for tag in TAGS if tag in written.reasoning + written.caption)
+    return next((token for text in texts for token in special_tokens(text)), next(tags, ""))
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    """All texts in nested lists and dicts; those of one dict as one."""
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict):
+        yield "".join(value for value in tree.values() if isinstance(value, str))
+        yield from _texts([value for value in tree.values() if not isinstance(value, str)])
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _texts(value)
 
 
 def id_of(record: Record, first: str, second: str) -> str:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from vans.errors import UserError
+from vans.files import check_readable, usual_permissions
+from vans.models.whole import BROKEN
 
 
 class CLIP:
@@ -65,12 +67,12 @@ class CLIP:
             wanted = ["*.json", "*.safetensors", "*.txt"]
             path = Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
             name = f"local-dir:{path}"
-        if path.is_dir() and not (path / "open_clip_model.safetensors").exists():
+        if path.is_dir() and not check_readable(path / "open_clip_model.safetensors").exists():
             raise UserError(f"{path}: open_clip_model.safetensors is missing; check models.clip.repo in params.yaml")
         try:
             model, _ = open_clip.create_model_from_pretrained(name)
             tokenizer = open_clip.get_tokenizer(name)
-        except (OSError, ValueError, RuntimeError) as error:
+        except BROKEN as error:
             raise UserError(f"{source}: no CLIP weights ({error}); check models.clip.repo in params.yaml") from error
         settings = open_clip.get_model_preprocess_cfg(model)
         config = json.loads((path / "open_clip_config.json").read_text())["model_cfg"] if path.is_dir() else {}
@@ -87,6 +89,7 @@ class CLIP:
         settings = {"model_cfg": self.config, "preprocess_cfg": preprocess}
         (folder / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n")
         self.tokenizer.tokenizer.save_pretrained(folder)
+        usual_permissions(folder)
 
     def frozen(self) -> CLIP:
         self.model.eval().requires_grad_(False)

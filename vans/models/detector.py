@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from vans.errors import UserError
+from vans.files import check_readable, usual_permissions
 from vans.models.vdm import to_model
+from vans.models.whole import BROKEN
 
 
 class ToyDetector(nn.Module):
@@ -61,14 +63,18 @@ class ToyDetector(nn.Module):
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         save_file(state, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(self.settings) + "\n")
+        usual_permissions(folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> ToyDetector:
-        folder = Path(folder)
-        if not (folder / "model.safetensors").exists():
-            raise UserError(f"{folder}/model.safetensors: missing; run `dvc repro base`")
-        detector = cls(**json.loads((folder / "config.json").read_text()))
-        detector.load_state_dict(load_file(folder / "model.safetensors"))
+        weights = check_readable(Path(folder) / "model.safetensors")
+        if not weights.exists():
+            raise UserError(f"{weights}: missing; run `dvc repro base`")
+        try:
+            detector = cls(**json.loads((Path(folder) / "config.json").read_text()))
+            detector.load_state_dict(load_file(weights))
+        except BROKEN as error:
+            raise UserError(f"{weights}: not a whole detector ({error}); run `dvc repro base`") from error
         return detector.eval().requires_grad_(False)
 
 

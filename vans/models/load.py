@@ -10,6 +10,7 @@ from diffusers import WanTransformer3DModel
 from vans.errors import UserError
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
+from vans.models.whole import TRAIN, check_finite, pretrained
 
 
 def frozen_dtype(params) -> torch.dtype:
@@ -42,11 +43,13 @@ def load_vdm(params, base: Path, tuned: Path | None = None, device="cpu") -> VDM
 
 
 def load_dit(folder: Path) -> WanTransformer3DModel:
-    """A trained DiT (float32) from a stage's vdm folder."""
+    """A trained DiT (float32) from a stage's vdm folder, whole and finite, else UserError."""
     folder = Path(folder)
     if not (folder / "transformer" / "config.json").exists():
-        raise UserError(f"{folder}/transformer: no DiT here; run the stage that trains it")
-    return WanTransformer3DModel.from_pretrained(str(folder), subfolder="transformer", use_safetensors=True)
+        raise UserError(f"{folder}/transformer: no DiT here; {TRAIN}")
+    dit = pretrained(WanTransformer3DModel, folder, "DiT", TRAIN, "transformer", strict=True)
+    check_finite(folder / "transformer", dit.named_parameters())
+    return dit
 
 
 def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> VLM:

@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, DPMSolverMultistepScheduler, WanTransformer3DModel
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
+from vans import files
 from vans.errors import UserError
 from vans.models.flow import ode_step, sigmas
+from vans.models.whole import pretrained
 
 
 @dataclass
@@ -68,20 +71,13 @@ class VDM:
         `dtype` is the text encoder's. DiT and VAE are float32: what stage 1 renders with is bit for bit what stage 2
         starts from, and the DiT's arithmetic is lowered by autocast, not by rounding its weights.
         """
-        source = str(source)
+        fix = "check models.vdm.repo and revision in params.yaml, or run the stage that makes them"
 
         def part(model, folder, dtype=torch.float32):
-            kwargs = {"revision": revision, "subfolder": folder}
-            try:
-                return model.from_pretrained(source, use_safetensors=True, torch_dtype=dtype, **kwargs)
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    f"{source}/{folder}: no VDM weights here ({str(error).splitlines()[0]}); "
-                    "check models.vdm.repo and revision in params.yaml, or run the stage that makes them"
-                ) from error
+            return pretrained(model, source, "VDM", fix, folder, revision=revision, torch_dtype=dtype)
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, subfolder="tokenizer")
+            tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision, subfolder="tokenizer")
         except (OSError, ValueError) as error:
             raise UserError(f"{source}/tokenizer: no tokenizer here; check models.vdm.repo in params.yaml") from error
         return cls(
@@ -93,21 +89,28 @@ class VDM:
         ).frozen()
 
     def save(self, folder: str | Path) -> None:
-        """Write the exact layout that `load` (and diffusers' WanPipeline) reads."""
+        """Write the exact layout that `load` and diffusers' WanPipeline read.
+
+        The scheduler is for the pipeline alone (`sigmas` and `ode_step` are what is used here): DPM-Solver++ of first
+        order, which on a flow is Euler's step, on Wan's grid from 0.999 to 0 with the shift applied once (diffusers'
+        FlowMatchEulerDiscreteScheduler applies it a second time to the end of its grid).
+        """
         folder = Path(folder)
-        self.dit.save_pretrained(folder / "transformer", safe_serialization=True)
-        self.vae.save_pretrained(folder / "vae", safe_serialization=True)
-        self.text_encoder.save_pretrained(folder / "text_encoder", safe_serialization=True)
-        self.tokenizer.save_pretrained(folder / "tokenizer")
-        index = {
-            "_class_name": "WanPipeline",
-            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-            "text_encoder": ["transformers", "UMT5EncoderModel"],
-            "tokenizer": ["transformers", "T5TokenizerFast"],
-            "transformer": ["diffusers", "WanTransformer3DModel"],
-            "vae": ["diffusers", "AutoencoderKLWan"],
+        parts = {
+            "scheduler": DPMSolverMultistepScheduler(
+                solver_order=1, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=self.shift
+            ),
+            "text_encoder": self.text_encoder,
+            "tokenizer": self.tokenizer,
+            "transformer": self.dit,
+            "vae": self.vae,
         }
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        index: dict[str, Any] = {"_class_name": "WanPipeline"}
+        for name, part in parts.items():
+            part.save_pretrained(folder / name)
+            index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
+        files.atomic_write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
+        files.usual_permissions(folder)
 
     def frozen(self) -> VDM:
         """All parts in eval mode without gradients (trainers switch on what they train)."""
@@ -161,9 +164,16 @@ class VDM:
         return torch.cat(out)
 
     def embed(self, texts: list[str]) -> Tensor:
-        """Captions -> text embeddings [N, L, D], zero beyond each text's tokens. Differentiable (for base training)."""
+        """Captions -> text embeddings [N, L, D], zero beyond each text's tokens. Differentiable (for base training).
+
+        Texts are cleaned as the pipeline cleans them (broken Unicode, HTML entities, white space).
+        """
         tokens = self.tokenizer(
-            texts, padding="max_length", truncation=True, max_length=self.max_text, return_tensors="pt"
+            [prompt_clean(text) for text in texts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.max_text,
+            return_tensors="pt",
         ).to(self.device)
         hidden = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         return hidden * tokens.attention_mask.unsqueeze(-1).to(hidden.dtype)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoProcessor,
@@ -30,6 +30,9 @@ from transformers import (
 from transformers.video_utils import VideoMetadata
 
 from vans.errors import UserError
+from vans.files import usual_permissions
+from vans.models.grammar import Grammar, WithinTemplate
+from vans.models.whole import load_adapter, pretrained
 from vans.rng import generator
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -101,16 +104,14 @@ class VLM:
         cls, source: str | Path, revision: str | None = None, dtype: torch.dtype | None = None, system: str = ""
     ) -> VLM:
         """From a folder or hub repository in the layout of Qwen/Qwen2.5-VL-3B-Instruct (safetensors only)."""
+        fix = "check models.vlm.repo and revision in params.yaml, or run the stage that makes them"
+        model = pretrained(
+            Qwen2_5_VLForConditionalGeneration, source, "VLM", fix, revision=revision, dtype=dtype or torch.float32
+        )
         try:
-            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                str(source), revision=revision, dtype=dtype or torch.float32, use_safetensors=True
-            )
             processor = AutoProcessor.from_pretrained(str(source), revision=revision)
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{source}: no VLM weights here ({str(error).splitlines()[0]}); "
-                "check models.vlm.repo and revision in params.yaml, or run the stage that makes them"
-            ) from error
+            raise UserError(f"{source}: no VLM processor here ({str(error).splitlines()[0]}); {fix}") from error
         processor.tokenizer.padding_side = "left"
         autocast = dtype if dtype is not None and dtype != torch.float32 else None
         return cls(model, processor, system, autocast).frozen()
@@ -119,6 +120,7 @@ class VLM:
         """The base model (without adapter) in the hub's layout."""
         self.model.save_pretrained(Path(folder), safe_serialization=True)
         self.processor.save_pretrained(Path(folder))
+        usual_permissions(folder)
 
     def add_lora(self, rank: int, alpha: int, seed: int) -> VLM:
         """A fresh LoRA (B = 0, so the model is unchanged) on the language model's linear layers; only it trains."""
@@ -129,11 +131,8 @@ class VLM:
         return self
 
     def load_lora(self, folder: str | Path) -> VLM:
-        """A saved adapter on top of the base model; trainable."""
-        folder = Path(folder)
-        if not (folder / "adapter_model.safetensors").exists():
-            raise UserError(f"{folder}: adapter_model.safetensors is missing; run the stage that trains it")
-        self.model = PeftModel.from_pretrained(self.model, str(folder), is_trainable=True)
+        """A saved adapter on top of the base model; trainable. UserError unless it fits in every tensor."""
+        self.model = load_adapter(self.model, folder)
         return self
 
     def train_lora(self) -> list[nn.Parameter]:
@@ -145,8 +144,8 @@ class VLM:
     def save_lora(self, folder: str | Path) -> None:
         """peft's layout: adapter_config.json and adapter_model.safetensors."""
         self.model.save_pretrained(str(folder), safe_serialization=True)
-        for extra in ("README.md",):  # peft's model card names local paths
-            (Path(folder) / extra).unlink(missing_ok=True)
+        (Path(folder) / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
+        usual_permissions(folder)
 
     def checkpoint_activations(self) -> VLM:
         """Recompute the layers' activations in the backward pass (while `training` is set, see `recomputing`)."""
@@ -217,6 +216,11 @@ class VLM:
         return sorted(ids - {self.tokenizer.eos_token_id})
 
     # ------------------------------------------------------------------ sampling
+    @cached_property
+    def grammar(self) -> Grammar:
+        """The answer's template over this model's tokens."""
+        return Grammar(self.tokenizer, self.model.config.get_text_config().vocab_size, self.special_ids())
+
     @torch.no_grad()
     def sample(
         self,
@@ -226,17 +230,22 @@ class VLM:
         max_new_tokens: int,
         temperature: float,
         top_p: float = 1.0,
+        within_template: bool = False,
     ) -> Completions:
         """One answer per seed; with G seeds per prompt row, `seeds` is ordered prompt-major and rows are repeated.
 
         Exact ancestral sampling by the Gumbel-max trick with one generator per answer, so that an answer depends on
-        its own seed and not on what else is in the batch. temperature 0 decodes greedily.
+        its own seed and not on what else is in the batch. temperature 0 decodes greedily. within_template: only
+        tokens that keep to the answer's template, which is whole within max_new_tokens (UserError if it has no room);
+        the log-probs here know nothing of it, so rollouts go without.
         """
         rows = inputs["input_ids"].shape[0]
         if len(seeds) % rows:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
         batch = repeat_prompts(inputs, len(seeds) // rows)
         processors = LogitsProcessorList([Suppress(self.special_ids())])
+        if within_template:
+            processors.append(WithinTemplate(self.grammar, self.tokenizer.eos_token_id, max_new_tokens))
         if temperature > 0:
             processors.append(GumbelSampler(seeds, temperature, top_p))
         with self.autocast():
@@ -344,8 +353,3 @@ class GumbelSampler(LogitsProcessor):
             scores = scores.scatter(1, index, ordered.masked_fill(outside, float("-inf")))
         uniform = torch.stack([torch.rand(scores.shape[1], generator=g) for g in self.generators])
         return scores - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(scores.device)
-
-
-def load_lora_tensors(folder: str | Path) -> dict[str, Tensor]:
-    """The adapter's tensors of a saved folder."""
-    return load_file(Path(folder) / "adapter_model.safetensors")

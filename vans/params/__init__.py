@@ -19,7 +19,7 @@ from typing import Any
 from ruamel.yaml import YAML, YAMLError
 
 from vans.errors import UserError, one_of
-from vans.params.address import check_url, is_local
+from vans.llm.net import check_url, is_local
 from vans.params.base import merged, validated
 from vans.params.rewards import Preset, Rewards, Term
 from vans.params.sections import LLM, Judge, Model, Params, Stage1, Stage2, Video

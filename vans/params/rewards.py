@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from vans.errors import one_of
-from vans.params.address import check_url
+from vans.llm.net import check_url
 from vans.params.base import Section, Wrong
 
 BUILT_IN = ("format", "t1", "v1", "v2", "c2", "motion", "judge", "oracle")
@@ -64,7 +64,7 @@ def _wrong(term: str) -> str | None:
     """What is wrong with a term's name; None: nothing."""
     if term.startswith(("http://", "https://")):
         try:
-            check_url(term, plain_http=True)
+            check_url(term)
         except ValueError as error:
             return str(error)
         return None

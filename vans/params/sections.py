@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from vans.errors import one_of
-from vans.params.address import check_url
+from vans.llm.net import check_url
 from vans.params.base import Section, Wrong, validated
 from vans.params.fit import latents, sizes
 from vans.params.rewards import Rewards
@@ -124,8 +124,7 @@ class LLM(Endpoint):
 class Judge(Endpoint):
     """The model that the reward term ``judge`` asks."""
 
-    answer: Literal["likelihood", "score"]  # of yes against no, or a number from 0 to 10
-    question: str | None  # file of its own question
+    mode: Literal["yes_no", "grade"]  # the likelihood of "yes" against "no", or a grade from 0 to 10
 
 
 class LocalVLM(Section):

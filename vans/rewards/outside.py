@@ -17,22 +17,33 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vans.errors import UserError
+from vans.llm.answers import one_line
+from vans.llm.net import check_url, is_local
 from vans.rewards.rollout import Rollout
 
 PARALLEL = 8  # answers asked for at once
+MOST = 200  # characters of what the other side says, in a message
 
 
 class Failed(Exception):
     """A term that could score nothing of a rollout; the message says why."""
+
+
+def report(name: str, why: list[str], asked: int) -> None:
+    """One line if some answers have no score."""
+    if why:
+        print(f"reward {name}: no score for {len(why)} of {asked} answers ({why[-1]})", flush=True)
 
 
 def is_url(name: str) -> bool:
@@ -58,19 +69,32 @@ class Executable:
                 for name in ("videos", "inputs", "targets"):
                     np.save(Path(folder) / f"{name}.npy", getattr(rollout, name).numpy())
                     request[name] = str(Path(folder) / f"{name}.npy")
-            try:
-                done = subprocess.run(
-                    [str(self.path)], input=json.dumps(request), capture_output=True, text=True, timeout=self.timeout
-                )
-            except subprocess.TimeoutExpired:
-                raise Failed(f"took longer than {self.timeout:g} s") from None
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["without a message"])[-1]
-            raise Failed(f"exit code {done.returncode}: {last}")
+            code, out, err = self._run(json.dumps(request).encode())
+        if code:
+            last = (err.decode("utf-8", "replace").strip().splitlines() or ["without a message"])[-1]
+            raise Failed(f"exit code {code}: {one_line(last)[:MOST]}")
         try:
-            return _matrix(json.loads(done.stdout)["scores"], rollout.shape)
-        except (ValueError, KeyError, TypeError) as error:
-            raise Failed(f"did not print {{'scores': [P][G] numbers}}: {error}") from None
+            return _matrix(json.loads(out)["scores"], rollout.shape)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise Failed(f"did not print {{'scores': [P][G] numbers}}: {one_line(str(error))[:MOST]}") from None
+
+    def _run(self, request: bytes) -> tuple[int, bytes, bytes]:
+        """(exit code, standard output and error). What it has started ends with it."""
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen([self.path], stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+        except OSError as error:
+            raise UserError(f"reward {self.path}: does not start ({error}); is its first line `#!...`?") from None
+        try:
+            out, err = process.communicate(request, self.timeout)
+            return process.returncode, out, err
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise Failed(f"took longer than {self.timeout:g} s") from None
+            raise
 
 
 class Endpoint:
@@ -79,34 +103,39 @@ class Endpoint:
     def __init__(self, url: str, timeout: float):
         import httpx
 
-        from vans.params import check_url, is_local
-
         try:
             check_url(url)
         except ValueError as error:
             raise UserError(f"reward: {error}") from None
         host = httpx.URL(url).host
-        self.url, self.client = url, httpx.Client(timeout=timeout, trust_env=not is_local(host))
+        self.url, self.timeout = url, timeout
+        self.client = httpx.Client(timeout=timeout, trust_env=not is_local(host))
 
     def __call__(self, rollout: Rollout) -> list[list[float | None]]:
         p, g = rollout.shape
         videos = self._films(rollout) if rollout.has_videos else None
         with ThreadPoolExecutor(PARALLEL) as pool:
-            flat = list(pool.map(lambda i: self._one(rollout, i // g, i % g, videos), range(p * g)))
+            found = list(pool.map(lambda i: self._one(rollout, i // g, i % g, videos), range(p * g)))
+        report(self.url, [why for _, why in found if why], len(found))
+        flat = [value for value, _ in found]
         return [flat[i * g : (i + 1) * g] for i in range(p)]
 
-    def _one(self, rollout: Rollout, p: int, g: int, videos: Any) -> float | None:
+    def _one(self, rollout: Rollout, p: int, g: int, videos: Any) -> tuple[float | None, str]:
+        """(score, "") or (None, why there is none)."""
+        from vans.llm.http import post
+
         body: dict[str, Any] = {"id": rollout.ids[p], "question": rollout.questions[p], "truth": rollout.truth[p]}
         body |= {"answer": rollout.answers[p][g], "caption": rollout.captions[p][g]}
         if videos is not None:
             body |= {"video": videos["videos"][p][g], "input": videos["inputs"][p], "target": videos["targets"][p]}
         try:
-            reply = self.client.post(self.url, json=body)
-            reply.raise_for_status()
-            value = reply.json()["score"]
-            return None if value is None else _number(value)
-        except Exception:  # of the network, of the other side, of what it says: this answer has no score
-            return None
+            status, data, _ = post(self.client, self.url, body, self.timeout)
+            if status != 200:
+                return None, f"status {status}"
+            value = json.loads(data)["score"]
+            return (None, "it said null") if value is None else (_number(value), "")
+        except Exception as error:  # of the network, of the other side, of what it says: this answer has no score
+            return None, f"{type(error).__name__}: {one_line(str(error))[:MOST]}"
 
     @staticmethod
     def _films(rollout: Rollout) -> dict[str, Any]:
@@ -132,4 +161,7 @@ def _matrix(values: Any, shape: tuple[int, int]) -> list[list[float | None]]:
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r} is not a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number is too large") from None

@@ -81,10 +81,13 @@ def resolve(name: str, spec: Any, params: Any) -> Term:
         module, attribute = f"vans.rewards.terms.{name}", name
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"reward {name}: {error}; it must be a function that Python can import from here") from error
-    if isinstance(function, type):  # a term with a state of its own, such as a connection
-        return function(params)
+        if isinstance(function, type):  # a term with a state of its own, such as a connection
+            return function(params)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a module does that is not ours
+        why = f"{type(error).__name__}: {error}"
+        raise UserError(f"reward {name}: {why}; it must be a function that Python can import from here") from error
     if not callable(function):
         raise UserError(f"reward {name}: is not a function")
     return function
@@ -103,17 +106,24 @@ def _values(plug: Plug, rollout: Rollout) -> Tensor:
     """[P, G] float32 on the CPU; nan where the term says that it could not score."""
     try:
         given = plug.function(rollout)
-    except outside.Failed as error:
+    except UserError:
+        raise
+    except Exception as error:
+        if plug.name in names() and not isinstance(error, outside.Failed):
+            raise  # a fault of vans itself
         given = [[None] * rollout.shape[1] for _ in range(rollout.shape[0])]
-        print(f"reward {plug.name}: {error}", flush=True)
-    if isinstance(given, Tensor):
-        values = given.detach().float().cpu()
-        finite = values.isfinite()
-        none = torch.zeros_like(finite)
-    else:
-        none = torch.tensor([[x is None for x in row] for row in given])
-        values = torch.tensor([[0.0 if x is None else float(x) for x in row] for row in given])
-        finite = values.isfinite()
+        why = str(error) if isinstance(error, outside.Failed) else f"{type(error).__name__}: {error}"
+        print(f"reward {plug.name}: no score at all ({' '.join(why.split())})", flush=True)
+    try:
+        if isinstance(given, Tensor):
+            values = given.detach().float().cpu()
+            none = torch.zeros_like(values, dtype=torch.bool)
+        else:
+            none = torch.tensor([[x is None for x in row] for row in given])
+            values = torch.tensor([[0.0 if x is None else float(x) for x in row] for row in given])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"reward {plug.name}: returned no [P, G] numbers ({error}); mend it") from error
+    finite = values.isfinite()
     if values.shape != rollout.shape:
         raise UserError(f"reward {plug.name}: returned {list(values.shape)}, but the rollout is {list(rollout.shape)}")
     if not finite.all():

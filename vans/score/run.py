@@ -1,5 +1,6 @@
 """Scoring with the models of the current scale: one arm of the grid, or anyone's predictions."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pandas as pd
 
 from vans.data.batches import held_out
 from vans.data.triplets import Triplets
+from vans.errors import UserError
+from vans.files import check_output
 from vans.models.clip import load_clip
 from vans.models.detector import load_detector
 from vans.parallel import device_of
@@ -14,6 +17,7 @@ from vans.params import Params, find_root, load
 from vans.score.metrics import METRICS, NONE, cell, use
 from vans.score.score import Resampling, Scores, score
 
+SIZE = 1 << 22  # bytes that an arm's scores may take
 FVD_RESAMPLES = 300  # each costs a matrix decomposition
 
 
@@ -47,13 +51,27 @@ def score_arm(folder: str | Path, root: Path, name: str | None = None, params: P
 
 
 def score_folder(folder: str | Path, name: str | None = None, out: str | Path | None = None) -> Scores:
-    """What ``vans score`` does: score, print, and write the scores to ``out`` where one is named."""
-    scores = score_arm(folder, find_root(), name)
-    print(text(scores))
+    """What ``vans score`` does: score, write the scores to ``out`` where one is named, then print them."""
+    root = find_root()
+    name = os.path.basename(os.path.abspath(folder)) if name is None else name
+    if out is not None:
+        check_name(name)
+        for suffix in (".csv", ".json"):
+            path = Path(out) / f"{name}{suffix}"
+            check_output(path, reads=[folder, root / "triplets", root / "models", root / "data"], size=SIZE)
+    scores = score_arm(folder, root, name)
     if out is not None:
         scores.save(out)
+    print(text(scores))
+    if out is not None:
         print(f"written: {Path(out) / scores.arm}.csv and .json")
     return scores
+
+
+def check_name(name: str) -> None:
+    """Raise UserError unless a row's name can be a file's."""
+    if not name or "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
+        raise UserError(f"--name {name!r}: the scores' files are called by it; use letters, digits, - and _")
 
 
 def overview(scores: Scores) -> pd.DataFrame:

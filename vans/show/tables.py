@@ -150,9 +150,9 @@ def gains(found: Sequence[Gain]) -> Figure:
             axes = page.add_subplot(1, len(columns), place + 1)
             axes.axvline(0, color=FAINT, linewidth=1)
             for row, gain in enumerate(found):
-                change = getattr(gain, name)
+                change, sign = getattr(gain, name), gain.signs[place]
                 if change is not None:
-                    colour = BLUE if change.lo > 0 else RED if change.hi < 0 else FAINT
+                    colour = {1: BLUE, 0: FAINT, -1: RED}[sign]
                     axes.plot([change.lo, change.hi], [-row, -row], color=colour, linewidth=2)
                     axes.plot(change.value, -row, "o", color=colour, markersize=5)
             axes.set_title(f"gain in {title}", fontsize=9)

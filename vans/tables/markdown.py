@@ -69,9 +69,8 @@ def markdown(table: Table, more: Sequence[str] = ()) -> str:
 
 
 def _ours(table: Table) -> str:
-    some = next(iter(table.scores.values()))
-    level = f"{some.resampling.level:.0%}"
-    return f"Measured by this repository; in brackets the {level} bootstrap interval, n the number of samples."
+    level = f"{next(iter(table.scores.values())).resampling.level:.0%}"
+    return f"Measured by this repository; in brackets the {level} interval, n the number of samples."
 
 
 def _groups(table: Table) -> dict[str, tuple[str, ...]]:

@@ -52,6 +52,8 @@ def publish() -> None:
     tables = _tables(root / "results")
     target = root / "docs/results"
     target.mkdir(parents=True, exist_ok=True)
+    if target.samefile(root / "results"):
+        raise UserError(f"{target}: is results/ itself; make it a folder of its own")
     for name in [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES] + [*PICTURES]:
         if (root / "results" / name).exists():
             shutil.copyfile(root / "results" / name, target / name)

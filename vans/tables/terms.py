@@ -5,14 +5,14 @@ the oracle sees in the video does not.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vans.score.bootstrap import Interval
+from vans.score.bootstrap import Interval, holm, verdict
 from vans.score.metrics import METRICS, NONE, number
 from vans.score.score import Scores
 from vans.tables.markdown import grid_of
-from vans.tables.orders import difference
+from vans.tables.orders import paired
 
 OWN = {  # term -> the metric that measures the same
     "format": "format",
@@ -27,7 +27,8 @@ SEEN = ("clip_v", "video_event")  # CLIP's gain, the oracle's gain
 HEAD = ("term", "arm", "against", "its own measure", "its own gain", "CLIP-V gain", "video event gain, %", "reading")
 ABOUT = (
     "Paired differences with 95 % intervals. *Against*: the arm trained with the same terms but this one, where there "
-    "is one; else the arm that training started from, so that the gain is that of all its terms together."
+    "is one; else the arm that training started from, so that the gain is that of all its terms together. Readings are "
+    "corrected for all gains of this table (Holm, 5 %), the intervals are not."
 )
 
 
@@ -64,7 +65,9 @@ def trained(
 
 @dataclass(frozen=True)
 class Gain:
-    """What training on a term gave: None where it was not measured."""
+    """What training on a term gave, in its own measure (a metric), in CLIP-V and in the oracle's eyes: None where
+    it was not measured. ``adjusted``: their p-values, for all gains of the table.
+    """
 
     term: str
     arm: str
@@ -73,14 +76,23 @@ class Gain:
     own: Interval | None
     clip: Interval | None
     oracle: Interval | None
+    adjusted: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def signs(self) -> tuple[int, int, int]:
+        """+1, -1, or 0 where it is not resolved, of own measure, CLIP-V and oracle; + is more, not better."""
+        found = zip((self.own, self.clip, self.oracle), self.adjusted, strict=True)
+        known = {"holds": 1, "does not hold": -1}
+        own, clip, oracle = (0 if gain is None else known.get(verdict(gain, 1, p), 0) for gain, p in found)
+        return own, clip, oracle
 
     @property
     def reading(self) -> str:
-        """What the signs of own and oracle say, where their intervals are clear of 0."""
-        if self.own is None or self.oracle is None:
+        """What the signs of own measure and oracle say together."""
+        if self.own is None or self.oracle is None or self.measure is None:
             return "not measured"
-        better = -1 if self.measure and METRICS[self.measure].better == "down" else 1
-        own, oracle = better * _sign(self.own), _sign(self.oracle)
+        own, _, oracle = self.signs
+        own = -own if METRICS[self.measure].better == "down" else own
         if own > 0:
             return {1: "both rise", 0: "only its own measure rises", -1: "hacked: the oracle's falls"}[oracle]
         return "its own measure falls" if own < 0 else "its own measure: not resolved"
@@ -90,7 +102,8 @@ def gains(
     scores: Mapping[str, Scores], cells: Mapping[str, Trained], kind: str = "all", own: Mapping[str, str] = OWN
 ) -> list[Gain]:
     """One line an arm and term it was trained on, of the arms that were scored. ``cells``: as `trained` gives them."""
-    found = []
+    found: list[Gain] = []
+    p: list[float] = []
     for arm, cell in cells.items():
         for term in cell.terms:
             rest = set(cell.terms) - {term}
@@ -98,17 +111,13 @@ def gains(
             against = next(others, cell.start)
             if arm not in scores or against not in scores:
                 continue
-            names = (own.get(term, term if term in METRICS else None), *SEEN)
-            found.append(
-                Gain(
-                    term,
-                    arm,
-                    against,
-                    names[0],
-                    *(name and difference(scores[against], scores[arm], name, kind) for name in names),
-                )
-            )
-    return found
+            measure = own.get(term, term if term in METRICS else None)
+            changes = [paired(scores[against], scores[arm], n, kind) if n else None for n in (measure, *SEEN)]
+            mine, clip, oracle = (change and change[0] for change in changes)
+            p += [change[1] if change else float("nan") for change in changes]
+            found.append(Gain(term, arm, against, measure, mine, clip, oracle))
+    adjusted = holm(p).reshape(-1, 3).tolist()
+    return [replace(gain, adjusted=tuple(three)) for gain, three in zip(found, adjusted, strict=True)]
 
 
 def rows(found: Sequence[Gain], titles: Mapping[str, str] = {}) -> list[list[str]]:
@@ -139,7 +148,3 @@ def _text(gain: Interval | None, name: str | None) -> str:
     metric = METRICS[name]
     ends = ", ".join(number(x, metric, sign=True) for x in (gain.lo, gain.hi))
     return f"{number(gain.value, metric, sign=True)} [{ends}]"
-
-
-def _sign(gain: Interval) -> int:
-    return (gain.lo > 0) - (gain.hi < 0)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from vans import files
 from vans.data.batches import clips_of
 from vans.data.triplets import Triplets
-from vans.models.vdm import VDM
+from vans.models.vdm import VDM, prompt_clean
 from vans.parallel import Ranks
 
 CHUNK = 256
@@ -92,8 +92,9 @@ class Embeddings:
 def embeddings(root: Path, vdm: VDM, texts: list[str], ranks: Ranks) -> Embeddings:
     """Embed what is not yet embedded (as `latents` does) and open it; only the tokens that a text has are kept."""
     sizes = {"max_text": vdm.max_text, "vocabulary": files.digest(sorted(vdm.tokenizer.get_vocab().items()))}
+    cleaned = [prompt_clean(text) for text in texts]
     dtype = str(next(vdm.text_encoder.parameters()).dtype)
-    key = files.digest({"encoder": _weights_digest(vdm.text_encoder), "dtype": dtype, "texts": texts, **sizes})[:16]
+    key = files.digest({"encoder": _weights_digest(vdm.text_encoder), "dtype": dtype, "texts": cleaned, **sizes})[:16]
     key = ranks.gather(key)[0]
     folder = root / "cache" / "texts" / key
 
@@ -119,12 +120,8 @@ def _fill(folder: Path, items: list, compute: Callable[[list], dict[str, Tensor]
     for index in tqdm(mine, desc=title, disable=not (ranks.main and mine), mininterval=2, ncols=100):
         value = compute(chunks[index])
         files.check_free_space(folder, 2 * sum(v.nbytes for v in value.values()))
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".partial-{ranks.rank}"
-        with files.no_space_is_a_user_error(folder):
+        with files.atomic_file(folder / f"chunk-{index:05d}.safetensors") as partial:  # other jobs may fill it, too
             save_file(value, partial)
-            files._sync_file(partial)
-        partial.rename(folder / f"chunk-{index:05d}.safetensors")
     ranks.barrier()
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vans.data import sources
-from vans.data.annotate import prompts
-from vans.data.annotate.cost import Estimate, estimate, text_tokens
+from vans.data.annotate.llm import load
 from vans.data.records import Record
+from vans.llm.cost import Estimate, estimate, text_tokens
 
 WORDS = 600  # characters that labels, topic, question and caption add to a prompt
 
@@ -74,7 +74,7 @@ def expected(llm: Any, work: Work) -> dict[str, Estimate]:
 
 
 def _prompt(task: str) -> int:
-    prompt = prompts.load(task)
+    prompt = load(task)
     return text_tokens(prompt.parts["system"].template + prompt.parts["user"].template) + WORDS // 4
 
 

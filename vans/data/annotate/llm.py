@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from vans.data.annotate import answers, prompts
 from vans.data.annotate.base import Annotation, Candidate, Refused, Request, keep_given, leaks
-from vans.data.annotate.cache import Cache, Reply
-from vans.data.annotate.cost import Meter, estimate, text_tokens
 from vans.files import digest
+from vans.llm import answers, prompts
+from vans.llm.cache import Cache, Reply
+from vans.llm.client import DECLINES, KEY_INSIDE, holds
+from vans.llm.cost import Meter, estimate, text_tokens
+from vans.llm.pictures import pictures, spread
+from vans.llm.secret import Secret
 from vans.media import video
 from vans.params import find_root
 
@@ -31,7 +33,9 @@ DECLINED = "the annotator declined to answer"
 UNUSABLE = "the annotator finds nothing usable in the segment"
 NO_SOURCE = "neither a label nor pictures to write from"
 BROKEN = "the clip to annotate is damaged"
+ECHOED = "the annotator's answer holds the endpoint's key"
 
+FOLDER = Path(__file__).parent / "prompts"
 SAID = 16  # smaller batches are worked off without a word
 NOBODY = "(nobody said)"
 
@@ -52,12 +56,7 @@ class Clip:
     def pictures(self, most: int, side: int) -> np.ndarray:
         """At most so many, evenly spread, none longer than `side` px: uint8 [n, h, w, 3]. ValueError if damaged."""
         frames = video.decode(self.content)[0] if isinstance(self.content, bytes) else self.content
-        frames = frames[spread(len(frames), most)]
-        height, width = frames.shape[1:3]
-        if max(height, width) <= side:
-            return frames
-        size = (max(1, round(width * side / max(height, width))), max(1, round(height * side / max(height, width))))
-        return np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in frames])
+        return pictures(frames, most, side)
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,16 @@ class Draft:
     reason: str = UNREADABLE
 
 
+def load(name: str) -> prompts.Prompt:
+    """prompts/<name>.md."""
+    return prompts.load(FOLDER / f"{name}.md")
+
+
 class LLM:
     """Annotator over any model. Subclasses answer queries; `model` is what answers depend on beside the query."""
 
     model = ""
+    secret = Secret()
 
     def __init__(self, params: Any, root: str | Path | None = None, progress: bool = True) -> None:
         self.params, self.root, self.progress = params, Path(root or find_root()), progress
@@ -150,7 +155,7 @@ class LLM:
 
     # ------------------------------------------------------------------------------------------------ choosing
     def _choosing(self, candidate: Candidate, shown: np.ndarray, draft: Draft, attempt: int) -> Query:
-        prompt = prompts.load("choose")
+        prompt = load("choose")
         times = np.asarray(candidate.times, dtype=float)
         values = {
             "count": len(shown),
@@ -174,7 +179,7 @@ class LLM:
             if not 1 <= found["picture"] <= len(shown):
                 raise ValueError(f"there is no picture {found['picture']}")
         except ValueError as error:
-            draft.again = "\n\n" + prompts.load("choose").fill("again: form", why=error, count=len(shown))
+            draft.again = "\n\n" + load("choose").fill("again: form", why=error, count=len(shown))
             return None
         times = np.asarray(candidate.times, dtype=float)
         step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
@@ -197,7 +202,7 @@ class LLM:
         return Refused(NO_SOURCE) if request.clips is None and not request.target_label else None
 
     def _writing(self, request: Request, draft: Draft, attempt: int) -> Query:
-        prompt = prompts.load("write")
+        prompt = load("write")
         user = prompt.fill("user", kind=request.kind, **_labels(request), target_label=request.target_label or NOBODY)
         clips = {}
         if request.clips is not None:
@@ -207,7 +212,7 @@ class LLM:
 
     def _written(self, reply: Reply, request: Request, draft: Draft) -> dict[str, str] | None:
         """The texts, or None and what to say in the next attempt."""
-        prompt = prompts.load("write")
+        prompt = load("write")
         try:
             texts = answers.read(reply.text, answers.WRITE)
         except ValueError as error:
@@ -221,11 +226,11 @@ class LLM:
 
     def _leaked(self, texts: dict[str, str], draft: Draft) -> None:
         draft.questions.append(texts["question"])
-        draft.again = "\n\n" + prompts.load("write").fill("again: leak", question=texts["question"])
+        draft.again = "\n\n" + load("write").fill("again: leak", question=texts["question"])
         draft.reason = LEAK
 
     def _checking(self, request: Request, texts: dict[str, str], attempt: int) -> Query:
-        prompt = prompts.load("check")
+        prompt = load("check")
         user = prompt.fill("user", question=texts["question"], caption=texts["caption"], **_labels(request))
         return Query("check", prompt.fill("system"), user, answers.CHECK, 0, attempt)
 
@@ -257,7 +262,7 @@ class LLM:
                 task = queries[0].task
                 print(f"annotate, {task}: {estimate(self.llm, inputs)} ({said})", file=sys.stderr, flush=True)
             replies |= zip(missing, self.answer(list(missing), list(missing.values())), strict=True)
-        return [_opened(replies[key]) for key in keys]
+        return [_opened(replies[key], self.secret) for key in keys]
 
     def tokens(self, query: Query) -> int:
         """About how many tokens a query takes."""
@@ -281,17 +286,14 @@ class LLM:
         )
 
 
-def spread(count: int, most: int) -> np.ndarray:
-    """Indices of at most `most` of `count` things, evenly spread, first and last among them: int [n]."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
-
-
 def _labels(request: Request) -> dict[str, str]:
     return {"topic": request.topic or NOBODY, "input_label": request.input_label or NOBODY}
 
 
-def _opened(reply: Reply | Refused) -> Reply | Refused:
-    """A reply in which the model or its filter declined is a refusal."""
-    if isinstance(reply, Reply) and reply.finish in ("content_filter", "refusal"):
-        return Refused(DECLINED, detail=reply.text)
-    return reply
+def _opened(reply: Reply | Refused, secret: Secret) -> Reply | Refused:
+    """A reply in which the model or its filter declined, or that holds the endpoint's key, is a refusal."""
+    if not isinstance(reply, Reply):
+        return reply
+    if reply.finish == KEY_INSIDE or holds(secret, reply.text):  # of runs before, too
+        return Refused(ECHOED)
+    return Refused(DECLINED, detail=reply.text) if reply.finish in DECLINES else reply

@@ -16,11 +16,11 @@ from tqdm import tqdm
 from transformers import AutoConfig
 from transformers.video_utils import VideoMetadata
 
-from vans.data.annotate import answers, prompts
 from vans.data.annotate.base import Refused
-from vans.data.annotate.cache import Reply
 from vans.data.annotate.llm import BROKEN, LLM, SAID, Query
 from vans.errors import UserError
+from vans.llm import answers, prompts
+from vans.llm.cache import Reply
 from vans.models.vlm import VLM
 
 RATE = 2.0  # pictures per second that the model is told; it places them in time by this alone

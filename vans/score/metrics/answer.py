@@ -7,7 +7,7 @@ from vans.score.metric import metric
 
 @metric("format", "format", better="up", about="answers that follow the template", unit="%", digits=1, claim=False)
 def follows(batch: Batch) -> list[float] | None:
-    return batch.answers and [template.format_reward(text) for text in batch.answers]
+    return None if batch.answers is None else [template.format_reward(text) for text in batch.answers]
 
 
 @metric(
@@ -20,4 +20,4 @@ def follows(batch: Batch) -> list[float] | None:
     claim=False,
 )
 def think_words(batch: Batch) -> list[float] | None:
-    return batch.answers and [template.thinking_length(text) for text in batch.answers]
+    return None if batch.answers is None else [template.thinking_length(text) for text in batch.answers]

@@ -28,12 +28,16 @@ INSERT OR IGNORE INTO spent VALUES (1, 0, 0, 0, 0.0, 0);
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said. finish: stop, or why it ended otherwise. input, output: tokens it took."""
+    """What a model said. finish: stop, or why it ended otherwise. input, output: tokens it took.
+
+    likely: where it was asked for, for each token of the text the likeliest ones and their log-probabilities; not kept.
+    """
 
     text: str
     finish: str = "stop"
     input: int = 0
     output: int = 0
+    likely: tuple[dict[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,11 @@ class Cache:
             return self._base.execute("SELECT 1 FROM answers WHERE model = ? LIMIT 1", (model,)).fetchone() is not None
 
     def put(self, key: str, task: str, model: str, reply: Reply, cost: float) -> None:
-        """Keep an answer and add what it cost; on the disk when this returns."""
+        """Keep an answer (under "" not) and add what it cost; on the disk when this returns."""
         row = (key, task, model, reply.text, reply.finish, reply.input, reply.output, cost)
         with self._errors(), self._lock, self._transaction():
-            self._base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            if key:
+                self._base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             self._add(1, reply.input, reply.output, cost, 0)
 
     def lost(self, input: int, output: int, cost: float) -> None:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from vans.data.annotate.cache import Cache, Reply
-from vans.data.annotate.limits import Stopped
 from vans.errors import UserError
+from vans.llm.cache import Cache, Reply
+from vans.llm.limits import Stopped
 
 MILLION = 1_000_000
 
@@ -69,8 +69,8 @@ class Meter:
     by calls under way comes back when they end.
     """
 
-    def __init__(self, llm: Any, cache: Cache) -> None:
-        self.llm, self.cache = llm, cache
+    def __init__(self, llm: Any, cache: Cache, section: str = "curate.llm") -> None:
+        self.llm, self.cache, self.section = llm, cache, section
         self.calls = self.input = self.output = self.lost = 0
         self.cost = 0.0
         self._reserved = 0.0
@@ -89,8 +89,8 @@ class Meter:
                     break
                 if not self._reserved:
                     raise UserError(
-                        f"params.yaml: curate.llm.budget: {spent:.2f} of {self.llm.budget:.2f} are spent and the next "
-                        f"call may cost {most:.4f}; every answer so far is kept: raise the budget and run again"
+                        f"params.yaml: {self.section}.budget: {spent:.2f} of {self.llm.budget:.2f} are spent and the "
+                        f"next call may cost {most:.4f}; what is paid for is kept: raise the budget and run again"
                     )
                 self._change.wait(timeout=1.0)
             self._reserved += most
@@ -104,7 +104,7 @@ class Meter:
                 self._change.notify_all()
 
     def paid(self, key: str, task: str, model: str, reply: Reply) -> None:
-        """An answer has arrived: keep it and count it."""
+        """An answer has arrived: count it, and keep it unless its key is ""."""
         cost = price(self.llm, reply.input, reply.output)
         self.cache.put(key, task, model, reply, cost)
         self._add(reply.input, reply.output, cost, 0)

@@ -1,18 +1,18 @@
-"""Prompts live in files: prompts/<name>.md, with named placeholders ($topic) and places for pictures ([[input]]).
+"""Prompts live in Markdown files, with named placeholders ($topic) and places for pictures ([[input]]).
 
 A file has parts under headings: `# System`, `# User` and, for answers that could not be used, `# Again: <why>`.
 """
 
 import re
 import string
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vans.data.annotate.answers import one_line
 from vans.errors import UserError
+from vans.llm.answers import one_line
 
-FOLDER = Path(__file__).parent / "prompts"
 PICTURES = re.compile(r"^\[\[(\w+)\]\]$", re.MULTILINE)
 
 
@@ -35,9 +35,8 @@ class Prompt:
 
 
 @cache
-def load(name: str, folder: Path = FOLDER) -> Prompt:
-    """Read prompts/<name>.md. UserError if it is missing or has no part called User."""
-    path = folder / f"{name}.md"
+def load(path: Path) -> Prompt:
+    """Read a prompt's file. UserError if it is missing or has no part called User."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -57,3 +56,15 @@ def split(text: str) -> list[tuple[str, str]]:
     pieces = PICTURES.split(text)
     kinds = ("text", "pictures")
     return [(kinds[i % 2], piece.strip()) for i, piece in enumerate(pieces) if piece.strip()]
+
+
+def content(text: str, shown: Callable[[str], list[str] | None]) -> list[dict]:
+    """A filled text as the parts of a chat message. shown: data URLs of the pictures of a name, None if it has none."""
+    parts: list[dict] = []
+    for kind, value in split(text):
+        urls = shown(value) if kind == "pictures" else None
+        if urls is None:
+            parts.append({"type": "text", "text": value if kind == "text" else "(no pictures)"})
+        else:
+            parts += [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return parts

@@ -5,25 +5,38 @@ text that has every field counts.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
-Fields = dict[str, type]  # name -> str | bool | int
+from vans.template import special_tokens
+
+Fields = dict[str, type]  # name -> str | bool | int | float
 
 CHOOSE: Fields = {"usable": bool, "picture": int}
 WRITE: Fields = {"question": str, "reasoning": str, "caption": str}
 CHECK: Fields = {"why": str, "leaks": bool}
+GRADE: Fields = {"why": str, "grade": float}
 OPTIONAL = ("why",)
 LONGEST = {"question": 400, "reasoning": 2000, "caption": 500, "why": 500}  # characters
 LONGEST_ANSWER = 50_000
-KINDS = {str: "string", bool: "boolean", int: "integer"}
+KINDS = {str: "string", bool: "boolean", int: "integer", float: "number"}
+# Signs that show nothing and change how what follows is shown: directions, joins and marks, tags.
+UNSEEN = "\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
 
 
 def schema(fields: Fields) -> dict[str, Any]:
     """The JSON schema of an object with these fields."""
     properties = {name: {"type": KINDS[kind]} for name, kind in fields.items()}
     return {"type": "object", "properties": properties, "required": list(fields), "additionalProperties": False}
+
+
+def forms(name: str, fields: Fields) -> tuple[dict[str, Any], ...]:
+    """Fields of a request that make a model answer with such an object, best first."""
+    shape = {"name": name, "strict": True, "schema": schema(fields)}
+    named = {"type": "json_schema", "json_schema": shape}
+    return {"response_format": named}, {"response_format": {"type": "json_object"}}, {}
 
 
 def read(text: str, fields: Fields) -> dict[str, Any]:
@@ -33,7 +46,7 @@ def read(text: str, fields: Fields) -> dict[str, Any]:
     if len(text) > LONGEST_ANSWER:
         raise ValueError("it was far too long")
     why = "it held no JSON object"
-    for found in reversed(list(_objects(text))):
+    for found in reversed(list(objects(text))):
         if missing := [name for name in fields if name not in found and name not in OPTIONAL]:
             why = f"{missing[0]} was missing" if why.startswith("it held") else why
             continue
@@ -42,9 +55,11 @@ def read(text: str, fields: Fields) -> dict[str, Any]:
 
 
 def clean(text: str) -> str:
-    """Text that every file can hold: no halves of characters, no control characters but white space."""
+    """Text that every file can hold and every screen shows as it is: no halves of characters, no control characters
+    (C0, C1) but white space, nothing unseen that turns the direction.
+    """
     text = text.encode("utf-8", "replace").decode("utf-8")
-    return re.sub(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f]", " ", text)
+    return re.sub(f"[{UNSEEN}]", "", re.sub(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f-\x9f]", " ", text))
 
 
 def one_line(text: str) -> str:
@@ -52,7 +67,8 @@ def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
+def objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a text, the outermost ones."""
     decoder, at = json.JSONDecoder(), text.find("{")
     while at >= 0:
         try:
@@ -73,6 +89,8 @@ def _value(name: str, value: Any, kind: type) -> Any:
             raise ValueError(f"{name} was empty")
         if len(value) > LONGEST[name]:
             raise ValueError(f"{name} was longer than {LONGEST[name]} characters")
+        if found := special_tokens(value):
+            raise ValueError(f"{name} held {found[0]}, which models read as a sign of their own")
         return value
     if isinstance(value, str):
         value = {"true": True, "false": False}.get(value.strip().lower(), value)
@@ -80,6 +98,14 @@ def _value(name: str, value: Any, kind: type) -> Any:
         if not isinstance(value, bool):
             raise ValueError(f"{name} was neither true nor false")
         return value
+    if kind is float:
+        try:
+            number = float("nan") if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = float("nan")
+        if not math.isfinite(number):
+            raise ValueError(f"{name} was not a number")
+        return number
     try:
         whole = None if isinstance(value, bool) or float(value) != int(float(value)) else int(float(value))
     except (TypeError, ValueError, OverflowError):

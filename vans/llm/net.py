@@ -1,4 +1,4 @@
-"""Addresses of endpoints: what a key and videos may be sent to."""
+"""Addresses that a key and videos may be sent to."""
 
 import ipaddress
 from urllib.parse import urlsplit
