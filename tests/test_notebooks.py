@@ -176,9 +176,9 @@ def test_form_of_the_committed_notebooks(path):
 def test_what_a_notebook_takes_from_vans_is_there(path):
     cells = nbformat.read(path, as_version=4).cells
     tree = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
-    modules = {}
+    modules: dict = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("vans"):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vans"):
             for alias in node.names:
                 module = importlib.import_module(node.module)
                 if not hasattr(module, alias.name):
