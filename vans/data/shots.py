@@ -45,7 +45,7 @@ def find(video: Video, threshold: float) -> list[Segment]:
     if not times:
         return []
     edges = sorted({0, *cuts, len(times)})
-    ends = [*times, max(video.info.duration, times[-1])]
+    ends = [*times, max(video.info.end, times[-1])]
     return [
         Segment(str(i + 1), round(times[a], 3), round(ends[b], 3), black=float(np.mean(light[a:b])) < BLACK)
         for i, (a, b) in enumerate(pairwise(edges))
