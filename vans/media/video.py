@@ -170,6 +170,10 @@ class Video:
             last = last + 1 / self._clock.rate if time is None else float(time - self._clock.origin)
             yield last, frame
 
+    def shown_of(self, start: float, end: float) -> tuple[float, float]:
+        """What of a stretch, s, there are pictures of; the first one stands in for what misses less than HOLD."""
+        return self.info.start if self.info.start > start + HOLD else start, min(end, self.info.end)
+
     def picture(self, frame: Any, height: int | None = None, width: int | None = None) -> np.ndarray:
         """A decoded frame as it is shown, uint8 [H, W, 3], or fitted to height x width; UserError if it cannot be."""
         if isinstance(frame, np.ndarray):
