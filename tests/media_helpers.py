@@ -53,19 +53,20 @@ class Made:
     shuffled: bool = False
 
 
-def made(what: Made) -> bytes:
-    """The file."""
+def made(what: Made, pictures: Sequence[np.ndarray] | None = None) -> bytes:
+    """The file, with pictures uint8 [H, W, 3] or else numbered ones."""
+    pictures = list(numbered(len(what.times), *SIZE)) if pictures is None else pictures
     out = io.BytesIO()
     with av.open(out, "w", format=what.container, container_options=what.live) as container:
         options = QUICK.get(what.codec, {}) | {"g": "10"} | what.options
         stream = container.add_stream(what.codec, rate=what.rate, options=options)
-        stream.height, stream.width = SIZE
+        stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = PIXELS.get(what.codec, "yuv420p")
         base = what.base or 1 / what.rate
         stream.codec_context.time_base = base
         heard = container.add_stream(what.sound.codec, rate=what.sound.rate) if what.sound else None
         packets = []
-        for time, picture in zip(what.times, numbered(len(what.times), *SIZE), strict=True):
+        for time, picture in zip(what.times, pictures, strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.time_base, frame.pts = base, round(time / base)
             packets += stream.encode(frame)

@@ -29,7 +29,7 @@ from vans.files import digest
 from vans.media import avi, clock, video
 
 MODULES = (video, clock, avi, fingerprint, ledger, pairs, records, shots)  # the code that results depend on, with this file
-LIBRARIES = ("av", "numpy", "pillow", "scenedetect", "opencv-python", "opencv-python-headless")
+LIBRARIES = ("av", "numpy", "pillow", "opencv-python", "opencv-python-headless")
 
 
 @dataclass(frozen=True)
