@@ -16,7 +16,7 @@ WEAVE = np.kron(RNG.normal(0, 1, (6, 8, 1)), np.ones((6, 6, 1)))  # a pattern of
 
 
 def scene(colour, count: int, drift: int = 1) -> np.ndarray:
-    """One shot of `count` pictures uint8 [count, 36, 48, 3] in one colour, with a pattern that drifts and with noise."""
+    """A shot of `count` pictures uint8 [count, 36, 48, 3] in one colour: a pattern that drifts, and noise."""
     pictures = [np.roll(WEAVE, i * drift, axis=1) * 14 + np.array(colour, float) for i in range(count)]
     return (np.stack(pictures) + RNG.normal(0, 3, (count, 36, 48, 3))).clip(0, 255).astype(np.uint8)
 

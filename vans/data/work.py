@@ -28,7 +28,8 @@ from vans.errors import UserError
 from vans.files import digest
 from vans.media import avi, clock, video
 
-MODULES = (video, clock, avi, fingerprint, ledger, pairs, records, shots)  # the code that results depend on, with this file
+# the code that results depend on, with this file
+MODULES = (video, clock, avi, fingerprint, ledger, pairs, records, shots)
 LIBRARIES = ("av", "numpy", "pillow", "opencv-python", "opencv-python-headless")
 
 
