@@ -31,24 +31,24 @@ def find(video: Video, threshold: float) -> list[Segment]:
 
     threshold: difference of neighbouring pictures (see `difference`) from which on they are of two shots. All lengths
     are measured in seconds, whatever rate the file claims. What goes back within SHORTEST_SHOT to what was there before
-    is a flash and no boundary. The segments cover the whole video, in order. Raises UserError where decoding fails.
+    (less than half as far off) is a flash and no boundary. The segments cover the whole video, in order. Raises
+    UserError where decoding fails.
     """
     times: list[float] = []
     light: list[float] = []
     cuts: list[int] = []
-    flashes: list[int] = []  # pictures in them
+    flashes: set[int] = set()  # pictures in them
     last: Colours | None = None
     old: Colours | None = None  # the last picture before the newest boundary, as long as that may be a flash's
+    jump = 0.0  # there
     for time, picture in video.frames(longest=LOOK):
         n, seen = len(times), Colours(picture)
-        flash = False
-        if old is not None and time - times[cuts[-1]] < SHORTEST_SHOT - TOLERANCE:
-            if flash := difference(old, seen) < threshold:
-                flashes += range(cuts.pop(), n)
-                old = None
-        else:
+        if old is not None and time - times[cuts[-1]] >= SHORTEST_SHOT - TOLERANCE:
             old = None
-        if last is not None and old is None and not flash and difference(last, seen) >= threshold:
+        if old is not None and difference(old, seen) < jump / 2:
+            flashes.update(range(cuts.pop(), n))
+            old = None
+        elif old is None and last is not None and (jump := difference(last, seen)) >= threshold:
             cuts.append(n)
             old = last
         last = seen
@@ -57,7 +57,7 @@ def find(video: Video, threshold: float) -> list[Segment]:
     if not times:
         return []
     for run in _black(light):
-        cuts += _around(run, times, cuts) if not set(flashes).intersection(run) else []
+        cuts += _around(run, times, cuts) if not flashes.intersection(run) else []
     edges = sorted({0, *cuts, len(times)})
     ends = [*times, max(video.info.end, times[-1])]
     return [
