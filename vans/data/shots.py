@@ -67,7 +67,7 @@ def find(video: Video, threshold: float) -> list[Segment]:
 
 
 class Colours:
-    """A picture, uint8 [H, W, 3], as it is compared: hue 0..180, saturation, value 0..255; CIELAB's a and b.
+    """A picture, uint8 [H, W, 3], as it is compared: hue 0..180, saturation, value 0..255; and YCrCb.
 
     bright, coloured: how much its saturation and its hue count, 0..1.
     """
@@ -76,10 +76,10 @@ class Colours:
         import cv2
 
         self.hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
-        self.ab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)[..., 1:].astype(np.float32)
-        value = self.hsv[..., 2].astype(np.float32)
-        self.bright = np.minimum(value / FAINT, 1)
-        self.coloured = np.minimum(value * self.hsv[..., 1] / (255 * FAINT), 1)
+        self.ycc = cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb)
+        value = self.hsv[..., 2] * np.float32(1 / FAINT)
+        self.coloured = np.minimum(value * (self.hsv[..., 1] * np.float32(1 / 255)), 1)
+        self.bright = np.minimum(value, 1)
 
 
 def difference(one: Colours, other: Colours) -> float:
@@ -87,18 +87,18 @@ def difference(one: Colours, other: Colours) -> float:
 
     The first is the mean change of hue, saturation and value, where hue is a circle; hue counts as far as there is
     colour, saturation as far as there is light, since noise has any. It cannot tell green from red that are equally
-    saturated and bright; the second, the distance of colour in CIELAB (a, b), can.
+    saturated and bright; the second, the distance of colour alone (Cr, Cb), can.
     """
     import cv2
 
-    change = cv2.absdiff(one.hsv, other.hsv)
-    hue, saturation = change[..., 0], change[..., 1]
-    hue = np.minimum(hue, 180 - hue)
-    weighed = np.vdot(hue * 1.0, np.minimum(one.coloured, other.coloured))
-    weighed += np.vdot(saturation * 1.0, np.minimum(one.bright, other.bright))
-    first = (weighed / hue.size + cv2.mean(change)[2]) / 3
-    a, b = cv2.split(one.ab - other.ab)
-    return float(max(first, cv2.mean(cv2.magnitude(a, b))[0]))
+    hue, saturation, value = cv2.split(cv2.absdiff(one.hsv, other.hsv))
+    hue = cv2.min(hue, 180 - hue)
+    weighed = np.vdot(hue.astype(np.float32), np.minimum(one.coloured, other.coloured))
+    weighed += np.vdot(saturation.astype(np.float32), np.minimum(one.bright, other.bright))
+    first = (float(weighed) / hue.size + cv2.mean(value)[0]) / 3
+    _, red, blue = cv2.split(cv2.absdiff(one.ycc, other.ycc))
+    colour = cv2.magnitude(red.astype(np.float32), blue.astype(np.float32))
+    return max(first, cv2.mean(colour)[0])
 
 
 def _black(light: Sequence[float]) -> list[range]:

@@ -135,26 +135,29 @@ def _end(container: Any, stream: Any, begins: Fraction, claimed: Fraction, rate:
     """
     believed = 0 < claimed <= LONGEST
     sought = believed and named(container) != "mpeg"  # whose times are wrong for a while after a jump
-    base, reach, length, shown = stream.time_base, begins, Fraction(0), list[int]()
+    ends, shown, length, base = dict[int, Fraction](), list[int](), 0, stream.time_base
     for back in (*TAILS, 0) if sought else (0,):
         at = begins + max(Fraction(0), claimed - Fraction(back)) if back else Fraction(0)
         with suppress(av.error.FFmpegError):  # without an index it is read from here on
             container.seek(int(at * av.time_base))
-        shown, reach, length = [], begins, Fraction(0)
+        last, shown = dict[int, tuple[int, Any]](), []
         for packet in packets(container):
-            if (time := seconds(packet)) is None:
+            ticks = packet.dts if packet.pts is None else packet.pts
+            if ticks is None:
                 continue
-            lasts = (packet.duration or 0) * packet.time_base
-            reach = max(reach, time + lasts)
-            if packet.stream.index == stream.index:
-                shown.append(int(time / base))
-                length = lasts if shown[-1] == max(shown[-REORDERED:]) else length
+            lasts, index = packet.duration or 0, packet.stream.index
+            before, _ = last.get(index, (ticks, None))
+            last[index] = max(before, ticks + lasts), packet.time_base
+            if index == stream.index:
+                shown.append(ticks)
+                length = lasts if ticks == max(shown[-REORDERED:]) else length
+        ends = {index: end * unit for index, (end, unit) in last.items()}
         if len(shown) > 1:
             break
-    if not shown or (believed and reach < claimed - CUT_OFF):  # Matroska counts it from 0
+    if not shown or (believed and max(ends.values()) < claimed - CUT_OFF):  # Matroska counts it from 0
         return begins + claimed, rate, False
     steps = [b - a for a, b in pairwise(sorted(shown)) if b > a]
-    if steps and rate * (step := statistics.median(steps) * base) > 1.5:  # it says more a second than there are
+    if steps and rate * (step := statistics.median_low(steps)) * base > 1.5:  # it says more a second than there are
         length, rate = max(length, step), float(len(steps) / (sum(steps) * base))
-    length = max(length, Fraction(1 / rate).limit_denominator(90_000))
-    return max(shown) * base + length, rate, shown == sorted(shown)
+    held = max(length * base, Fraction(1 / rate).limit_denominator(90_000))
+    return max(shown) * base + held, rate, shown == sorted(shown)
