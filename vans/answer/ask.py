@@ -86,6 +86,6 @@ def think(params, writer, clip: torch.Tensor, question: str, fps: float) -> tupl
 def watch(video: str | Path, clip) -> tuple[torch.Tensor, float]:
     """A whole video as one input clip uint8 [1, T, H, W, 3], evenly spaced over it, and their rate."""
     source = media.Video(video)
-    times = (np.arange(clip.frames) + 0.5) * source.info.duration / clip.frames
+    times = source.info.start + (np.arange(clip.frames) + 0.5) * source.info.duration / clip.frames
     pictures = torch.from_numpy(source.sample(times, clip.height, clip.width))[None]
     return pictures, clip.frames / source.info.duration

@@ -201,7 +201,7 @@ def _given_parts(record: Record) -> Iterator[Part | str]:
                 except UserError:
                     yield "its file is unreadable"
                     continue
-                yield Part(opened, Segment(key, 0.0, opened.info.duration, sentence), roles)
+                yield Part(opened, Segment(key, opened.info.start, opened.info.end, sentence), roles)
             elif whole is not None and key in segments:
                 label = sentence or segments[key].label
                 yield Part(whole, replace(segments[key], label=label), roles)
@@ -216,9 +216,12 @@ def _labelled(cuts: Cuts, label: str) -> Cuts:
 # ------------------------------------------------------------------------------------------------------ cutting
 def too_short(opened: video.Video, segment: Segment, settings: Settings) -> str:
     """Why a segment is not cut; '' if it can be."""
-    if segment.start >= opened.info.duration:
+    if segment.start >= opened.info.end:
         return "begins after the video's end"
-    if min(segment.end, opened.info.duration) - segment.start < settings.min_segment - video.TOLERANCE:
+    if segment.end <= opened.info.start:
+        return "ends before the video's first picture"
+    start, end = opened.shown_of(segment.start, segment.end)
+    if end - start < settings.min_segment - video.TOLERANCE:
         return f"{SHORT} {settings.min_segment:g} s"
     return ""
 
@@ -305,13 +308,13 @@ def _plan(part: Part, settings: Settings, chosen: float | str | None) -> Plan:
     if reason := too_short(part.opened, segment, settings) or (chosen if isinstance(chosen, str) else ""):
         return Plan(part, reason)
     plan = Plan(part)
-    end = min(segment.end, part.opened.info.duration)
-    plan.prints = fingerprint.times(segment.start, end)
+    start, end = part.opened.shown_of(segment.start, segment.end)
+    plan.prints = fingerprint.times(start, end)
     for role in part.roles:
         seconds = getattr(settings, f"{role}_seconds")
-        times, rate = grid(segment.start, end, seconds, count)
+        times, rate = grid(start, end, seconds, count)
         if chosen is not None:
-            first = min(max(0, round((float(chosen) - segment.start) * rate)), len(times) - count)
+            first = min(max(0, round((float(chosen) - start) * rate)), len(times) - count)
             times = times[first : first + count]
         plan.grids[seconds] = times, rate
         plan.windows[role] = next(s for s, (t, _) in plan.grids.items() if np.array_equal(t, times))
@@ -332,7 +335,7 @@ def _decode(plans: Sequence[Plan], look: Look) -> None:
     for n, plan in enumerate(plans):
         ends.setdefault(plan.times[-1], []).append(n)
     looked = {time for plan in plans for time in plan.times}
-    whole = {t for t in fingerprint.times(0.0, opened.info.duration) if min(looked) <= t <= max(looked)}
+    whole = {t for t in fingerprint.times(opened.info.start, opened.info.end) if min(looked) <= t <= max(looked)}
     prints = whole.union(*(plan.prints for plan in plans))
     wanted = sorted(prints | looked)
     for time, (frame, at) in zip(wanted, _to_the_end(opened, wanted, max(takers)), strict=True):
@@ -390,10 +393,10 @@ def thin(record: Record, settings: Settings, count: int, side: int) -> Iterator[
     shortest = min(settings.input_seconds, settings.target_seconds)
     for part in parts:
         segment, info = part.segment, part.opened.info
-        end = min(segment.end, info.duration)
-        if too_short(part.opened, segment, settings) or end - segment.start <= shortest + video.TOLERANCE:
+        start, end = part.opened.shown_of(segment.start, segment.end)
+        if too_short(part.opened, segment, settings) or end - start <= shortest + video.TOLERANCE:
             continue
-        times = segment.start + (end - segment.start) * np.arange(count) / count
+        times = start + (end - start) * np.arange(count) / count
         scale = min(1.0, side / max(info.height, info.width))
         size = (max(2, round(info.height * scale)), max(2, round(info.width * scale)))
         try:
