@@ -24,7 +24,6 @@ from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
 from vans.errors import UserError, one_of
 from vans.media import video
-from vans.params import one_of
 
 KINDS = one_of(SIDECARS)
 
