@@ -25,7 +25,7 @@ TABLE = "benchmarks"  # what the main chain is for
 CAPTIONS = ("vlm", "ground_truth", "none")
 
 
-class Pair:
+class Coupled:
     """A VLM and a VDM, each by the stage and cell that trained it."""
 
     vlm: str
@@ -45,7 +45,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Cell(Pair):
+class Cell(Coupled):
     """One run of a GRPO stage. vlm, vdm: whose models it starts from ("sft", "stage1/full"). reward: a preset of the
     stage.
 
@@ -89,7 +89,7 @@ class Cell(Pair):
 
 
 @dataclass(frozen=True)
-class Arm(Pair):
+class Arm(Coupled):
     """One row of a table. captions: whose ("vlm", "ground_truth"), or "none": the input clip is the answer."""
 
     key: str
