@@ -2,8 +2,9 @@
 
     warm.up(processes, threads, "vans.train.stage1")    # returns at once
 
-A headless run does so by the environment of its kernel (VARIABLE), before the first cell. Nothing depends on it: `vans.parallel.launch` takes the waiting workers if they fit, and starts others if not. They die
-with the process that started them.
+A headless run does so by the environment of its kernel (VARIABLE), before the first cell. Nothing depends on it:
+`vans.parallel.launch` takes the waiting workers if they fit, and starts others if not. They die with the process that
+started them.
 """
 
 from __future__ import annotations
