@@ -5,6 +5,7 @@
     python benchmarks/curate.py books --triplets 100000
     python benchmarks/curate.py storage --triplets 100000   # 5.7 GB of shards and as much of DVC's cache
     python benchmarks/curate.py whole --triplets 100000     # rendered toy sources; 20 GB on --folder's disk
+    python benchmarks/curate.py beside --against FOLDER     # this code and that of another checkout
 
 decode: every video is cut into steps of --step seconds from its begin to its end; "decoder alone" decodes the same
 files from begin to end and throws the pictures away, "decode and cut" is the pictures of every clip at its size and
@@ -14,7 +15,9 @@ books: made-up pairs and fingerprints (one source of six is cut files) go throug
 at the paper's radius. storage: rendered toy clips
 under the names of a full data set in shards; `dvc add`, `dvc status`, and one per cent more, added at one place
 (a new source) and spread over all videos. whole: toy sources are rendered, put under DVC and curated, all of them and
-then one per cent more as sources of their own.
+then one per cent more as sources of their own. beside: --count videos of three pieces in MP4, Matroska and MPEG-TS,
+half with times and half without, so that shots are searched, curated at the tiny scale by this code and by another
+checkout's in turn, each in a process of its own: processor time and the most memory that a process took.
 """
 
 from __future__ import annotations
@@ -299,6 +302,79 @@ def whole(given: argparse.Namespace) -> dict:
     return out
 
 
+BATCH = 20  # videos
+ALONE = """
+import dataclasses, json, resource, sys
+from vans import params
+from vans.data.curate import curate
+read = params.load(params.find_root(), scale="tiny")
+read = dataclasses.replace(read, machine=dataclasses.replace(read.machine, workers=1))
+report = curate(sys.argv[1], sys.argv[2], read, progress=False)
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+own = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))  # since it began
+out = {"cpu_s": sum(u.ru_utime + u.ru_stime for u in used), "MB": max(own, used[1].ru_maxrss) / 1024}
+print(json.dumps(out | {"videos": report["videos"]["in"], "triplets": report["triplets"]["all"]}))
+"""
+
+
+def beside(given: argparse.Namespace) -> dict:
+    """Processor time and memory of curation by this checkout and by another one, in turn."""
+    code = {"this": Path(__file__).resolve().parents[1], "other": given.against.resolve()}
+    found: dict[str, list[dict]] = {name: [] for name in code}
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        folder = Path(name)
+        films(folder, given.count, given.height)
+        for turn, part in enumerate(sorted(folder.glob("part*")) * given.repeats):
+            for which in sorted(code, reverse=turn % 2 > 0):  # other work on the machine counts for both alike
+                command = [sys.executable, "-c", ALONE, str(part), str(folder / f"{which}{turn}")]
+                environment = {**os.environ, "PYTHONPATH": str(code[which])}
+                done = subprocess.run(
+                    command, cwd=code[which], env=environment, check=True, capture_output=True, text=True
+                )
+                found[which].append(json.loads(done.stdout.splitlines()[-1]))
+                print(turn, which, found[which][-1], flush=True)
+    out: dict = {
+        which: {name: sum(d[name] for d in done) for name in ("videos", "triplets", "cpu_s")}
+        | {"MB": max(d["MB"] for d in done)}
+        for which, done in found.items()
+    }
+    faster = [a["cpu_s"] / b["cpu_s"] for a, b in zip(found["other"], found["this"], strict=True)]
+    return {
+        **out,
+        "times_as_fast": round(out["other"]["cpu_s"] / out["this"]["cpu_s"], 3),
+        "times_as_fast_median": round(statistics.median(faster), 3),
+        "memory": round(out["this"]["MB"] / out["other"]["MB"], 3),
+    }
+
+
+def films(folder: Path, count: int, height: int) -> None:
+    """Videos of three 4 s pieces each, copied together in many ways; every second with the times of its pieces.
+
+    They lie in folders of BATCH.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        pieces = synthetic(Path(name), 12, 4.0, height)
+        rng = np.random.default_rng(0)
+        for n in range(count):
+            path = folder / f"part{n // BATCH:03d}" / "films" / f"film{n:04d}{('.mp4', '.mkv', '.ts')[n % 3]}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with av.open(str(path), "w") as out:
+                stream = None
+                for place, piece in enumerate(rng.choice(len(pieces), 3, replace=False)):
+                    with av.open(str(pieces[piece])) as given:
+                        own = given.streams.video[0]
+                        stream = stream or out.add_stream_from_template(own)
+                        for packet in given.demux(own):
+                            if packet.dts is not None:
+                                packet.pts += round(4 * place / packet.time_base)
+                                packet.dts += round(4 * place / packet.time_base)
+                                packet.stream = stream
+                                out.mux(packet)
+            lines = [f"{4 * i} {4 * i + 4} " if n % 2 else "" for i in range(3)]
+            words = [f"part {n} {i} happens" for i in range(3)]
+            path.with_suffix(".txt").write_text("".join(f"{a}{b}\n" for a, b in zip(lines, words, strict=True)))
+
+
 def dvc(root: Path, *arguments: str) -> None:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment, check=True)
@@ -310,7 +386,7 @@ def cached(root: Path) -> dict[str, int]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict]]
-PARTS = {"decode": decode, "books": books, "storage": storage, "whole": whole}
+PARTS = {"decode": decode, "books": books, "storage": storage, "whole": whole, "beside": beside}
 
 
 def main() -> None:
@@ -323,6 +399,8 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=360, help="decode: px of a synthetic video")
     parser.add_argument("--step", type=float, default=5.0, help="decode: s, length of a segment")
     parser.add_argument("--codec", choices=("h264", "raw"), default="h264", help="decode: of the clips")
+    parser.add_argument("--against", type=Path, help="beside: the other checkout's folder")
+    parser.add_argument("--count", type=int, default=200, help="beside: videos")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="storage: where there is room (default: the temporary folder)")
     parser.add_argument("--out", type=Path, help="write the numbers to this file as JSON too")

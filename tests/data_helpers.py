@@ -32,6 +32,14 @@ def curate_params(codec="raw", frames=9, height=32, width=32, fps=3.0, **curate)
     )
 
 
+def shared(name: str) -> Path:
+    """A folder of files that are not the project's own; the test is skipped, and says so, where it does not exist."""
+    for parent in Path(__file__).resolve().parents:
+        if (parent / "shared" / name).is_dir():
+            return parent / "shared" / name
+    pytest.skip(f"no {name} here")
+
+
 def real_clips() -> Path:
     """The folder of real clips; the test is skipped, and says so, where it does not exist."""
     named = os.environ.get("VANS_REAL_CLIPS")

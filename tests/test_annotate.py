@@ -40,7 +40,7 @@ from vans.llm import answers, client, http
 from vans.llm import prompts as prompt_files
 from vans.llm.cache import Cache, Reply
 from vans.llm.cost import Meter, estimate, text_tokens
-from vans.llm.limits import Clock, Limiter, Stopped
+from vans.llm.limits import Limiter, Stopped, Timer
 from vans.llm.net import check_url
 from vans.llm.secret import Secret
 from vans.media import video
@@ -50,7 +50,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-5ecret-0f-the-test/+"
 
 
-class FakeClock(Clock):
+class FakeClock(Timer):
     """Time that passes only by sleeping; sleeps are written down."""
 
     def __init__(self) -> None:
@@ -755,7 +755,7 @@ def test_retries_count_for_the_rate_too(tmp_path):
 
 def test_a_limit_that_sleeps_is_woken_by_an_error():
     stop = threading.Event()
-    limiter = Limiter(1, None, Clock())
+    limiter = Limiter(1, None, Timer())
     limiter.enter(1, stop)
     threading.Timer(0.05, stop.set).start()
     began = time.monotonic()

@@ -330,7 +330,7 @@ def test_a_function_of_the_users_own_that_fails_is_named(tmp_path, monkeypatch, 
 # -------------------------------------------------------------------------------------------------------- the judge
 def judge(server, folder, monkeypatch, mode="yes_no", **changes):
     monkeypatch.setenv("VANS_API_KEY", KEY)
-    monkeypatch.setattr("vans.llm.client.Clock", FakeClock)
+    monkeypatch.setattr("vans.llm.client.Timer", FakeClock)
     base = {"url": server.url, "model": "toy", "key_variable": "VANS_API_KEY", "plain_http": False, "extra": {}}
     base |= {"temperature": 0.7, "max_tokens": 64, "frames": 3, "side": 12, "attempts": 2, "concurrency": 4}
     base |= {"timeout": 10.0, "retries": 1, "requests_per_minute": None, "tokens_per_minute": None, "budget": None}

@@ -17,14 +17,13 @@ from vans.data.ledger import VIDEO_LOST
 from vans.data.records import split_of
 from vans.data.shots import Segment
 from vans.data.sources import LAYOUTS, discover, layout_of, tables
-from vans.data.sources.order import Order, follow
+from vans.data.sources.order import EventOrder, follow
 from vans.data.sources.plain import SIDECARS
 from vans.data.sources.source import ALONE, UNKNOWN, UNUSED
 from vans.data.sources.values import seconds, words
 from vans.data.triplets import Triplets
 from vans.errors import UserError, one_of
 from vans.media import video
-from vans.params import one_of
 
 KINDS = one_of(SIDECARS)
 
@@ -786,7 +785,7 @@ def test_no_pair_spans_an_event_that_overlaps_both(tmp_path, layout):
 
 def test_where_lost_events_may_lie():
     def torn(events, *lost):  # (place among the events, times)
-        order, segments = Order(), [Segment(str(n), *pair) for n, pair in enumerate(events)]
+        order, segments = EventOrder(), [Segment(str(n), *pair) for n, pair in enumerate(events)]
         for place in range(len(events) + 1):
             for at, times in lost:
                 if at == place:

@@ -531,3 +531,8 @@ def test_what_is_unclear_is_not_still(triplets: FakeTriplets) -> None:
     )
     assert seen["event_seen"] == ["none"] * 3
     assert seen["static"] == [1.0, 1.0, 0.0]
+
+
+def test_an_arm_that_no_table_knows_gets_a_row_of_its_own():
+    layout = tables.with_arms(tables.ABLATION, ["sft", "ceiling", "round2"])
+    assert [row.name for row in layout.rows[len(tables.ABLATION.rows) :]] == ["round2"]

@@ -16,7 +16,7 @@ from tests.data_helpers import real_clips
 from tests.fuzz_helpers import read_number, video_bytes
 from vans.data import shots
 from vans.errors import UserError
-from vans.media import avi, video
+from vans.media import avi, clock, video
 
 
 def numbered(count: int, height: int = 32, width: int = 48) -> np.ndarray:
@@ -176,13 +176,13 @@ def test_a_picture_that_is_too_large_and_one_that_had_to_be_patched_up_are_refus
 def test_what_a_file_may_claim_is_bounded(tmp_path, monkeypatch):
     (tmp_path / "a.mkv").write_bytes(video_bytes(".mkv", STEADY))
     opened = video.Video(tmp_path / "a.mkv")
-    monkeypatch.setattr(video, "MAX_PACKETS", 10)
+    monkeypatch.setattr(clock, "MAX_PACKETS", 10)
     with pytest.raises(UserError, match="too many packets"):
         list(opened.frames())
-    monkeypatch.setattr(video, "LONGEST", 5.0)
+    monkeypatch.setattr(clock, "LONGEST", 5.0)
     with pytest.raises(UserError, match="too many packets"):
         video.Video(tmp_path / "a.mkv")
-    monkeypatch.setattr(video, "MAX_PACKETS", 1000)
+    monkeypatch.setattr(clock, "MAX_PACKETS", 1000)
     with pytest.raises(UserError, match=r"its times reach to 12\.5 s"):
         video.Video(tmp_path / "a.mkv")
 

@@ -7,3 +7,7 @@ import warnings
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 __version__ = "0.1.0"
+
+from vans import warm  # noqa: E402
+
+warm.as_told()

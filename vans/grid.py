@@ -25,8 +25,27 @@ TABLE = "benchmarks"  # what the main chain is for
 CAPTIONS = ("vlm", "ground_truth", "none")
 
 
+class Coupled:
+    """A VLM and a VDM, each by the stage and cell that trained it."""
+
+    vlm: str
+    vdm: str
+
+    @property
+    def vlm_folder(self) -> str:
+        return f"models/{self.vlm}/vlm"
+
+    @property
+    def vdm_folder(self) -> str:
+        return f"models/{self.vdm}/vdm"
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it: `Cell(**cell.plain())` is the cell again."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True)
-class Cell:
+class Cell(Coupled):
     """One run of a GRPO stage. vlm, vdm: whose models it starts from ("sft", "stage1/full"). reward: a preset of the
     stage.
 
@@ -54,18 +73,6 @@ class Cell:
     def curves(self) -> str:
         return f"curves/{self.name}"
 
-    @property
-    def vlm_folder(self) -> str:
-        return f"models/{self.vlm}/vlm"
-
-    @property
-    def vdm_folder(self) -> str:
-        return f"models/{self.vdm}/vdm"
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON can hold it: `Cell(**cell.plain())` is the cell again."""
-        return dataclasses.asdict(self)
-
     def reward_settings(self, params: Any, root: Path) -> dict[str, Any]:
         """What decides its reward: the weights, and the code of each term."""
         from vans.code import of_term
@@ -82,25 +89,13 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Arm(Coupled):
     """One row of a table. captions: whose ("vlm", "ground_truth"), or "none": the input clip is the answer."""
 
     key: str
     vlm: str
     vdm: str
     captions: str = "vlm"
-
-    @property
-    def vlm_folder(self) -> str:
-        return f"models/{self.vlm}/vlm"
-
-    @property
-    def vdm_folder(self) -> str:
-        return f"models/{self.vdm}/vdm"
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return dataclasses.asdict(self)
 
 
 class Grid:

@@ -18,6 +18,7 @@ from typing import Any
 
 import nbformat
 
+from vans import warm
 from vans.errors import UserError
 from vans.files import atomic_write_text
 from vans.grid import Grid
@@ -25,6 +26,15 @@ from vans.params import find_root, load
 
 EXECUTED = "executed"
 SOURCE = "stripped"
+# What a notebook trains or renders with, in several processes.
+LAUNCHES = {
+    "02_base_models": "vans.train.base",
+    "03_sft": "vans.train.sft",
+    "04_stage1": "vans.train.stage1",
+    "05_stage2": "vans.train.stage2",
+    "06_all_in_one": "vans.train.all_in_one",
+    "07_answer": "vans.answer.arm",
+}
 LANGUAGE = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -100,7 +110,7 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
     if not source.exists():
         strip(root / "notebooks", root / SOURCE)
     check_parameters(read(source), values, source)
-    set_environment(root)
+    set_environment(root, name)
     target = root / EXECUTED / (f"{name}.{label}.ipynb" if label else f"{name}.ipynb")
     target.parent.mkdir(exist_ok=True)
     target.with_suffix(".html").unlink(missing_ok=True)  # a run that fails must not leave the last one's page
@@ -141,9 +151,12 @@ def check_parameters(notebook: nbformat.NotebookNode, values: dict[str, Any], so
             raise UserError(f"{source}: {name} is not in its parameters cell; it has {', '.join(known)}")
 
 
-def set_environment(root: Path) -> None:
-    """What the kernel and the processes it starts inherit: this copy of the code, threads, determinism."""
-    threads = str(load(root).machine.threads)
+def set_environment(root: Path, name: str) -> None:
+    """What the kernel and the processes it starts inherit: this copy of the code, threads, determinism, the workers
+    that its trainer will want."""
+    machine, threads = load(root).machine, str(load(root).machine.threads)
+    if module := LAUNCHES.get(name):
+        os.environ[warm.VARIABLE] = f"{machine.processes} {threads} {module}"
     paths = [str(root), os.environ.get("PYTHONPATH", "")]
     os.environ.update(
         PYTHONPATH=os.pathsep.join(path for path in paths if path),

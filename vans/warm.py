@@ -1,9 +1,10 @@
 """Worker processes started early: they import their libraries while a notebook's first cell imports its own.
 
-    warm.up(params.machine, "vans.train.stage1")    # at the top of a notebook; returns at once
+    warm.up(processes, threads, "vans.train.stage1")    # returns at once
 
-Nothing depends on it: `vans.parallel.launch` takes the waiting workers if they fit, and starts others if not. They die
-with the process that started them.
+A headless run does so by the environment of its kernel (VARIABLE), before the first cell. Nothing depends on it:
+`vans.parallel.launch` takes the waiting workers if they fit, and starts others if not. They die with the process that
+started them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+VARIABLE = "VANS_WARM"
 
 
 @dataclass
@@ -40,11 +43,18 @@ class Workers:
 _waiting: Workers | None = None
 
 
-def up(machine: Any, module: str) -> None:
-    """Start `machine.processes` - 1 workers that import `module` and wait. machine: has processes, threads."""
+def up(size: int, threads: int, module: str) -> None:
+    """Start ranks 1 to size - 1 of a job to come: they import `module` and wait."""
     global _waiting
-    if _waiting is None and machine.processes > 1:
-        _waiting = start(machine.processes, machine.threads, module)
+    if _waiting is None and size > 1:
+        _waiting = start(size, threads, module)
+
+
+def as_told() -> None:
+    """Start the workers that the environment asks for: "processes threads module"."""
+    if told := os.environ.pop(VARIABLE, None):
+        size, threads, module = told.split()
+        up(int(size), int(threads), module)
 
 
 def take(size: int, threads: int, module: str) -> Workers:

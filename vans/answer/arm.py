@@ -40,8 +40,8 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     base, captions = here / "models/base", at.captions
     triplets = Triplets(here / "triplets")
     ids = ranks.share(held_out(triplets, params.evaluate.samples))
-    writer = load_vlm(params, base, here / at.vlm_folder, ranks.device) if captions == "vlm" else None
-    painter = load_vdm(params, base, here / at.vdm_folder, ranks.device) if captions != "none" else None
+    vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device) if captions == "vlm" else None
+    vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device) if captions != "none" else None
     texts: list[str] = []
     words: list[str] = []
     suffix = ".avi" if params.curate.codec == "raw" else ".mp4"
@@ -49,9 +49,9 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
         clips = clips_of(triplets, chunk, "input")
         rows = [triplets.row(i) for i in chunk]
-        if writer is not None:
+        if vlm is not None:
             rates = triplets.rates(chunk, "input", clips.shape[1])
-            answers = write_answers(params, writer, clips, [r["question"] for r in rows], rates, chunk)
+            answers = write_answers(params, vlm, clips, [r["question"] for r in rows], rates, chunk)
             found = [parse_answer(t)[1] or "" for t in answers]
         elif captions == "ground_truth":
             found = answers = [r["caption"] for r in rows]
@@ -59,9 +59,9 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
             found = answers = [""] * len(chunk)
         texts += answers
         words += found
-        films = clips if painter is None else render(params, painter, clips, found, chunk)
-        for id, film in zip(chunk, films, strict=True):
-            media.write(Path(out) / "videos" / f"{id}{suffix}", film.numpy(), params.video.fps)
+        videos = clips if vdm is None else render(params, vdm, clips, found, chunk)
+        for id, clip in zip(chunk, videos, strict=True):
+            media.write(Path(out) / "videos" / f"{id}{suffix}", clip.numpy(), params.video.fps)
     rows_out = ranks.collect(list(zip(ids, words, texts, strict=True)))
     if ranks.main:
         table = predictions.captions_csv(*zip(*rows_out, strict=True))

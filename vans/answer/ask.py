@@ -41,17 +41,17 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     base = Path(root) / "models/base"
     device = "cuda" if params.machine.device != "cpu" and torch.cuda.is_available() else "cpu"
     torch.set_num_threads(max(params.machine.threads, params.machine.processes))
-    writer = load_vlm(params, base, Path(root) / models.vlm_folder, device)
-    painter = load_vdm(params, base, Path(root) / models.vdm_folder, device)
+    vlm = load_vlm(params, base, Path(root) / models.vlm_folder, device)
+    vdm = load_vdm(params, base, Path(root) / models.vdm_folder, device)
     began = time.perf_counter()
     print("watching and thinking ...", flush=True)
-    thinking, caption, forced = think(params, writer, seen, question, fps)
+    thinking, caption, forced = think(params, vlm, seen, question, fps)
     middle = time.perf_counter()
     if forced:
         print("the VLM's own answer broke the template: this one was forced into it, word by word", flush=True)
     print(f"thinking ({middle - began:.1f} s): {thinking}", flush=True)
     with tqdm(total=params.generate.steps, desc="rendering", ncols=100) as bar:
-        frames = render(params, painter, seen, [caption], ["answer"], lambda: bar.update(1))
+        frames = render(params, vdm, seen, [caption], ["answer"], lambda: bar.update(1))
     media.write(out, frames[0].numpy(), clip.fps)
     print(f"rendered in {time.perf_counter() - middle:.1f} s", flush=True)
     print(f"written: {out}", flush=True)
@@ -69,14 +69,14 @@ def output_file(output: str | Path) -> Path:
     return out
 
 
-def think(params, writer, clip: torch.Tensor, question: str, fps: float) -> tuple[str, str, bool]:
+def think(params, vlm, clip: torch.Tensor, question: str, fps: float) -> tuple[str, str, bool]:
     """(thinking, caption, forced): the VLM's own answer or, where that breaks the template, one decoded within it."""
     from vans.answer.arm import write_answers
     from vans.template import parse_answer
 
     for forced in (False, True):
         name = f"answer/{int(forced)}"
-        text = write_answers(params, writer, clip, [question], [fps], [name], within_template=forced)[0]
+        text = write_answers(params, vlm, clip, [question], [fps], [name], within_template=forced)[0]
         thinking, caption = parse_answer(text)
         if caption is not None:
             return thinking, caption, forced
@@ -86,6 +86,6 @@ def think(params, writer, clip: torch.Tensor, question: str, fps: float) -> tupl
 def watch(video: str | Path, clip) -> tuple[torch.Tensor, float]:
     """A whole video as one input clip uint8 [1, T, H, W, 3], evenly spaced over it, and their rate."""
     source = media.Video(video)
-    times = (np.arange(clip.frames) + 0.5) * source.info.duration / clip.frames
+    times = source.info.start + (np.arange(clip.frames) + 0.5) * source.info.duration / clip.frames
     pictures = torch.from_numpy(source.sample(times, clip.height, clip.width))[None]
     return pictures, clip.frames / source.info.duration

@@ -52,7 +52,7 @@ Made = tuple[dict, tuple[bytes, bytes]]  # manifest row without storage columns,
 
 
 @dataclass(frozen=True)
-class Source:
+class Annotated:
     """A source whose pairs have been written about: answers[i] is that of worked.pairs[i]."""
 
     record: Record
@@ -61,7 +61,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Machine:
+class LocalMachine:
     """Where the work is done; changes nothing in the output."""
 
     engine: str = "local"
@@ -83,7 +83,7 @@ def curate(
     annotator that the parameters name. Returns the report. Raises UserError if nothing is kept or the splits
     overlap.
     """
-    machine = getattr(params, "machine", None) or Machine()
+    machine = getattr(params, "machine", None) or LocalMachine()
     found = sources.discover(data_dir)
     ledger = found.ledger
     ledger.root = str(data_dir)
@@ -213,7 +213,9 @@ def chosen(tasks: Sequence[Task], asked: Annotator, machine: Any, progress: bool
 
 
 # ------------------------------------------------------------------------------------------- written, in order
-def annotated(tasks: Sequence[Task], looked: dict[str, Looked], asked: Annotator, progress: bool) -> Iterator[Source]:
+def annotated(
+    tasks: Sequence[Task], looked: dict[str, Looked], asked: Annotator, progress: bool
+) -> Iterator[Annotated]:
     """Have question, reasoning and caption written for every pair, many sources at a time."""
     some: list[tuple[Task, Worked]] = []
     waiting = 0
@@ -226,7 +228,7 @@ def annotated(tasks: Sequence[Task], looked: dict[str, Looked], asked: Annotator
             if waiting >= BATCH or not last:
                 answers = iter(asked.write([r for t, w in some for r in _requests(t.record, w, bool(asked.chooses))]))
                 for task, worked in some:
-                    yield Source(task.record, worked, list(islice(answers, len(worked.pairs))))
+                    yield Annotated(task.record, worked, list(islice(answers, len(worked.pairs))))
                     bar.update()
                 some, waiting = [], 0
 
@@ -245,7 +247,7 @@ def _requests(record: Record, worked: Worked, clips: bool) -> list[Request]:
     ]
 
 
-def triplets_of(source: Source, ledger: Ledger, seed: int) -> list[Made]:
+def triplets_of(source: Annotated, ledger: Ledger, seed: int) -> list[Made]:
     """All triplets of one source (a procedural test video gives one), and the entries of its books."""
     record, worked, before = source.record, source.worked, len(ledger.drops)
     ledger.add(worked.ledger)

@@ -46,7 +46,7 @@ def fingerprint(opened: Video, seen: Mapping[tuple[Path, float], np.ndarray] | N
     ahead: tuple[float, Any] | None = None
     error: UserError | None = None
     begun = False
-    for time in times(0.0, opened.info.duration):
+    for time in times(opened.info.start, opened.info.end):
         if (opened.path, time) in seen:
             out.append(seen[opened.path, time])
             continue

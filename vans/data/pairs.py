@@ -68,7 +68,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Part:
+class Piece:
     """A segment that is to be cut: from `opened`; roles: what its clips are needed as."""
 
     opened: video.Video
@@ -125,7 +125,7 @@ def _neighbours(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
     parts = []
     for segment in seen:
         ends = segment is seen[-1], segment is seen[0]  # the last is no input, the first no target
-        parts.append(Part(opened, segment, tuple(r for r, out in zip(ROLES, ends) if not out or len(seen) == 1)))
+        parts.append(Piece(opened, segment, tuple(r for r, out in zip(ROLES, ends) if not out or len(seen) == 1)))
     plans = cut(parts, look)
     done = iter(plans)
     cuts: list[tuple[Segment, Cuts | None]] = []
@@ -161,7 +161,7 @@ def _given(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
         if segment.id not in named:
             ledger.segment(record.title, segment.id, segment.start, segment.end, "in no pair")
     parts = list(_given_parts(record))
-    done = iter(cut([part for part in parts if isinstance(part, Part)], look))
+    done = iter(cut([part for part in parts if isinstance(part, Piece)], look))
     todo = iter(parts)
     cuts: dict[str, Cuts | None] = {}
     for index, given in enumerate(record.given):
@@ -181,7 +181,7 @@ def _given(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
             yield a["input"], b["target"], index
 
 
-def _given_parts(record: Record) -> Iterator[Part | str]:
+def _given_parts(record: Record) -> Iterator[Piece | str]:
     """The segments that given pairs name, each once, in their order; or why one cannot be cut."""
     needed = any(None in given.files for given in record.given)
     whole = video.Video(record.path) if record.path is not None and needed else None
@@ -201,10 +201,10 @@ def _given_parts(record: Record) -> Iterator[Part | str]:
                 except UserError:
                     yield "its file is unreadable"
                     continue
-                yield Part(opened, Segment(key, 0.0, opened.info.duration, sentence), roles)
+                yield Piece(opened, Segment(key, opened.info.start, opened.info.end, sentence), roles)
             elif whole is not None and key in segments:
                 label = sentence or segments[key].label
-                yield Part(whole, replace(segments[key], label=label), roles)
+                yield Piece(whole, replace(segments[key], label=label), roles)
             else:
                 yield "the table's segment has no times and no file"
 
@@ -216,9 +216,12 @@ def _labelled(cuts: Cuts, label: str) -> Cuts:
 # ------------------------------------------------------------------------------------------------------ cutting
 def too_short(opened: video.Video, segment: Segment, settings: Settings) -> str:
     """Why a segment is not cut; '' if it can be."""
-    if segment.start >= opened.info.duration:
+    if segment.start >= opened.info.end:
         return "begins after the video's end"
-    if min(segment.end, opened.info.duration) - segment.start < settings.min_segment - video.TOLERANCE:
+    if segment.end <= opened.info.start:
+        return "ends before the video's first picture"
+    start, end = opened.shown_of(segment.start, segment.end)
+    if end - start < settings.min_segment - video.TOLERANCE:
         return f"{SHORT} {settings.min_segment:g} s"
     return ""
 
@@ -241,7 +244,7 @@ class Plan:
     out as the same clip have one. prints: when the pictures of the segment's fingerprint are shown, s.
     """
 
-    part: Part
+    part: Piece
     reason: str = ""
     error: UserError | None = None
     grids: dict[float, tuple[np.ndarray, float]] = field(default_factory=dict)
@@ -255,7 +258,7 @@ class Plan:
         return sorted({float(time) for times, _ in self.grids.values() for time in times} | set(self.prints))
 
 
-def cut(parts: Sequence[Part], look: Look) -> list[Plan]:
+def cut(parts: Sequence[Piece], look: Look) -> list[Plan]:
     """The best clips of segments. Those near each other are decoded in one go, each alone if that fails."""
     plans = [_plan(part, look.settings, look.starts.get(part.segment.id)) for part in parts]
     runs: list[list[Plan]] = []
@@ -300,18 +303,18 @@ def _enter(title: str, plan: Plan, ledger: Ledger) -> Cuts | None:
     return plan.cuts
 
 
-def _plan(part: Part, settings: Settings, chosen: float | str | None) -> Plan:
+def _plan(part: Piece, settings: Settings, chosen: float | str | None) -> Plan:
     segment, count = part.segment, settings.frames
     if reason := too_short(part.opened, segment, settings) or (chosen if isinstance(chosen, str) else ""):
         return Plan(part, reason)
     plan = Plan(part)
-    end = min(segment.end, part.opened.info.duration)
-    plan.prints = fingerprint.times(segment.start, end)
+    start, end = part.opened.shown_of(segment.start, segment.end)
+    plan.prints = fingerprint.times(start, end)
     for role in part.roles:
         seconds = getattr(settings, f"{role}_seconds")
-        times, rate = grid(segment.start, end, seconds, count)
+        times, rate = grid(start, end, seconds, count)
         if chosen is not None:
-            first = min(max(0, round((float(chosen) - segment.start) * rate)), len(times) - count)
+            first = min(max(0, round((float(chosen) - start) * rate)), len(times) - count)
             times = times[first : first + count]
         plan.grids[seconds] = times, rate
         plan.windows[role] = next(s for s, (t, _) in plan.grids.items() if np.array_equal(t, times))
@@ -332,7 +335,7 @@ def _decode(plans: Sequence[Plan], look: Look) -> None:
     for n, plan in enumerate(plans):
         ends.setdefault(plan.times[-1], []).append(n)
     looked = {time for plan in plans for time in plan.times}
-    whole = {t for t in fingerprint.times(0.0, opened.info.duration) if min(looked) <= t <= max(looked)}
+    whole = {t for t in fingerprint.times(opened.info.start, opened.info.end) if min(looked) <= t <= max(looked)}
     prints = whole.union(*(plan.prints for plan in plans))
     wanted = sorted(prints | looked)
     for time, (frame, at) in zip(wanted, _to_the_end(opened, wanted, max(takers)), strict=True):
@@ -382,18 +385,18 @@ def thin(record: Record, settings: Settings, count: int, side: int) -> Iterator[
     Raises UserError as `pairs`.
     """
     if record.given:
-        parts = [p for p in _given_parts(record) if isinstance(p, Part)]
+        parts = [p for p in _given_parts(record) if isinstance(p, Piece)]
     else:
         assert record.path is not None
         opened = video.Video(record.path)
-        parts = [Part(opened, s) for s in _segments(record, opened, settings) if not s.black]
+        parts = [Piece(opened, s) for s in _segments(record, opened, settings) if not s.black]
     shortest = min(settings.input_seconds, settings.target_seconds)
     for part in parts:
         segment, info = part.segment, part.opened.info
-        end = min(segment.end, info.duration)
-        if too_short(part.opened, segment, settings) or end - segment.start <= shortest + video.TOLERANCE:
+        start, end = part.opened.shown_of(segment.start, segment.end)
+        if too_short(part.opened, segment, settings) or end - start <= shortest + video.TOLERANCE:
             continue
-        times = segment.start + (end - segment.start) * np.arange(count) / count
+        times = start + (end - start) * np.arange(count) / count
         scale = min(1.0, side / max(info.height, info.width))
         size = (max(2, round(info.height * scale)), max(2, round(info.width * scale)))
         try:

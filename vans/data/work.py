@@ -26,10 +26,11 @@ from vans.data.shots import Segment
 from vans.data.store import Store
 from vans.errors import UserError
 from vans.files import digest
-from vans.media import avi, video
+from vans.media import avi, clock, video
 
-MODULES = (video, avi, fingerprint, ledger, pairs, records, shots)  # the code that results depend on, with this file
-LIBRARIES = ("av", "numpy", "pillow", "scenedetect", "opencv-python", "opencv-python-headless")
+# the code that results depend on, with this file
+MODULES = (video, clock, avi, fingerprint, ledger, pairs, records, shots)
+LIBRARIES = ("av", "numpy", "pillow", "opencv-python", "opencv-python-headless")
 
 
 @dataclass(frozen=True)

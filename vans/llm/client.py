@@ -32,7 +32,7 @@ from vans.llm import answers
 from vans.llm.cache import Reply
 from vans.llm.cost import Meter
 from vans.llm.http import TooLarge, post
-from vans.llm.limits import Clock, Limiter, Stop, Stopped
+from vans.llm.limits import Limiter, Stop, Stopped, Timer
 from vans.llm.net import check_url, is_local
 from vans.llm.secret import Secret
 
@@ -90,7 +90,7 @@ class Client:
         llm: Any,
         section: str,
         meter: Meter,
-        clock: Clock | None = None,
+        clock: Timer | None = None,
         safe: str = "every answer so far is kept",
         patient: bool = False,
     ) -> None:
@@ -102,7 +102,7 @@ class Client:
         self.host = urlsplit(self.url).hostname or ""
         key = read_key(llm.key_variable, f"{section}.key_variable", needed=not is_local(self.host))
         self.secret = Secret(key)
-        self.clock = clock or Clock()
+        self.clock = clock or Timer()
         self.limiter = Limiter(llm.requests_per_minute, llm.tokens_per_minute, self.clock)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=llm.concurrency)

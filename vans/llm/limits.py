@@ -24,7 +24,7 @@ class Stop(threading.Event):
         self.set()
 
 
-class Clock:
+class Timer:
     """Real time. `sleep` ends early, with Stopped, when `stop` is set."""
 
     def now(self) -> float:
@@ -42,7 +42,7 @@ class Limiter:
     A single call of more tokens than that waits until it is alone in its minute.
     """
 
-    def __init__(self, requests: int | None, tokens: int | None, clock: Clock) -> None:
+    def __init__(self, requests: int | None, tokens: int | None, clock: Timer) -> None:
         self.requests, self.tokens, self.clock = requests, tokens, clock
         self._lock = threading.Lock()
         self._begun: deque[list[float]] = deque()  # [time, tokens] of the last minute

@@ -1,14 +1,14 @@
 """Read, cut, fit and write videos; audio is ignored, rotation and the shape of the pixels are honoured.
 
-Times are seconds from the file's start. The picture "at time t" is the last frame whose time is <= t (plus
+Times are seconds as in a player (clock.py). The picture "at time t" is the last frame whose time is <= t (plus
 1 ms, because annotations round to milliseconds), which is what a player shows. Pictures are uint8 [H, W, 3]
 RGB.
 
 What a damaged or hostile file can do is bounded: only FORMATS are opened and no other file or address is
 followed (a text file named .mp4 may be a playlist), pictures are at most MAX_PIXELS large, a video at most
-LONGEST seconds and MAX_PACKETS packets long, a read that hangs ends after PATIENCE seconds. A picture that the
-decoder had to patch up, one that is held for longer than LONGEST_STILL and one behind the real end of a file
-that was cut off are never handed out.
+clock.LONGEST seconds and clock.MAX_PACKETS packets long, a read that hangs ends after PATIENCE seconds. A picture
+that the decoder had to patch up, one that is held for longer than LONGEST_STILL and one behind the real end of a
+file that was cut off are never handed out.
 """
 
 import io
@@ -27,7 +27,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
 from vans.errors import UserError
-from vans.media import avi
+from vans.media import avi, clock
 
 H264 = {"crf": "17", "preset": "ultrafast", "threads": "1"}  # twice as fast to read as veryfast, half as large again
 VP9 = {"crf": "18", "b": "0", "deadline": "good", "cpu-used": "4", "threads": "1"}
@@ -36,8 +36,6 @@ SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BIT
 TOLERANCE = 1e-3  # s
 HOLD = 0.5  # s that the first and the last picture may stand in for missing neighbours
 LONGEST_STILL = 30.0  # s between two pictures; beyond it the file's times are not believed
-LONGEST = 86_400.0  # s
-MAX_PACKETS = 20_000_000  # 24 h at 230 pictures per second
 MAX_PIXELS = 8192 * 8192
 AT_ONCE = 2**30  # bytes of a file that may be read as a whole
 PATIENCE = 120.0  # s for opening a file or reading one packet of it
@@ -53,12 +51,20 @@ BROKEN = (av.error.FFmpegError, EOFError, OSError, ValueError, ArithmeticError, 
 
 @dataclass(frozen=True)
 class Info:
-    """height, width: px as shown (after rotation); fps: average; duration: s, the end of the last frame."""
+    """height, width: px as shown (after rotation); fps: average; duration: s, from the first picture to the last one's
+    end; start: s, when the first is shown (later than 0 where sound begins before the pictures).
+    """
 
     height: int
     width: int
     fps: float
     duration: float
+    start: float = 0.0
+
+    @property
+    def end(self) -> float:
+        """When the last picture ends, s."""
+        return self.start + self.duration
 
 
 class Video:
@@ -114,32 +120,17 @@ class Video:
 
     def _probe(self) -> Info:
         with self._open() as (container, stream):
-            first = next((f for p in container.demux(stream) for f in p.decode()), None)
-            if first is None:
+            found = clock.read(container, stream)
+            if found is None:
                 raise UserError(f"{self.path}: holds no picture; replace or remove it")
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            fps = fps if 0 < fps <= 1000 else 25.0
+            self._clock, first = found
             aspect = float(stream.sample_aspect_ratio or 1)
             self._aspect = aspect if 0.25 <= aspect <= 4 else 1.0
             height, width = self.picture(first).shape[:2]
-            duration = _duration(container, stream)
-        if not 0 < duration <= LONGEST:
-            duration = self._scan()
-        if not 0 < duration <= LONGEST:
-            raise self._unreadable(f"its times reach to {duration:g} s")
-        return Info(height, width, fps, duration)
-
-    def _scan(self) -> float:
-        """Duration, s, of a file that does not tell it: where its last packet ends."""
-        end = 0.0
-        with self._open() as (container, stream):
-            origin = _origin(container)
-            for count, packet in enumerate(container.demux(stream)):
-                if count > MAX_PACKETS:
-                    raise ValueError("too many packets")
-                if packet.pts is not None and packet.time_base:
-                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base - origin))
-        return end
+        start, end = self._clock.start, self._clock.end
+        if end <= start or end > clock.LONGEST:
+            raise self._unreadable(f"its times reach to {end:g} s")
+        return Info(height, width, self._clock.rate, end - start, start)
 
     def _decode(self, start: float) -> Iterator[tuple[float, Any]]:
         """(time, frame) from the last key frame at or before `start` on; frames are still to be converted."""
@@ -162,18 +153,28 @@ class Video:
     def _decode_from(self, start: float) -> Iterator[tuple[float, Any]]:
         """(time, frame) from where seeking to `start` leads."""
         with self._open() as (container, stream):
-            origin = _origin(container)
             if start > 0:
                 try:
-                    container.seek(int((Fraction(start) + origin) * av.time_base), backward=True)
+                    container.seek(int((Fraction(start) + self._clock.origin) * av.time_base), backward=True)
                 except av.error.FFmpegError:
                     return
-            for count, packet in enumerate(container.demux(stream)):
-                if count > MAX_PACKETS:
-                    raise ValueError("too many packets")
-                for frame in packet.decode():
-                    if frame.pts is not None and frame.time_base:
-                        yield float(frame.pts * frame.time_base - origin), frame
+            frames = clock.frames(clock.packets(container, stream), stream)
+            last = -math.inf
+            for time, frame in clock.ascending(self._timed(frames), self._clock.depth):
+                last = max(time, last) if time > last - HOLD else time  # a few that have changed places
+                yield last, frame
+
+    def _timed(self, frames: Iterator[Any]) -> Iterator[tuple[float, Any]]:
+        """(time, frame); where a frame does not tell its time it follows the one before."""
+        last = -1 / self._clock.rate
+        for frame in frames:
+            time = clock.seconds(frame)
+            last = last + 1 / self._clock.rate if time is None else float(time - self._clock.origin)
+            yield last, frame
+
+    def shown_of(self, start: float, end: float) -> tuple[float, float]:
+        """What of a stretch, s, there are pictures of; the first one stands in for what misses less than HOLD."""
+        return self.info.start if self.info.start > start + HOLD else start, min(end, self.info.end)
 
     def picture(self, frame: Any, height: int | None = None, width: int | None = None) -> np.ndarray:
         """A decoded frame as it is shown, uint8 [H, W, 3], or fitted to height x width; UserError if it cannot be."""
@@ -257,7 +258,7 @@ class Video:
             shown, last = frame, time
         # The last picture is shown to the end; how long that is, a file that was cut off does not know.
         own = max(1 / self.info.fps, self._length(shown) or min(step, HOLD))
-        held = min(max(last + own, self.info.duration), last + own + HOLD) + 2 * TOLERANCE
+        held = min(max(last + own, self.info.end), last + own + HOLD) + 2 * TOLERANCE
         if shown is None or wanted[-1] > held:
             raise UserError(f"{self.path}: ends at {last:.2f} s, before {wanted[-1]:.2f} s; cut the annotation")
         for _ in wanted[done:]:
@@ -274,18 +275,6 @@ class Video:
         ticks, base = getattr(frame, "duration", None), getattr(frame, "time_base", None)
         seconds = float(ticks * base) if ticks and base else 0.0
         return seconds if 0 < seconds <= LONGEST_STILL else 0.0
-
-
-def _origin(container: Any) -> Fraction:
-    """When the file starts, s."""
-    return Fraction(container.start_time or 0, av.time_base)
-
-
-def _duration(container: Any, stream: Any) -> float:
-    """When the file says that its pictures end, s from its start; 0 if it does not say."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else 0.0
 
 
 def _upright(picture: np.ndarray, rotation: int) -> np.ndarray:

@@ -34,6 +34,7 @@ from vans.files import usual_permissions
 from vans.models.grammar import Grammar, WithinTemplate
 from vans.models.whole import load_adapter, pretrained
 from vans.rng import generator
+from vans.template import special_tokens
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CHAT_TEMPLATE = (
@@ -181,7 +182,12 @@ class VLM:
 
     # ------------------------------------------------------------------ inputs
     def prompt(self, question: str) -> str:
-        """The chat text of one prompt, with a single video placeholder."""
+        """The chat text of one prompt, with a single video placeholder.
+
+        UserError for a question that holds one of the model's own signs (`<|im_end|>`): it would end the question.
+        """
+        if signs := special_tokens(question, self.tokenizer.all_special_tokens):
+            raise UserError(f"the question holds {signs[0]}, a sign of the model's own; ask without it: {question!r}")
         messages = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
         messages.append({"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]})
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

@@ -22,11 +22,11 @@ from vans.errors import UserError, one_of
 from vans.llm.net import check_url, is_local
 from vans.params.base import merged, validated
 from vans.params.rewards import Preset, Rewards, Term
-from vans.params.sections import LLM, Judge, Model, Params, Stage1, Stage2, Video
+from vans.params.sections import JudgeParams, LLMParams, Model, Params, Stage1, Stage2, VideoParams
 
 __all__ = [
-    "LLM",
-    "Judge",
+    "JudgeParams",
+    "LLMParams",
     "Model",
     "Params",
     "Preset",
@@ -34,7 +34,7 @@ __all__ = [
     "Stage1",
     "Stage2",
     "Term",
-    "Video",
+    "VideoParams",
     "check_url",
     "find_root",
     "from_dict",

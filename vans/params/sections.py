@@ -28,7 +28,7 @@ class World(Section):
     surprise: float = Field(ge=0, le=1)  # probability of a condition's other outcome
 
 
-class Machine(Section):
+class MachineParams(Section):
     """What the scale runs on."""
 
     device: Literal["auto", "cpu", "cuda"]
@@ -59,7 +59,7 @@ class Keep(Section):
     groups: int = Field(ge=1)  # every so many steps one rollout group is kept for the pictures
 
 
-class Video(Section):
+class VideoParams(Section):
     """Every clip, input and target."""
 
     frames: int = Field(ge=1)
@@ -77,7 +77,7 @@ class RLWeights(Section):
     self_check: float = Field(ge=0)
 
 
-class Endpoint(Section):
+class EndpointParams(Section):
     """An OpenAI-compatible endpoint. Its key is in no file: it comes from the environment."""
 
     url: str  # the endpoint's address, up to and without /chat/completions
@@ -114,14 +114,14 @@ class Endpoint(Section):
         return self
 
 
-class LLM(Endpoint):
-    """A multimodal LLM that annotates (docs/annotate.md)."""
+class LLMParams(EndpointParams):
+    """A multimodal LLMParams that annotates (docs/annotate.md)."""
 
     max_tokens: int = Field(ge=16)  # of an answer
     choose_frames: int = Field(ge=2)  # pictures of a segment whose best clip is wanted
 
 
-class Judge(Endpoint):
+class JudgeParams(EndpointParams):
     """The model that the reward term ``judge`` asks."""
 
     mode: Literal["yes_no", "grade"]  # the likelihood of "yes" against "no", or a grade from 0 to 10
@@ -143,7 +143,7 @@ class Curate(Section):
     target_seconds: float = Field(gt=0)
     codec: Literal["raw", "h264"]
     annotator: str  # one of vans.data.annotate.ANNOTATORS
-    llm: LLM
+    llm: LLMParams
     qwen: LocalVLM
     flowery: float = Field(ge=0, le=1)  # toy world: share of flowery training captions; held-out ones are plain
     rl: int = Field(ge=0)  # triplets of the RL subset
@@ -187,7 +187,7 @@ class VDMModel(Model):
     negative_prompt: str
 
 
-class Detector(Section):
+class DetectorParams(Section):
     """FVD's network: the toy world's own (``path`` null), or the I3D TorchScript in a file."""
 
     path: str | None
@@ -199,7 +199,7 @@ class Models(Section):
     vlm: VLMModel
     vdm: VDMModel
     clip: Model
-    detector: Detector
+    detector: DetectorParams
 
 
 class Fit(Section):
@@ -317,9 +317,9 @@ class Params(Section):
     train_seed: int = Field(ge=0)  # SFT, stage 1, stage 2, all-in-one; same data, base models and evaluation noise
     rewards: Rewards
     world: World
-    machine: Machine
+    machine: MachineParams
     keep: Keep
-    video: Video
+    video: VideoParams
     curate: Curate
     models: Models
     base: Base
@@ -327,7 +327,7 @@ class Params(Section):
     stage1: Stage1
     stage2: Stage2
     all_in_one: AllInOne
-    judge: Judge
+    judge: JudgeParams
     generate: Generate
     evaluate: Evaluate
 

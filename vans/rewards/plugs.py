@@ -33,7 +33,7 @@ class Plug:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scored:
     """terms: name -> [P, G] float32, nan where dropped. total: weighted sum [P, G], 0 where dropped. kept: bool [P,
     G].
     """
@@ -93,13 +93,13 @@ def resolve(name: str, spec: Any, params: Any) -> Term:
     return function
 
 
-def score(rollout: Rollout, terms: list[Plug]) -> Scores:
+def score(rollout: Rollout, terms: list[Plug]) -> Scored:
     """All terms of a rollout. An answer that one of them could not score is dropped from all."""
     scored = {plug.name: _values(plug, rollout) for plug in terms}
     kept = ~torch.stack([values.isnan() for values in scored.values()]).any(0)
     total = sum(plug.weight * scored[plug.name] for plug in terms)
     assert isinstance(total, Tensor)
-    return Scores(scored, total.masked_fill(~kept, 0.0), kept)
+    return Scored(scored, total.masked_fill(~kept, 0.0), kept)
 
 
 def _values(plug: Plug, rollout: Rollout) -> Tensor:

@@ -5,8 +5,8 @@ quantity. A row whose arm was not scored stays in the table, empty.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -93,6 +93,12 @@ class Table:
 
     def csv(self) -> str:
         return self.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def with_arms(layout: Layout, arms: Iterable[str]) -> Layout:
+    """A layout with a row for each of these arms that no table has: a new cell of dvc.yaml needs no line here."""
+    known = {row.arm for one in LAYOUTS.values() for row in one.rows}
+    return replace(layout, rows=(*layout.rows, *(Row(arm, arm, arm) for arm in arms if arm not in known)))
 
 
 def build(folder: str | Path, layout: Layout, own: Sequence[str] = ()) -> Table:

@@ -28,8 +28,8 @@ from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
 from vans.train.loop import check_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
+from vans.train.rollouts import Rollouts, captions_of, grouped, record_of
 from vans.train.runs import Run
-from vans.train.scene import Scene, captions_of, grouped, record_of
 from vans.train.settings import settings_of
 from vans.train.stage1 import thinking
 from vans.train.stage2 import make_trainable
@@ -64,16 +64,16 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
     trained = {name: [p for p in model.parameters() if p.requires_grad] for name, model in models.items()}
     start = {name: WithTensors(model, frozen_copy(model)) for name, model in models.items()}
     optims = {"vlm": optimizer([vlm.model], "adamw", s1.lr), "dit": optimizer([vdm.dit], "adamw", s2.lr)}
-    scene = Scene(params, here, "all_in_one", terms, vdm, ranks)
+    rollouts = Rollouts(params, here, "all_in_one", vdm, ranks)
     run.attach(models, optims)
 
     for step in run.steps(steps):
         set_lr(optims["vlm"], schedule(step, steps, s1.warmup, decay=0.0))
         set_lr(optims["dit"], schedule(step, steps, s2.warmup, decay=0.0))
-        ids, keys = scene.batch(step, params.all_in_one.prompts)  # P
+        ids, keys = rollouts.batch(step, params.all_in_one.prompts)  # P
 
         # 1. G answers of each prompt, one trajectory of each caption
-        prompts = prompts_of(vlm, scene.triplets, ids)
+        prompts = prompts_of(vlm, rollouts.triplets, ids)
         sampled = vlm.sample(
             prompts,
             seeds=[(*keys, i, g) for i in ids for g in range(s1.group_size)],
@@ -86,14 +86,14 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
         repeat = [p for p in range(len(ids)) for _ in range(s1.group_size)]  # N
         with torch.no_grad():
             text = vdm.embed([caption or "" for row in captions for caption in row])  # [N, L, D]
-        given = Conditions(text, scene.reference(ids)[repeat], scene.negative)
+        given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
         names = [f"{i}/{g}" for i in ids for g in range(s1.group_size)]
-        noises = scene.noise(ids, s1.group_size, s2.share_noise, keys)  # [N, C, T', H', W']
+        noises = rollouts.noise(ids, s1.group_size, s2.share_noise, keys)  # [N, C, T', H', W']
         trajectories = sde_rollout(vdm, given, noises, names, keys, s2, start["dit"])
         videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s1.group_size))  # [P, G, T, H, W, 3]
 
         # 2. one reward for the pair; one advantage
-        rollout = scene.rollout(ids, answers, captions, videos, keys)
+        rollout = rollouts.of(ids, answers, captions, videos, keys)
         scores = score(rollout, terms)  # total [P, G]
         advantages, equal = core.group_advantages(scores.total, scores.kept)  # [P, G], [P]
         flat = advantages.flatten()  # [N]

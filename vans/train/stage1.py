@@ -29,8 +29,8 @@ from vans.rewards.plugs import plugs, score
 from vans.template import thinking_length
 from vans.train.loop import check_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
+from vans.train.rollouts import Rollouts, captions_of, grouped, record_of
 from vans.train.runs import Run
-from vans.train.scene import Scene, captions_of, grouped, record_of
 from vans.train.settings import settings_of
 
 
@@ -68,15 +68,15 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     start = WithTensors(vlm.model, frozen_copy(vlm.model))
     optim = optimizer([vlm.model], "adamw", s.lr)
     vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device) if renders else None
-    scene = Scene(params, here, "stage1", terms, vdm, ranks)
+    rollouts = Rollouts(params, here, "stage1", vdm, ranks)
     run.attach({"vlm": vlm.model}, {"vlm": optim})
 
     for step in run.steps(steps):
         set_lr(optim, schedule(step, steps, s.warmup, decay=0.0))
-        ids, keys = scene.batch(step, s.prompts)  # P
+        ids, keys = rollouts.batch(step, s.prompts)  # P
 
         # 1. G answers of each prompt
-        prompts = prompts_of(vlm, scene.triplets, ids)
+        prompts = prompts_of(vlm, rollouts.triplets, ids)
         sampled = vlm.sample(
             prompts,
             seeds=[(*keys, i, g) for i in ids for g in range(s.group_size)],
@@ -88,8 +88,8 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         captions = captions_of(answers)  # [P][G]
 
         # 2. their videos, where a term of the reward looks at them; the reward; the advantages
-        videos = scene.render(ids, captions, s, keys)  # [P, G, T, H, W, 3]
-        rollout = scene.rollout(ids, answers, captions, videos, keys)
+        videos = rollouts.render(ids, captions, s, keys)  # [P, G, T, H, W, 3]
+        rollout = rollouts.of(ids, answers, captions, videos, keys)
         scores = score(rollout, terms)  # total [P, G]
         advantages, equal = core.group_advantages(scores.total, scores.kept)  # [P, G], [P]
 

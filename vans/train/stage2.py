@@ -41,8 +41,8 @@ from vans.similarity import rouge_l
 from vans.template import answer_text, parse_answer
 from vans.train.loop import check_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
+from vans.train.rollouts import Rollouts, record_of
 from vans.train.runs import Run
-from vans.train.scene import Scene, record_of
 from vans.train.settings import settings_of
 
 
@@ -79,15 +79,15 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     trained = [p for p in vdm.dit.parameters() if p.requires_grad]
     start = WithTensors(vdm.dit, frozen_copy(vdm.dit))
     optim = optimizer([vdm.dit], "adamw", s.lr)
-    scene = Scene(params, here, "stage2", terms, vdm, ranks)
+    rollouts = Rollouts(params, here, "stage2", vdm, ranks)
     vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device) if at.captions == "vlm" else None
-    anchor = Anchor(params, vlm, scene.triplets)
+    anchor = Anchor(params, vlm, rollouts.triplets)
     run.attach({"dit": vdm.dit}, {"dit": optim})
 
     for step in run.steps(steps):
         check_anchors(run.history, s, steps)
         set_lr(optim, schedule(step, steps, s.warmup, decay=0.0))
-        prompts, keys = scene.batch(step, s.prompts)
+        prompts, keys = rollouts.batch(step, s.prompts)
 
         # 1. one anchor of each prompt; a prompt without one goes no further
         texts, resampled = anchor(prompts, keys)
@@ -103,15 +103,15 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         repeat = [p for p in range(len(ids)) for _ in range(s.group_size)]  # N = P * G
         with torch.no_grad():
             text = vdm.embed([row[0] for row in captions])[repeat]  # [N, L, D]
-        given = Conditions(text, scene.reference(ids)[repeat], scene.negative)
+        given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
         names = [f"{i}/{g}" for i in ids for g in range(s.group_size)]
         trajectories = sde_rollout(
-            vdm, given, scene.noise(ids, s.group_size, s.share_noise, keys), names, keys, s, start
+            vdm, given, rollouts.noise(ids, s.group_size, s.share_noise, keys), names, keys, s, start
         )
         videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s.group_size))  # [P, G, T, H, W, 3]
 
         # 3. the reward; the advantages
-        rollout = scene.rollout(ids, answers, captions, videos, keys)
+        rollout = rollouts.of(ids, answers, captions, videos, keys)
         scores = score(rollout, terms)  # total [P, G]
         advantages, equal = core.group_advantages(scores.total, scores.kept)  # [P, G], [P]
 

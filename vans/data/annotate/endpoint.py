@@ -9,7 +9,7 @@ from vans.data.annotate.llm import BROKEN, LLM, SAID, Query
 from vans.llm import answers, client, prompts
 from vans.llm.cache import Reply
 from vans.llm.client import Ask, Client
-from vans.llm.limits import Clock
+from vans.llm.limits import Timer
 from vans.llm.pictures import data_url
 
 NO_ANSWER = f"the annotator's endpoint {client.NO_ANSWER}"
@@ -21,7 +21,7 @@ class OpenAI(LLM):
     """The annotator `openai`. Raises UserError if there is no key, or the URL is not safe to send one to."""
 
     def __init__(
-        self, params: Any, root: str | Path | None = None, progress: bool = True, clock: Clock | None = None
+        self, params: Any, root: str | Path | None = None, progress: bool = True, clock: Timer | None = None
     ) -> None:
         super().__init__(params, root, progress)
         self.model = self.llm.model

@@ -1,7 +1,7 @@
 """Source folders `data/<name>/`, each in one of the known layouts, read into records.
 
 A layout is one module here: which files name it, and a few lines that turn an entry of its annotations into a
-Record (interface: source.Layout). To add one, write such a module and add it to LAYOUTS; docs/data.md tells
+Record (interface: source.SourceLayout). To add one, write such a module and add it to LAYOUTS; docs/data.md tells
 users what to download and where to put it.
 
 A source that cannot be read at all (no JSON, a column missing, two sources in one folder) is the user's to put
@@ -16,7 +16,7 @@ from vans.data.sources.activitynet import ACTIVITYNET
 from vans.data.sources.coin import COIN
 from vans.data.sources.plain import PLAIN
 from vans.data.sources.shorts import SHORTS
-from vans.data.sources.source import Layout, Source
+from vans.data.sources.source import Source, SourceLayout
 from vans.data.sources.tables import TABLES
 from vans.data.sources.v1_33k import V1_33K
 from vans.data.sources.values import entry_json
@@ -56,7 +56,7 @@ def discover(data_dir: str | Path) -> Found:
     return found
 
 
-def layout_of(folder: Path) -> Layout:
+def layout_of(folder: Path) -> SourceLayout:
     """The layout of a source folder. UserError if it holds the annotations of two sources."""
     layouts = _layouts(folder)
     if layouts and layouts[0] is TABLES:  # COIN's and YouCook2's annotations give the tables' times
@@ -68,7 +68,7 @@ def layout_of(folder: Path) -> Layout:
     return layouts[0] if layouts else PLAIN
 
 
-def _check_names(folder: Path, layout: Layout) -> None:
+def _check_names(folder: Path, layout: SourceLayout) -> None:
     """UserError for an annotation file with a name that is almost a known one: it would be passed over."""
     layouts = LAYOUTS if layout is PLAIN else (layout,)
     wanted = [file for known in layouts for file in (*(() if known is COIN else known.files), *known.more)]
@@ -119,5 +119,5 @@ def _check_depth(folder: Path, data_dir: Path) -> None:
         raise UserError(f"{inner}: annotations of {title} too deep to be read; move this folder to {data_dir}/<name>/")
 
 
-def _layouts(folder: Path) -> list[Layout]:
+def _layouts(folder: Path) -> list[SourceLayout]:
     return [layout for layout in LAYOUTS if layout.is_in(folder)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vans.data.records import Record
-from vans.data.sources.source import Layout, Source
+from vans.data.sources.source import Source, SourceLayout
 
 SUBSETS = {"train.json": "training", "val_1.json": "validation", "val_2.json": "validation"}
 
@@ -43,4 +43,4 @@ def record(source: Source, name: str, found: tuple[dict, str]) -> Record:
     )
 
 
-ACTIVITYNET = Layout("ActivityNet Captions", tuple(SUBSETS), entries, record)
+ACTIVITYNET = SourceLayout("ActivityNet Captions", tuple(SUBSETS), entries, record)

@@ -6,7 +6,7 @@ A step's id is that of its class, so that a step done twice has the same id twic
 from typing import Any
 
 from vans.data.records import Record
-from vans.data.sources.source import Layout, Source
+from vans.data.sources.source import Source, SourceLayout
 from vans.data.sources.values import words
 
 FILES = ("COIN.json", "annotations.json")
@@ -35,4 +35,4 @@ def record(source: Source, name: str, entry: dict) -> Record:
     )
 
 
-COIN = Layout("COIN", FILES, entries, record)
+COIN = SourceLayout("COIN", FILES, entries, record)

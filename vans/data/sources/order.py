@@ -9,7 +9,7 @@ from vans.data.shots import Segment
 OVERLAP = 0.5  # s that an event may begin before the one in front of it ends and still follow it
 
 
-class Order:
+class EventOrder:
     """The events of one video in the order in which its annotations name them, with gaps for those that are lost.
 
     gaps: (its place, the times that could be read, s) of each event that is lost.

@@ -18,7 +18,7 @@ from typing import Any
 
 from vans.data.records import Record
 from vans.data.shots import Segment
-from vans.data.sources.source import Layout, Missing, Source, Texts, no_doubles
+from vans.data.sources.source import Missing, Source, SourceLayout, Texts, no_doubles
 from vans.data.sources.subtitles import cues
 from vans.data.sources.values import composed, decoded, entry_json, known_keys, text
 from vans.errors import one_of
@@ -117,4 +117,4 @@ def _from_text(file: Path) -> dict:
     }
 
 
-PLAIN = Layout("your own videos", (), entries, record)
+PLAIN = SourceLayout("your own videos", (), entries, record)

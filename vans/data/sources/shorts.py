@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from vans.data.records import Given, Record
-from vans.data.sources.source import Layout, Source
+from vans.data.sources.source import Source, SourceLayout
 from vans.data.sources.values import known_keys, text
 
 FILE = "shorts.json"
@@ -60,4 +60,4 @@ def record(source: Source, name: str, entry: dict) -> Record:
     )
 
 
-SHORTS = Layout("short films", (FILE,), entries, record)
+SHORTS = SourceLayout("short films", (FILE,), entries, record)

@@ -11,7 +11,7 @@ from typing import Any
 from vans.data.ledger import VIDEO_LOST
 from vans.data.records import Found, Given, Record, split_of
 from vans.data.shots import Segment
-from vans.data.sources.order import Order, follow, in_time
+from vans.data.sources.order import EventOrder, follow, in_time
 from vans.data.sources.values import (
     CONTROL,
     MALFORMED,
@@ -55,17 +55,17 @@ class Source:
         self.sidecars = {composed(str(path)): path for path in self.videos.texts if path.is_file()}
         self.taken: set[Path] = set()  # annotation files that somebody has read
         self._open: dict[tuple[str, str], list[tuple[float, float]]] = {}  # (level, id) in the entry that is read
-        self.order = Order()  # of its events, the unreadable ones among them
+        self.order = EventOrder()  # of its events, the unreadable ones among them
         self._expected: dict[str, list[str]] = {}  # ids of the rows of entries that are still to be read
 
-    def read(self, layout: "Layout") -> None:
+    def read(self, layout: "SourceLayout") -> None:
         """Records of all entries; what cannot be read, and videos that no entry names, are dropped."""
         before = self.found.ledger.entered["video"]
         names: set[str] = set()
         for name, entry in layout.entries(self):
             name = composed(name)
             self.enter("video")
-            self._open, self.order = {}, Order()
+            self._open, self.order = {}, EventOrder()
             for row in self._expected.pop(name, ()):
                 self._put("pair", row)
             if name in names:
@@ -126,7 +126,7 @@ class Source:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) and error.args else str(error)
         self.found.ledger.details.append(f"{self.name}/{_printable(name)}: {_printable(what)[:300]}")
 
-    def _pass_over(self, layout: "Layout") -> None:
+    def _pass_over(self, layout: "SourceLayout") -> None:
         """Note the annotation files that lie deeper than this layout looks: a misspelt folder must not go unseen."""
         for path in self.videos.texts if layout.files else ():
             if path.parent != self.folder and path not in self.taken:
@@ -269,7 +269,7 @@ TEXT_FIELDS = ("topic", "recipe_type", "condition")
 
 
 @dataclass(frozen=True)
-class Layout:
+class SourceLayout:
     """One source layout.
 
     title: what users call it. files: names of which its folder holds at least one. more: others that it reads where

@@ -19,7 +19,7 @@ from vans.data.records import Given, Record
 from vans.data.shots import Segment
 from vans.data.sources import coin, youcook2
 from vans.data.sources.order import OVERLAP, spans
-from vans.data.sources.source import Layout, Source
+from vans.data.sources.source import Source, SourceLayout
 from vans.data.sources.values import MALFORMED, decoded, file_bytes, text, words
 from vans.errors import UserError
 
@@ -218,7 +218,7 @@ def _known(header: tuple[list[str], str]) -> int:
     return len(set(header[0]) & set(COLUMNS))
 
 
-class _Tables(Layout):
+class _Tables(SourceLayout):
     def is_in(self, folder: Path) -> bool:
         """Does the folder hold a table?"""
         return bool(tables_in(folder))

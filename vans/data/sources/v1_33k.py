@@ -13,7 +13,7 @@ from typing import Any
 
 from vans.data.ledger import VIDEO_LOST
 from vans.data.records import Given, Record
-from vans.data.sources.source import Layout, Missing, Source
+from vans.data.sources.source import Missing, Source, SourceLayout
 from vans.data.sources.values import MALFORMED, composed, read_json, segment, text
 from vans.errors import UserError
 
@@ -117,4 +117,4 @@ def _list(path: Any) -> list:
     return content
 
 
-V1_33K = Layout("V1-33K", (FILE,), entries, record, more=(BENCH,))
+V1_33K = SourceLayout("V1-33K", (FILE,), entries, record, more=(BENCH,))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vans.data.records import Record
-from vans.data.sources.source import Layout, Source, no_doubles
+from vans.data.sources.source import Source, SourceLayout, no_doubles
 from vans.data.sources.values import composed, entry_json, read_json
 from vans.errors import UserError
 
@@ -65,4 +65,4 @@ def _keys(entry: dict) -> dict:
     return {re.sub(r"[\s_]", "", key).lower(): value for key, value in entry.items()}
 
 
-VIDEO_HOLMES = Layout("Video-Holmes", tuple(file for file, _ in SUBSETS.values()), entries, record)
+VIDEO_HOLMES = SourceLayout("Video-Holmes", tuple(file for file, _ in SUBSETS.values()), entries, record)

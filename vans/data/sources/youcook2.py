@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vans.data.records import Record
-from vans.data.sources.source import Layout, Source
+from vans.data.sources.source import Source, SourceLayout
 from vans.data.sources.values import decoded, file_bytes
 from vans.errors import UserError
 
@@ -48,4 +48,4 @@ def record(source: Source, name: str, found: tuple[dict, str]) -> Record:
     )
 
 
-YOUCOOK2 = Layout("YouCook2", (FILE,), entries, record, more=(NAMES,))
+YOUCOOK2 = SourceLayout("YouCook2", (FILE,), entries, record, more=(NAMES,))

@@ -14,20 +14,20 @@ from vans.grpo.rollout import initial_noise, render_captions
 from vans.models.clip import load_clip
 from vans.models.vdm import VDM
 from vans.parallel import Ranks
-from vans.rewards.plugs import Plug, Scores
+from vans.rewards.plugs import Scored
 from vans.rewards.rollout import Rollout
 from vans.template import parse_answer
 from vans.train.feed import latents
 
 
-class Scene:
+class Rollouts:
     """The RL triplets as one rank sees them, with what turns answers into rollouts.
 
-    name: of the stage, for its random numbers. terms: the reward's. vdm: what renders (None: no term looks at videos).
+    name: of the stage, for its random numbers. vdm: what renders (None: no term looks at videos).
     """
 
-    def __init__(self, params: Any, root: Path, name: str, terms: list[Plug], vdm: VDM | None, ranks: Ranks):
-        self.params, self.name, self.terms, self.vdm, self.ranks = params, name, terms, vdm, ranks
+    def __init__(self, params: Any, root: Path, name: str, vdm: VDM | None, ranks: Ranks):
+        self.params, self.name, self.vdm, self.ranks = params, name, vdm, ranks
         self.triplets = Triplets(root / "triplets")
         self.ids = self.triplets.select(split="train", rl=True)
         self.clip = None
@@ -70,7 +70,7 @@ class Scene:
             distinct=s.render_distinct,
         )
 
-    def rollout(
+    def of(
         self, ids: list[str], answers: list[list[str]], captions: list, videos: Tensor | None, keys: tuple
     ) -> Rollout:
         """What the reward terms look at: see `vans.rewards.rollout.Rollout`."""
@@ -100,7 +100,7 @@ def captions_of(answers: list[list[str]]) -> list[list[str | None]]:
     return [[parse_answer(text)[1] for text in row] for row in answers]
 
 
-def record_of(rollout: Rollout, scores: Scores, advantages: Tensor) -> dict:
+def record_of(rollout: Rollout, scores: Scored, advantages: Tensor) -> dict:
     """The first group of a rollout, for the pictures: ids and texts, each term, the total and the advantages [G]."""
     return {
         "id": rollout.ids[0],
