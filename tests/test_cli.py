@@ -1,5 +1,6 @@
 """The command line: one clear line and an exit code for whatever goes wrong; data, tables, README."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -135,26 +136,68 @@ def test_a_readme_without_its_marks_is_refused(readme):
         report.fill(readme, "x")
 
 
-def test_the_committed_readme_has_its_marks():
-    report.fill((smoke.ROOT / "README.md").read_text(), "x")
+def test_the_committed_readme_shows_what_is_published():
+    readme = (smoke.ROOT / "README.md").read_text()
+    assert report.fill(readme, report.headline(smoke.ROOT / "docs/results")) == readme
 
 
-def test_publish_copies_the_tables(tmp_path, monkeypatch, capsys):
+def test_the_committed_readme_is_short_and_its_links_lead_somewhere():
+    assert len((smoke.ROOT / "README.md").read_text().split()) < 2400
+    for page in (smoke.ROOT / "README.md", *sorted((smoke.ROOT / "docs").glob("*.md"))):
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            path, _, anchor = link.partition("#")
+            there = page.parent / path if path else page
+            assert "://" in link or there.exists(), (page.name, link)
+            assert not anchor or anchor in _anchors(there), (page.name, link)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+PUBLISHED = """\
+kind,row,title,arm,n,rouge_l,rouge_l_lo,rouge_l_hi,fvd,fvd_lo,fvd_hi,clip_v,clip_v_lo,clip_v_hi,clip_t,fvd_detector
+procedural,sft,x,sft,3,0.9,0.8,1,1,0,2,0.5,0.4,0.6,0.25,"detector: D, 64 features"
+all,omni,y,,,,,,,,,,,,,
+all,copy,z,copy,6,0,0,0,9,8,10,0.1,0,0.2,0.1,"detector: D, 64 features"
+all,sft,x,sft,6,0.59125,0.55,0.63,-0.5,-1,2,0.5,0.4,0.6,0.25,"detector: D, 64 features"
+"""
+REGION = """\
+|     | ROUGE-L ↑            | FVD ↓               | CLIP-V ↑             | CLIP-T ↑ |
+| --- | -------------------- | ------------------- | -------------------- | -------- |
+| SFT | 0.591 [0.550, 0.630] | −0.50 [−1.00, 2.00] | 0.500 [0.400, 0.600] | 0.250    |
+
+6 held-out samples, 95 % intervals in brackets; FVD by D.
+
+About them.
+
+- It holds.
+
+"""
+
+
+def test_publish_copies_the_tables_and_shows_the_headline(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.yaml").touch()
     with pytest.raises(UserError, match="no tables there; `dvc repro benchmarks`"):
         report.publish()
     (tmp_path / "results").mkdir()
-    for name in ("main.md", "main.csv", "main.png"):
-        (tmp_path / "results" / name).write_text(f"# Table\n\nof {name}\n\n## Details\n\nlong\n")
+    text = f"# Table\n\n## All\n\nwide\n\n{report.CLAIMS}\n\nAbout them.\n\n- It holds.\n\n## Details\n\nlong\n"
+    (tmp_path / "results/main.md").write_text(text)
     (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n")
+    with pytest.raises(UserError, match=r"main\.csv: missing, and README\.md shows it; `dvc repro"):
+        report.publish()
+    (tmp_path / "results/main.csv").write_text(PUBLISHED)
+    (tmp_path / "results/main.png").touch()
     report.publish()
     readme = (tmp_path / "README.md").read_text()
-    assert "### Table\n\nof main.md\n\nEvery measure and difference" in readme and "[docs/results/main.md]" in readme
-    assert "long" not in readme
+    assert readme.startswith(f"{report.BEGIN}\n\n{REGION}Every measure, ") and "wide" not in readme
+    assert "warnings: [main table](docs/results/main.md).\n\n<!--" in readme
     assert {p.name for p in (tmp_path / "docs/results").iterdir()} == {"main.csv", "main.md", "main.png"}
     report.show_tables(published=True)
-    assert "of main.md" in capsys.readouterr().out
+    assert "It holds." in (said := capsys.readouterr().out) and "long" not in said
 
 
 def test_tables_are_not_published_onto_themselves(tmp_path, monkeypatch):
@@ -162,6 +205,7 @@ def test_tables_are_not_published_onto_themselves(tmp_path, monkeypatch):
     (tmp_path / "dvc.yaml").touch()
     (tmp_path / "results").mkdir()
     (tmp_path / "results/main.md").write_text("# Table\n")
+    (tmp_path / "results/main.csv").touch()
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/results").symlink_to(tmp_path / "results")
     with pytest.raises(UserError, match="docs/results: is results/ itself"):

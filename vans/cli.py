@@ -119,7 +119,7 @@ def compare(given: argparse.Namespace) -> None:
 
 
 def publish(given: argparse.Namespace) -> None:
-    """Copy the tables of results/ to docs/results/ and put them into README.md."""
+    """Copy the tables of results/ to docs/results/ and put the headline into README.md."""
     from vans.tables import report
 
     report.publish()

@@ -11,6 +11,8 @@ from vans.files import atomic_write_text
 from vans.params import find_root
 
 TABLES = ("main", "ablation")
+HEADLINE = {"sft": "SFT", "stage1": "+ stage 1", "main": "+ stage 2: Joint-GRPO", "ceiling_main": "true captions"}
+CLAIMS = "## Do the paper's orders hold?"  # the heading of the main table's verdicts
 SUFFIXES = (".csv", ".md", ".png")
 PICTURES = ("teaser.png",)  # README's, of a question answered by a video
 BEGIN, END = "<!-- results: begin (written by `vans publish`) -->", "<!-- results: end -->"
@@ -47,9 +49,12 @@ def summary() -> None:
 
 
 def publish() -> None:
-    """Copy the tables to docs/results/ and put their Markdown into README.md between its two marks."""
+    """Copy the tables to docs/results/ and put the headline between README.md's two marks."""
     root = find_root()
     tables = _tables(root / "results")
+    for name in ("main.csv", "main.md"):
+        if not (path := root / "results" / name).exists():
+            raise UserError(f"{path}: missing, and README.md shows it; `dvc repro benchmarks` makes it")
     target = root / "docs/results"
     target.mkdir(parents=True, exist_ok=True)
     if target.samefile(root / "results"):
@@ -57,9 +62,8 @@ def publish() -> None:
     for name in [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES] + [*PICTURES]:
         if (root / "results" / name).exists():
             shutil.copyfile(root / "results" / name, target / name)
-    text = "\n\n".join(section(path.read_text(encoding="utf-8"), f"docs/results/{path.name}") for path in tables)
     readme = root / "README.md"
-    atomic_write_text(readme, fill(readme.read_text(encoding="utf-8"), text))
+    atomic_write_text(readme, fill(readme.read_text(encoding="utf-8"), headline(target)))
     print(f"published in docs/results/ and README.md: {', '.join(path.stem for path in tables)}")
 
 
@@ -76,12 +80,30 @@ def short(text: str) -> str:
     return text.split("\n## Details")[0].strip()
 
 
-def section(text: str, link: str) -> str:
-    """A table's Markdown as a section of the README: shorter, headings two levels down, a link to the whole."""
-    lines = [f"##{line}" if line.startswith("#") else line for line in short(text).splitlines()]
-    return (
-        "\n".join(lines) + f"\n\nEvery measure and difference with its interval, protocol, warnings: [{link}]({link})."
-    )
+def headline(folder: Path) -> str:
+    """README's region from published tables: HEADLINE's rows in the paper's metrics over all samples, what became of
+    the paper's orders, links to the whole."""
+    import pandas as pd
+
+    from vans.score.metrics import METRICS, PAPER_METRICS, cell
+    from vans.tables.markdown import grid_of
+
+    frame = pd.read_csv(folder / "main.csv")
+    kind = "all" if "all" in set(frame["kind"]) else frame["kind"].iloc[0]
+    lines = frame[(frame["kind"] == kind) & frame["n"].notna()].set_index("row")
+    rows = [row for row in HEADLINE if row in lines.index]
+    columns = []
+    for name in PAPER_METRICS:  # one that was not measured is a column of dashes
+        values = lines.reindex(columns=[name, f"{name}_lo", f"{name}_hi"]).loc[rows].to_numpy(float).tolist()
+        columns.append([METRICS[name].heading, *(cell(v, lo, hi, METRICS[name]) for v, lo, hi in values)])
+    head, *body = map(list, zip(["", *(HEADLINE[row] for row in rows)], *columns, strict=True))
+    detector = str(lines["fvd_detector"].iloc[0]).removeprefix("detector: ").split(",")[0].split(";")[0]
+    about = f"{int(lines['n'].max())} held-out samples, 95 % intervals in brackets; FVD by {detector}."
+    claims = short((folder / "main.md").read_text(encoding="utf-8")).partition(CLAIMS)[2].strip()
+    there = [name for name in TABLES if (folder / f"{name}.md").exists()]
+    links = " and ".join(f"[{name} table](docs/results/{name}.md)" for name in there)
+    more = f"Every measure, kind of sample and difference with its interval, protocol, warnings: {links}."
+    return "\n\n".join(part for part in (grid_of(head, body), about, claims, more) if part)
 
 
 def _folder(published: bool) -> Path:
