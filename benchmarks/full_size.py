@@ -30,15 +30,17 @@ import torch
 
 from vans import params as parameters
 from vans.files import atomic_write_text
-from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, render_captions, sde_rollout
+from vans.grpo.denoising import Conditions, sde_rollout, vdm_updates
+from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, render_captions
+from vans.grpo.tokens import vlm_updates
 from vans.models.clip import CLIP
 from vans.models.load import vdm_options
 from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
-from vans.parallel import Group, device_of
+from vans.parallel import Ranks, device_of
 from vans.toy import world
-from vans.train import stage1, stage2
+from vans.train import stage2
 from vans.train.optim import optimizer
 
 RESULT = Path(__file__).with_name("full_size.json")
@@ -174,7 +176,7 @@ def measure(params: parameters.Params, tiny: bool, text_layers: int) -> dict:
     s1, s2, c = params.stage1, params.stage2, params.video
     vdm, vlm, clip = build(params, tiny, text_layers, device)
     size, shape = (c.frames, c.height, c.width), vdm.latent_shape(c.frames, c.height, c.width)
-    group, alone, parts = s1.group_size, Group(0, 1, device), Parts(device)
+    group, alone, parts = s1.group_size, Ranks(0, 1, device), Parts(device)
     random = torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (1, *size, 3), generator=random, dtype=torch.uint8)
     captions: list[str | None] = [f"the ball moves to the left . {'and then again ' * g}" for g in range(group)]
@@ -205,42 +207,39 @@ def measure(params: parameters.Params, tiny: bool, text_layers: int) -> dict:
             temperature=s1.temperature,
         )
     with parts("stage 1: render a group"):
-        rendered = render_captions(vdm, [captions], context[:1], ["p"], keys, s1, shape, size, negative)
+        videos = render_captions(
+            vdm,
+            [captions],
+            context[:1],
+            start,
+            negative,
+            size=size,
+            steps=s1.render_steps,
+            guidance=s1.guidance,
+            distinct=s1.render_distinct,
+        )[0]
     with parts("stage 1: CLIP features"):
-        clip.image(rendered.clips)
+        clip.image(videos)
     for n, p in vlm.model.named_parameters():
         p.requires_grad_("lora_" in n)
     trained = [p for p in vlm.model.parameters() if p.requires_grad]
     optim = optimizer([vlm.model], "adamw", s1.lr)
     policy = WithTensors(vlm.model, frozen_copy(vlm.model))
     with parts(f"stage 1: {s1.inner_updates} inner updates"):
-        first = stage1.grpo_updates(vlm, policy, inputs, answers, advantages, s1, optim, trained, alone)
+        first = vlm_updates(vlm, policy, inputs, answers, advantages, s1, optim, trained, alone)
     vlm.frozen()
 
+    given = Conditions(text, context, negative)
     stage2.make_trainable(vdm, s2.lora_rank, 0)
     weights = [p for p in vdm.dit.parameters() if p.requires_grad]
     optim = optimizer([vdm.dit], "adamw", s2.lr)
     policy = WithTensors(vdm.dit, frozen_copy(vdm.dit))
     with parts("stage 2: stochastic rollout of a group"):
-        trajectories = sde_rollout(
-            vdm,
-            text,
-            context,
-            start,
-            names,
-            keys,
-            steps=s2.render_steps,
-            trained=s2.train_steps,
-            eta=s2.noise_level,
-            guidance=s2.guidance,
-            negative=negative,
-            micro_batch=s2.micro_batch,
-            frozen=policy,
-        )
+        trajectories = sde_rollout(vdm, given, start, names, keys, s2, policy)
     with parts("stage 2: decode a group, CLIP features"):
         clip.image(vdm.decode(trajectories.final))
     with parts(f"stage 2: {s2.inner_updates} inner updates"):
-        second = stage2.grpo_updates(vdm, trajectories, text, context, negative, advantages, s2, optim, weights, alone)
+        second = vdm_updates(vdm, trajectories, given, advantages, s2, optim, weights, alone, group)
 
     config = dict(vdm.dit.config)
     patches = (shape[1] + vdm.references) * (shape[2] // 2) * (shape[3] // 2)

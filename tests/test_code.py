@@ -47,7 +47,7 @@ def test_a_function_of_nothing_but_a_docstring():
 @pytest.fixture
 def copy(tmp_path):
     """The library's sources, to be changed."""
-    for path in (ROOT / "vans").rglob("*.py"):
+    for path in [p for p in (ROOT / "vans").rglob("*.*") if p.suffix in (".py", ".md", ".csv")]:
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
@@ -57,8 +57,8 @@ def copy(tmp_path):
     return tmp_path
 
 
-def written(root: Path, name: str) -> dict[str, str]:
-    code.write(root, root / name, load(ROOT))
+def written(root: Path, name: str, **sections) -> dict[str, str]:
+    code.write(root, root / name, load(ROOT).with_(**sections))
     return {str(p.relative_to(root / name).with_suffix("")): p.read_text() for p in (root / name).rglob("*.txt")}
 
 
@@ -110,6 +110,36 @@ def test_what_a_change_makes_stale(copy, path, stale):
     assert changed(copy) == stale
     (copy / path).write_text((ROOT / path).read_text() + "\n# a comment\n")
     assert changed(copy) == set()
+
+
+@pytest.mark.parametrize(
+    "path, sections, stale",
+    [
+        ("vans/data/annotate/prompts/write.md", {"curate": {"annotator": "openai"}}, {"curate"}),
+        ("vans/data/annotate/prompts/write.md", {}, set()),  # the rules ask nobody
+        ("vans/rewards/terms/judge.md", {"rewards": {"stage1": {"judged": {"judge": 1.0}}}}, {"rewards/stage1.judged"}),
+        ("vans/tables/paper.csv", {}, {"tables"}),
+    ],
+)
+def test_a_file_that_a_module_reads_counts_with_it(copy, path, sections, stale):
+    before = written(copy, "before", **sections)
+    with open(copy / path, "a") as file:
+        file.write("\n")
+    after = written(copy, "after", **sections)
+    assert {name for name in after if after[name] != before[name]} == stale
+
+
+def test_every_file_beside_the_modules_counts_with_one():
+    files = {p for p in (ROOT / "vans").rglob("*.*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert files == {p for module, pattern in code.DATA.items() for p in (ROOT / module).parent.glob(pattern)}
+
+
+def test_of_the_judge_count_the_settings_that_can_change_an_answer(copy):
+    preset = {"stage1": {"judged": {"judge": 1.0}}}
+    before = written(copy, "before", rewards=preset)
+    for judge, stale in (({"model": "x/y"}, {"rewards/stage1.judged"}), ({"retries": 1, "cache": "c"}, set())):
+        after = written(copy, "after", rewards=preset, judge=judge)
+        assert {name for name in after if after[name] != before[name]} == stale
 
 
 def test_a_new_term_changes_only_the_presets_that_use_it(copy):

@@ -9,20 +9,22 @@ import torch
 import yaml
 
 from tests import smoke
-from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, sde_rollout
+from vans.grpo.denoising import Conditions, Trajectories, sde_rollout, vdm_updates
+from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise
+from vans.grpo.tokens import vlm_updates
 from vans.models.clip import CLIP
 from vans.models.load import load_vdm, load_vlm, vdm_options
 from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
-from vans.parallel import Group
-from vans.params import load
+from vans.parallel import Ranks
+from vans.params import Params, load
 from vans.rng import generator
 from vans.toy import world
-from vans.train import base, stage1, stage2
+from vans.train import base, stage2
 from vans.train.optim import optimizer
 
-ALONE = Group(0, 1, torch.device("cpu"))
+ALONE = Ranks(0, 1, torch.device("cpu"))
 NOWHERE = Path("models/none")
 QUESTIONS = ["what will happen ?", "what happens next if the wind blows ?"]
 PARTS = {"vdm": "Wan2.1-T2V-1.3B", "vlm": "Qwen2.5-VL-3B-Instruct", "clip": "vit_base_patch32_clip_224.openai"}
@@ -58,12 +60,6 @@ def clips() -> torch.Tensor:
     return torch.stack([torch.from_numpy(world.render_event(scene, e)) for e in ("left", "grow")])
 
 
-def machine(params, checkpointing: bool):
-    """The same parameters with or without recomputed activations."""
-    changed = SimpleNamespace(**{**vars(params.machine), "gradient_checkpointing": checkpointing})
-    return SimpleNamespace(machine=changed, models=params.models)
-
-
 class Gradients:
     """In the place of an optimiser: keeps the gradients of the first step, changes nothing."""
 
@@ -78,9 +74,13 @@ class Gradients:
         self.kept = [p.grad.clone() for p in self.weights]
 
 
+def settings(inner: int, **keys) -> SimpleNamespace:
+    return SimpleNamespace(inner_updates=inner, grad_clip=1.0, clip_range=1e-3, beta=0.004, **keys)
+
+
 # ---- the base stage ------------------------------------------------------------------------------------------
 def test_base_stage_without_anything_to_train_writes_what_the_graph_declares(root):
-    assert base.train(root, root / "models/base", root / "curves/base") == []
+    assert base.train(load(root), root) == []
     stage = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["base"]
     declared = [*stage["outs"], *stage["metrics"], *stage["plots"]]
     assert len(declared) >= 4
@@ -89,7 +89,7 @@ def test_base_stage_without_anything_to_train_writes_what_the_graph_declares(roo
 
 
 # ---- stage 1 -------------------------------------------------------------------------------------------------
-def vlm_policy(params) -> tuple[VLM, list]:
+def vlm_policy(params: Params) -> tuple[VLM, list]:
     """bf16 weights under a float32 LoRA that is not at its start."""
     policy = load_vlm(params, NOWHERE)
     policy.add_lora(4, 8, 0)
@@ -107,12 +107,10 @@ def rollout1(policy: VLM, clips) -> tuple:
 
 
 def updates1(policy, weights, inputs, answers, optim, inner: int) -> dict:
-    s = SimpleNamespace(
-        inner_updates=inner, grad_clip=1.0, clip=1e-3, beta=0.004, temperature=1.0, micro_batch=2, group=4
-    )
+    s = settings(inner, temperature=1.0, micro_batch=2, group_size=4)
     start = WithTensors(policy.model, {n: p * 0.5 for n, p in frozen_copy(policy.model).items()})
     advantages = torch.tensor([1.0, -1.0, 0.5, -0.5, 1.5, -1.5, 0.2, -0.2])
-    return stage1.grpo_updates(policy, start, inputs, answers, advantages, s, optim, weights, ALONE)
+    return vlm_updates(policy, start, inputs, answers, advantages, s, optim, weights, ALONE)
 
 
 def test_stage1_in_bf16_with_recomputed_activations(root, clips):
@@ -135,7 +133,7 @@ def test_stage1_in_bf16_with_recomputed_activations(root, clips):
 def test_stage1_gradients_do_not_depend_on_recomputing(root, clips):
     found, said = [], []
     for checkpointing in (True, False):
-        policy, weights = vlm_policy(machine(load(root), checkpointing))
+        policy, weights = vlm_policy(load(root).with_(machine={"gradient_checkpointing": checkpointing}))
         inputs, answers = rollout1(policy, clips)
         optim = Gradients(weights)
         updates1(policy, weights, inputs, answers, optim, inner=1)
@@ -148,7 +146,7 @@ def test_stage1_gradients_do_not_depend_on_recomputing(root, clips):
 
 
 # ---- stage 2 -------------------------------------------------------------------------------------------------
-def dit_policy(params, lora_rank: int) -> tuple[VDM, list]:
+def dit_policy(params: Params, lora_rank: int) -> tuple[VDM, list]:
     policy = load_vdm(params, NOWHERE)
     stage2.make_trainable(policy, lora_rank, 0)
     for i, (name, p) in enumerate(policy.dit.named_parameters()):
@@ -157,44 +155,25 @@ def dit_policy(params, lora_rank: int) -> tuple[VDM, list]:
     return policy, [p for p in policy.dit.parameters() if p.requires_grad]
 
 
-def rollout2(policy: VDM, clips, guidance: float, micro_batch: int) -> tuple:
+def settings2(inner: int, guidance: float, grad: str) -> SimpleNamespace:
+    sde = {"render_steps": 3, "train_steps": 0, "noise_level": 0.7, "guidance": guidance, "guidance_grad": grad}
+    return settings(inner, micro_batch=2, **sde)
+
+
+def rollout2(policy: VDM, clips, s: SimpleNamespace) -> tuple[Trajectories, Conditions]:
     with torch.no_grad():
         text = policy.embed(["the ball moves to the left .", "the box fades out of sight ."])[[0, 0, 1, 1]]
         negative = policy.embed([policy.negative_prompt])
-    reference = policy.pick_references(policy.encode(clips))[[0, 0, 1, 1]]
+    given = Conditions(text, policy.pick_references(policy.encode(clips))[[0, 0, 1, 1]], negative)
     start = WithTensors(policy.dit, {n: p * 0.98 for n, p in frozen_copy(policy.dit).items()})
-    trajectories = sde_rollout(
-        policy,
-        text,
-        reference,
-        initial_noise(policy.latent_shape(*clips.shape[1:4]), ["a", "b"], 2, False, "test"),
-        [f"{i}/{g}" for i in "ab" for g in range(2)],
-        ("test",),
-        steps=3,
-        trained=0,
-        eta=0.7,
-        guidance=guidance,
-        negative=negative,
-        micro_batch=micro_batch,
-        frozen=start,
-    )
-    return trajectories, text, reference, negative
+    noises = initial_noise(policy.latent_shape(*clips.shape[1:4]), ["a", "b"], 2, False, "test")
+    names = [f"{i}/{g}" for i in "ab" for g in range(2)]
+    return sde_rollout(policy, given, noises, names, ("test",), s, start), given
 
 
-def updates2(policy, weights, rolled, optim, inner: int, guidance: float, micro_batch: int, grad: str) -> dict:
-    s = SimpleNamespace(
-        inner_updates=inner,
-        grad_clip=1.0,
-        clip=1e-3,
-        beta=0.004,
-        micro_batch=micro_batch,
-        guidance=guidance,
-        guidance_grad=grad,
-        noise_level=0.7,
-    )
+def updates2(policy, weights, trajectories: Trajectories, given: Conditions, optim, s: SimpleNamespace) -> dict:
     advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
-    trajectories, text, reference, negative = rolled
-    return stage2.grpo_updates(policy, trajectories, text, reference, negative, advantages, s, optim, weights, ALONE)
+    return vdm_updates(policy, trajectories, given, advantages, s, optim, weights, ALONE, len(advantages))
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
@@ -203,15 +182,15 @@ def test_stage2_in_bf16_with_recomputed_activations(root, clips, lora_rank, guid
     params = load(root)
     policy, weights = dit_policy(params, lora_rank)
     assert {p.dtype for p in policy.dit.parameters()} == {torch.float32}
-    rolled = rollout2(policy, clips, guidance, micro_batch=2)
-    trajectories = rolled[0]
-    for tensor in (*trajectories.states, *trajectories.reference_means, trajectories.old_logp, trajectories.final):
+    s = settings2(2, guidance, grad)
+    trajectories, given = rollout2(policy, clips, s)
+    for tensor in (*trajectories.states, *trajectories.ref_means, trajectories.old_logp, trajectories.final):
         assert tensor.dtype == torch.float32
         assert not torch.equal(tensor, tensor.bfloat16().float()), "it must not have been rounded on its way either"
     runs = {"count": 0}
     policy.dit.blocks[0].ffn.register_forward_pre_hook(lambda *_: runs.__setitem__("count", runs["count"] + 1))
     optim = optimizer([policy.dit], "adamw", 1e-3)
-    stats = updates2(policy, weights, rolled, optim, 2, guidance, 2, grad)
+    stats = updates2(policy, weights, trajectories, given, optim, s)
     branches = {(1.0, "both"): 2, (5.0, "conditional"): 3, (5.0, "both"): 4}[guidance, grad]
     assert runs["count"] == 2 * 2 * 2 * branches, "two updates of two micro-batches and two steps"
     assert stats["ratio_first"] == 0.0
@@ -222,10 +201,10 @@ def test_stage2_in_bf16_with_recomputed_activations(root, clips, lora_rank, guid
 def test_stage2_gradients_do_not_depend_on_recomputing(root, clips, lora_rank):
     found = []
     for checkpointing in (True, False):
-        policy, weights = dit_policy(machine(load(root), checkpointing), lora_rank)
-        rolled = rollout2(policy, clips, 5.0, micro_batch=2)
-        optim = Gradients(weights)
-        updates2(policy, weights, rolled, optim, 1, 5.0, 2, "conditional")
+        params = load(root).with_(machine={"gradient_checkpointing": checkpointing})
+        policy, weights = dit_policy(params, lora_rank)
+        s, optim = settings2(1, 5.0, "conditional"), Gradients(weights)
+        updates2(policy, weights, *rollout2(policy, clips, s), optim, s)
         found.append(optim.kept)
     assert sum(g.abs().sum() for g in found[0]) > 0
     for one, other in zip(*found, strict=True):

@@ -8,79 +8,66 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests import smoke
 
-STEPS = 6
-DIT = "vdm/transformer/diffusion_pytorch_model.safetensors"
-CALLS = {
-    "base": "base.train(root, out, curves)",
-    "sft": "sft.train(root, out, curves)",
-    "stage1": "stage1.train(root, out, curves, 'full', 'models/sft', 'models/sft')",
-    "stage2": "stage2.train(root, out, curves, 'full', 'models/stage1/full', 'models/sft')",
-    "all_in_one": "all_in_one.train(root, out, curves, 'models/sft', 'models/sft')",
-}
-OUTS = {"stage1": "stage1/full", "stage2": "stage2/main"}
+OUTS = {"base": "base", "sft": "sft", "stage1": "stage1/full", "stage2": "stage2/main", "all_in_one": "all_in_one/full"}
 KILLED_IN = {"base": "base/clip", "sft": "sft/vdm"}  # a later part: what was finished before it is kept
-PROCESSES = {"sft": 2}
-# Untrained models earn nothing and would learn nothing: the script puts rewards in that differ within a group.
+# Steps enough to be killed between, a checkpoint every second so that some work is lost, one process or two. Untrained
+# models earn nothing and would learn nothing: the reward is one that differs within a group.
 SCRIPT = """
+import sys
 from pathlib import Path
-import torch
-from vans.grpo import rewards
-from vans.train import {stage}
-from vans.train.save import drop_kept
+from vans.data.curate import curate
+from vans.grid import Cell
+from vans.params import load
+from vans.train import all_in_one, base, sft, stage1, stage2
+from vans.train.runs import forget
 
-
-def score(rollout, names):
-    value = torch.tensor([[float(len(t)) for t in group] for group in rollout.texts]) if rollout.texts else 0.0
-    if rollout.frames is not None:
-        value = value + rollout.frames.flatten(2).sum(-1)
-    return {{name: value / (1 + i) for i, name in enumerate(names)}}
-
-
-rewards.score = score
 root = Path.cwd()
-out, curves = root / "models/{out}", root / "curves/{out}"
-{call}
-drop_kept(root, *"{out}".split("/"))
+preset = {"by_pixels": {"tests.reward_terms:by_pixels": 1.0}}
+six = {"steps": 6}
+params = load(root).with_(
+    seed=int(sys.argv[1]),
+    rewards=dict.fromkeys(("stage1", "stage2", "all_in_one"), preset),
+    keep={"checkpoints": dict.fromkeys(("base", "sft", "stage1", "stage2"), 2)},
+    base=dict.fromkeys(base.PARTS, six),
+    sft={"vlm": six, "vdm": six},
+    stage1=six,
+    stage2=six,
+    all_in_one=six,
+)
+cells = {
+    "stage1": Cell("stage1", "full", "sft", "sft", "by_pixels"),
+    "stage2": Cell("stage2", "main", "stage1/full", "sft", "by_pixels"),
+    "all_in_one": Cell("all_in_one", "full", "sft", "sft", "by_pixels"),
+}
+for stage in sys.argv[2:]:
+    if stage == "curate":
+        curate(root / "data", root / "triplets", params)
+    elif stage == "base":
+        base.train(params, root)
+    elif stage == "sft":
+        sft.train(params.with_(machine={"processes": 2}), root)
+    else:
+        {"stage1": stage1, "stage2": stage2, "all_in_one": all_in_one}[stage].train(params, cells[stage], root)
+    if stage != "curate":
+        forget(root, cells[stage].name if stage in cells else stage)
 """
+DIT = "vdm/transformer/diffusion_pytorch_model.safetensors"
 STARTS = {
     "stage1": ("models/stage1/full/vlm/adapter_model.safetensors", "models/sft/vlm/adapter_model.safetensors"),
     "stage2": (f"models/stage2/main/{DIT}", f"models/sft/{DIT}"),
-    "all_in_one": (f"models/all_in_one/{DIT}", f"models/sft/{DIT}"),
+    "all_in_one": (f"models/all_in_one/full/{DIT}", f"models/sft/{DIT}"),
 }
 
 
-def _command(stage: str) -> list[str]:
-    script = SCRIPT.format(stage=stage, out=OUTS.get(stage, stage), call=CALLS[stage])
-    return [sys.executable, "-c", script]
-
-
-def _set(root: Path, stage: str) -> None:
-    """Parameters for a stage: steps enough to be killed between, a checkpoint every second so that some work is
-    lost, one process or two."""
-    tree = yaml.safe_load((root / "params.yaml").read_text())
-    tree["scales"]["tiny"]["machine"]["processes"] = PROCESSES.get(stage, 1)
-    tree["scales"]["tiny"]["stage2"]["anchor_threshold"] = 0.0
-    _deepen(tree["scales"]["tiny"])
-    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-
-
-def _deepen(tree: dict) -> None:
-    for key, value in tree.items():
-        if isinstance(value, dict) and key != "generate":
-            _deepen(value)
-        elif key == "steps":
-            tree[key] = STEPS
-        elif key == "checkpoint_every":
-            tree[key] = 2
+def _command(*stages: str, seed: int = 0) -> list[str]:
+    return [sys.executable, "-c", SCRIPT, str(seed), *stages]
 
 
 def _bytes(root: Path, stage: str) -> dict[str, bytes]:
-    out = OUTS.get(stage, stage)
-    files = [p for folder in ("models", "curves") for p in (root / folder / out).rglob("*") if p.is_file()]
+    files = [p for folder in ("models", "curves") for p in (root / folder / OUTS[stage]).rglob("*") if p.is_file()]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
@@ -88,11 +75,15 @@ def _bytes(root: Path, stage: str) -> dict[str, bytes]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone at smoke size in which every stage was trained without interruption."""
     root = smoke.clone(tmp_path_factory.mktemp("resume") / "clone")
-    curate = "from vans.data.curate import curate; from vans.params import load; curate('data', 'triplets', load())"
-    smoke.run(sys.executable, "-c", curate, cwd=root)
-    for stage in CALLS:
-        _set(root, stage)
-        smoke.run(*_command(stage), cwd=root)
+    smoke.run(*_command("curate", *OUTS), cwd=root)
+    return root
+
+
+def _untrained(trained: Path, root: Path, stage: str) -> Path:
+    """A copy in which one stage is still to do."""
+    shutil.copytree(trained, root, symlinks=True, ignore=shutil.ignore_patterns(".dvc", ".git"))
+    for folder in ("models", "curves"):
+        shutil.rmtree(root / folder / OUTS[stage])
     return root
 
 
@@ -103,8 +94,8 @@ def _kill_after_a_checkpoint(root: Path, stage: str) -> None:
         process = subprocess.Popen(_command(stage), cwd=root, env=env, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 300
-            folder = root / "runs" / KILLED_IN.get(stage, OUTS.get(stage, stage))
-            while not any(folder.glob("step-*/run.json")):
+            folder = root / "runs" / KILLED_IN.get(stage, OUTS[stage])
+            while not any(folder.glob("*/step-*/run.json")):
                 assert process.poll() is None, (root / "killed.log").read_text()[-2000:]
                 assert time.monotonic() < deadline, "no checkpoint in time"
                 time.sleep(0.002)
@@ -119,18 +110,13 @@ def test_what_is_resumed_has_moved(trained, stage):
     assert result != start, "a training that changes nothing could be resumed by doing nothing"
 
 
-@pytest.mark.parametrize("stage", CALLS)
+@pytest.mark.parametrize("stage", OUTS)
 def test_killed_and_started_again(trained, tmp_path, stage):
     whole = _bytes(trained, stage)
     assert whole, "nothing was trained"
-    out = OUTS.get(stage, stage)
-    root = tmp_path / "clone"
-    shutil.copytree(trained, root, symlinks=True, ignore=shutil.ignore_patterns(".dvc", ".git"))
-    shutil.rmtree(root / "models" / out)
-    shutil.rmtree(root / "curves" / out)
-    _set(root, stage)
+    root = _untrained(trained, tmp_path / "clone", stage)
     _kill_after_a_checkpoint(root, stage)
-    assert not (root / "models" / out).exists() and not (root / "curves" / out).exists(), "half-written"
+    assert not _bytes(root, stage), "half-written"
     said = smoke.run(*_command(stage), cwd=root)
     assert "goes on at step" in said
     assert _bytes(root, stage) == whole
@@ -139,14 +125,12 @@ def test_killed_and_started_again(trained, tmp_path, stage):
     assert not [path for path in (root / "models").rglob("*") if ".partial-" in path.name]
 
 
-def test_a_checkpoint_of_other_settings_is_not_taken_up(trained, tmp_path):
-    root = tmp_path / "clone"
-    shutil.copytree(trained, root, ignore=shutil.ignore_patterns(".dvc", ".git"))
-    shutil.rmtree(root / "models/stage1")
-    _set(root, "stage1")
+def test_a_run_of_other_settings_is_kept_and_taken_up_when_they_go_back(trained, tmp_path):
+    root = _untrained(trained, tmp_path / "clone", "stage1")
     _kill_after_a_checkpoint(root, "stage1")
-    path = root / "params.yaml"
-    path.write_text(path.read_text().replace("\nseed: 0 ", "\nseed: 1 ", 1))
-    said = smoke.run(*_command("stage1"), cwd=root)
-    assert "goes on at step" not in said and "discarded" in said
+    said = smoke.run(*_command("stage1", seed=1), cwd=root)
+    assert "goes on at step" not in said and "(seed) is kept as aside-" in said
     assert _bytes(root, "stage1") != _bytes(trained, "stage1")
+    said = smoke.run(*_command("stage1"), cwd=root)
+    assert "is taken up again" in said and "goes on at step" in said
+    assert _bytes(root, "stage1") == _bytes(trained, "stage1")

@@ -22,7 +22,7 @@ from vans.data.curate import curate
 from vans.data.stream import Loader, Stream
 from vans.data.triplets import Triplets
 from vans.errors import UserError
-from vans.parallel import Group
+from vans.parallel import Ranks
 from vans.toy import world
 
 KEYS = (7, "test")
@@ -90,7 +90,7 @@ def test_ranks_share_each_batch_without_overlap_or_loss(folder, size, workers):
     parts = [[b["id"] for b in Loader(opened(folder, 5, 2, rank=r, size=size), workers)] for r in range(size)]
     for step, batch in enumerate(whole):
         assert [id for part in parts for id in part[step]] == batch
-        shares = [Group(r, size, torch.device("cpu")).share(batch) for r in range(size)]
+        shares = [Ranks(r, size, torch.device("cpu")).share(batch) for r in range(size)]
         assert [part[step] for part in parts] == shares
     assert {len(part) for part in parts} == {len(whole)}, "all ranks take the same number of steps"
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # Cannot change what a stage writes: parameters are declared one by one; the rest writes, prints and starts.
 PLUMBING = (
@@ -41,6 +42,14 @@ PLUMBING = (
 )
 # Chosen by a parameter: only the annotator in use counts (see `entries`).
 PLUGS = ("vans.data.annotate.",)
+# What a module reads beside itself.
+DATA = {
+    "vans/data/annotate/llm.py": "prompts/*.md",
+    "vans/rewards/terms/judge.py": "judge.md",
+    "vans/tables/orders.py": "paper.csv",
+}
+# What of the judge's settings can change its answers; the rest is speed, cost and access.
+ASKED = ("url", "model", "extra", "mode", "temperature", "max_tokens", "frames", "side", "attempts")
 
 # What writes a stage's outputs. The rest of its notebook looks at them: an executed notebook is nobody's input.
 ENTRIES = {
@@ -57,7 +66,10 @@ ENTRIES = {
 
 def lines(entries: Iterable[str], root: Path, plumbing: tuple[str, ...] = PLUMBING) -> str:
     """A line "digest  path" for each module that stands behind these, in the order of their paths."""
-    return "".join(f"{of_module(root / path)[:16]}  {path}\n" for path in sorted(behind(entries, root, plumbing)))
+    paths = behind(entries, root, plumbing)
+    for module in paths & DATA.keys():
+        paths |= {str(path.relative_to(root)) for path in (root / module).parent.glob(DATA[module])}
+    return "".join(f"{of_module(root / path)[:16]}  {path}\n" for path in sorted(paths))
 
 
 def digest(entries: Iterable[str], root: Path) -> str:
@@ -65,8 +77,11 @@ def digest(entries: Iterable[str], root: Path) -> str:
     return hashlib.sha256(lines(entries, root).encode()).hexdigest()
 
 
-def of_term(name: str, root: Path) -> str:
-    """The lines of one reward term: a module of vans, a function of one's own, an executable, or an address."""
+def of_term(name: str, root: Path, params: Any = None) -> str:
+    """The lines of one reward term: a module of vans, a function of one's own, an executable, or an address.
+
+    params: of the judge, whose settings (those that can change an answer) count as its code does.
+    """
     if "://" in name:
         return f"{name}\n"
     if "/" in name:
@@ -74,9 +89,11 @@ def of_term(name: str, root: Path) -> str:
         return f"{hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else 'missing'}  {name}\n"
     module, _, function = name.partition(":")
     if not function:
-        told = root / f"vans/rewards/terms/{name}.md"  # what it asks, beside it
-        text = f"{hashlib.sha256(told.read_bytes()).hexdigest()[:16]}  {told.name}\n" if told.is_file() else ""
-        return lines([f"vans/rewards/terms/{name}.py"], root) + text
+        text = lines([f"vans/rewards/terms/{name}.py"], root)
+        if name == "judge" and params is not None:
+            asked = json.dumps({key: getattr(params.judge, key) for key in ASKED}, sort_keys=True)
+            text += f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}  params.yaml: judge\n"
+        return text
     if (found := _paths(module, root)) and module.startswith("vans."):
         return lines(found, root)
     spec = find_spec(module)
@@ -116,8 +133,9 @@ def behind(entries: Iterable[str], root: Path, plumbing: tuple[str, ...] = PLUMB
 
 
 def of_module(path: Path) -> str:
-    """SHA-256 of a module's essence."""
-    return hashlib.sha256(essence(path.read_text(encoding="utf-8")).encode()).hexdigest()
+    """SHA-256 of a module's essence, or of a data file."""
+    text = path.read_text(encoding="utf-8")
+    return hashlib.sha256((essence(text) if path.suffix == ".py" else text).encode()).hexdigest()
 
 
 def essence(source: str) -> str:
@@ -189,7 +207,7 @@ def write(root: Path, out: Path, params) -> None:
         texts[stage] = lines([*entries, *extra], root)
     for stage in ("stage1", "stage2", "all_in_one"):
         for preset, terms in getattr(params.rewards, stage).items():
-            texts[f"rewards/{stage}.{preset}"] = "".join(of_term(name, root) for name in sorted(terms))
+            texts[f"rewards/{stage}.{preset}"] = "".join(of_term(name, root, params) for name in sorted(terms))
     pictures = [
         str(p.relative_to(root)) for room in ("tables", "show") for p in sorted((root / "vans" / room).glob("*.py"))
     ]

@@ -12,9 +12,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -23,6 +24,7 @@ from vans.errors import UserError
 TRAINED = ("stage1", "stage2", "all_in_one")  # the stages with cells
 TABLE = "benchmarks"  # what the main chain is for
 CAPTIONS = ("vlm", "ground_truth", "none")
+T = TypeVar("T", "Cell", "Arm")
 
 
 class Coupled:
@@ -79,7 +81,7 @@ class Cell(Coupled):
 
         weights = getattr(params.rewards, self.stage)[self.reward]
         own = Path(__file__).resolve().parents[1]
-        code = {name: of_term(name, root if "/" in name else own) for name in weights}
+        code = {name: of_term(name, root if "/" in name else own, params) for name in weights}
         return {
             "reward": {name: term.model_dump() for name, term in weights.items()},
             "reward_code": code,
@@ -110,6 +112,17 @@ class Grid:
         self.params = params
         self.cells = {(s, key): self._cell(s, key, row) for s in TRAINED for key, row in self._rows(s).items()}
         self.arms = {key: self._arm(key, row) for key, row in self._rows("answer").items()}
+        trained = {
+            "vlm": ["sft", *(cell.name for cell in self.cells.values() if cell.stage != "stage2")],
+            "vdm": ["sft", *(cell.name for cell in self.cells.values() if cell.stage != "stage1")],
+        }
+        told: list[Cell | Arm] = [*self.cells.values(), *self.arms.values()]
+        for row in told:
+            for model, names in trained.items():
+                where = f"dvc.yaml: {row.stage if isinstance(row, Cell) else 'answer'}: {row.key}: {model}"
+                _known(getattr(row, model), names, where)
+        for cell in self.cells.values():
+            self._needed(cell.name)
 
     def cell(self, stage: str, key: str) -> Cell:
         """One cell; UserError names the nearest one where it is unknown."""
@@ -132,12 +145,16 @@ class Grid:
             found |= self._needed(self.arms[arm].vlm) | self._needed(self.arms[arm].vdm)
         return found
 
-    def _needed(self, models: str) -> set[str]:
+    def _needed(self, models: str, after: tuple[str, ...] = ()) -> set[str]:
+        """The cells behind some models, as DVC names them. after: those on the way, none of which may come again."""
         stage, _, key = models.partition("/")
         if (stage, key) not in self.cells:
             return set()
-        cell = self.cells[stage, key]
-        return {f"{stage}@{key}"} | self._needed(cell.vlm) | self._needed(cell.vdm)
+        if models in after:
+            way = " from ".join((*after, models))
+            raise UserError(f"dvc.yaml: {stage}: {key}: starts from itself, {way}; let one of them start from sft")
+        cell, way = self.cells[stage, key], (*after, models)
+        return {f"{stage}@{key}"} | self._needed(cell.vlm, way) | self._needed(cell.vdm, way)
 
     # ------------------------------------------------------------------ reading
     def _rows(self, stage: str) -> dict[str, dict[str, Any]]:
@@ -156,33 +173,38 @@ class Grid:
             return re.sub(r"\$\{(stage[12])\.reward\}", lambda m: getattr(self.params, m[1]).reward, value)
         return value
 
-    def _cell(self, stage: str, key: str, row: dict[str, Any]) -> Cell:
-        try:
-            cell = Cell(stage, key, **row)
-        except TypeError as error:
-            raise UserError(f"dvc.yaml: {stage}: {key}: {str(error).replace('Cell.__init__() ', '')}") from None
-        presets = getattr(self.params.rewards, stage)
-        _known(cell.reward, list(presets), f"dvc.yaml: {stage}: {key}: reward")
-        if cell.captions not in CAPTIONS[:2]:
-            raise UserError(
-                f"dvc.yaml: {stage}: {key}: captions: {cell.captions!r}; use one of {', '.join(CAPTIONS[:2])}"
-            )
+    def _cell(self, stage: str, key: str, row: Any) -> Cell:
+        where = f"dvc.yaml: {stage}: {key}"
+        cell = _row(Cell, row, where, stage=stage, key=key)
+        _known(cell.reward, list(getattr(self.params.rewards, stage)), f"{where}: reward")
+        _known(cell.captions, CAPTIONS[:2] if stage == "stage2" else CAPTIONS[:1], f"{where}: captions")
+        if cell.steps is not None and (type(cell.steps) is not int or cell.steps < 1):
+            raise UserError(f"{where}: steps: {cell.steps!r} is not a whole number from 1 up")
         return cell
 
-    def _arm(self, key: str, row: dict[str, Any]) -> Arm:
-        try:
-            arm = Arm(key, **row)
-        except TypeError as error:
-            raise UserError(f"dvc.yaml: answer: {key}: {str(error).replace('Arm.__init__() ', '')}") from None
-        if arm.captions not in CAPTIONS:
-            raise UserError(f"dvc.yaml: answer: {key}: captions: {arm.captions!r}; use one of {', '.join(CAPTIONS)}")
+    def _arm(self, key: str, row: Any) -> Arm:
+        where = f"dvc.yaml: answer: {key}"
+        arm = _row(Arm, row, where, key=key)
+        _known(arm.captions, CAPTIONS, f"{where}: captions")
         return arm
 
 
-def _known(name: str, names: list[str], where: str) -> str:
+def _row(kind: type[T], row: Any, where: str, **told: str) -> T:
+    """A row of a table as a Cell or an Arm; UserError for a key that is unknown or missing."""
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.name not in told}
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: must hold {', '.join(fields)}, not {row!r}")
+    for name in row:
+        _known(name, list(fields), where)
+    for name, field in fields.items():
+        if name not in row and field.default is dataclasses.MISSING:
+            raise UserError(f"{where}: {name}: missing; add it")
+    return kind(**told, **row)
+
+
+def _known(name: Any, names: Sequence[str], where: str) -> str:
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, 1)
-    raise UserError(
-        f"{where}: {name!r} is unknown; {f'did you mean {near[0]}?' if near else ''} known: {', '.join(names)}"
-    )
+    near = difflib.get_close_matches(str(name), names, 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"{where}: {name!r} is unknown; {meant}known: {', '.join(names)}")

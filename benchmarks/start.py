@@ -1,0 +1,80 @@
+"""From the start of a stage to its first training step, beside another revision: what a small change costs to try.
+
+    python benchmarks/start.py --against d42d2bd [--root .] [--repeats 3]
+
+Runs stage 1 of the current scale headless (`python -m vans.notebooks run 04_stage1 --cell full`) in two worktrees that
+share the triplets, base models and SFT of `root`, in turns, and stops each when its first rollout group is written.
+Prints seconds and, last, their ratio (medians). Needs a repository in which `dvc repro sft` has run, and nothing
+beside it.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SHARED = ("data", "triplets", "cache", "models/base", "models/sft")
+
+
+def worktree(root: Path, revision: str, folder: Path) -> Path:
+    """A checkout of a revision with links to what the stages before stage 1 have made."""
+    subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(folder), revision], cwd=root, check=True)
+    (folder / "models").mkdir()
+    for name in SHARED:
+        if (root / name).exists():
+            (folder / name).symlink_to((root / name).resolve())
+    return folder
+
+
+def first_step(folder: Path, limit: float = 600.0) -> float:
+    """Seconds until the first rollout group stands on the disk."""
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "vans.notebooks", "run", "04_stage1", "--cell", "full"]
+    began = time.perf_counter()
+    with open(folder / "start.log", "w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            while not any((folder / "runs").rglob("step-00000.json")):
+                if process.poll() is not None or time.perf_counter() - began > limit:
+                    sys.exit(f"{folder}: no first step; see {folder / 'start.log'}")
+                time.sleep(0.01)
+            return time.perf_counter() - began
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            time.sleep(1)  # the kernel and its workers end with it
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", required=True, help="the other revision")
+    parser.add_argument("--root", type=Path, default=Path.cwd(), help="a repository in which SFT has run")
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    root = given.root.resolve()
+    with tempfile.TemporaryDirectory(prefix="vans-start-") as place:
+        trees = {name: worktree(root, name, Path(place) / f"tree{i}") for i, name in enumerate((given.against, "HEAD"))}
+        try:
+            seconds: dict[str, list[float]] = {name: [] for name in trees}
+            for _ in range(given.repeats):
+                for name, tree in trees.items():
+                    seconds[name].append(first_step(tree))
+                    print(f"{name}: {seconds[name][-1]:.1f} s", flush=True)
+        finally:
+            for tree in trees.values():
+                subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=root, check=False)
+    before, after = (statistics.median(times) for times in seconds.values())
+    print(
+        f"start to first step of stage 1, HEAD / {given.against}: {after:.1f} / {before:.1f} s = {after / before:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
