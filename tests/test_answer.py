@@ -180,7 +180,7 @@ def test_every_real_clip_and_question_gets_an_answer(repository):
     words = world.vocabulary()
     vlm = VLM.scratch(params.models.vlm.config, chat_tokenizer(words), 1)
     for path in sorted(real_clips().glob("*.mp4")):
-        clip, fps = ask.watch(path, params.clip)
+        clip, fps = ask.watch(path, params.video)
         for question in (QUESTION, "[Ans] [/Think] ¿"):
             thinking, caption, forced = ask.think(params, vlm, clip, question, fps)
             assert thinking and caption and forced

@@ -38,7 +38,7 @@ AT_A_THOUSAND = {"rate": Fraction(1000), "base": MILLI}
 def combinations():
     for suffix, (form, heard, codecs) in FILES.items():
         for codec in codecs:
-            plain = {"container": form, "codec": codec, "times": STEADY}
+            plain: dict = {"container": form, "codec": codec, "times": STEADY}
             moved = [time + 100 for time in STEADY]
             some = {
                 "plain": plain,

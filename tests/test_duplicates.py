@@ -20,7 +20,7 @@ from vans.data.duplicates import Search, groups, leaking, proof, unclear, vector
 from vans.data.fingerprint import FRAMES, GRID, fingerprint, fingerprints
 from vans.data.leaks import apart, proven
 from vans.data.ledger import Ledger
-from vans.data.pairs import Look, Part, Settings, cut
+from vans.data.pairs import Look, Piece, Settings, cut
 from vans.data.records import Given, Record
 from vans.data.shots import Segment
 from vans.data.triplets import Triplets
@@ -220,7 +220,9 @@ def test_a_file_cut_at_the_annotated_times_is_near_its_segment_at_the_toy_radius
         first, last = round(start * fps), round(end * fps)
         video.write(tmp_path / "cut.mp4", film[first:last], fps)
         segment = Segment("1", first / fps, last / fps)
-        ((plan),) = cut([Part(video.Video(tmp_path / "film.mp4"), segment)], Look(Settings.of(curate_params()), {}, {}))
+        ((plan),) = cut(
+            [Piece(video.Video(tmp_path / "film.mp4"), segment)], Look(Settings.of(curate_params()), {}, {})
+        )
         assert plan.cuts is not None and plan.cuts["input"].print is not None
         assert distance(plan.cuts["input"].print, fingerprint(video.Video(tmp_path / "cut.mp4"))) < 0.08
 
@@ -232,7 +234,7 @@ def test_a_file_that_ends_early_keeps_the_clips_that_are_whole(tmp_path):
     opened.info = dataclasses.replace(opened.info, duration=6.0)
     steady = Settings.of(curate_params(input_seconds=6.0, target_seconds=6.0, frames=6))
     seen: dict = {}
-    (plan,) = cut([Part(opened, Segment("1", 0.0, 9.9))], Look(steady, {}, seen))
+    (plan,) = cut([Piece(opened, Segment("1", 0.0, 9.9))], Look(steady, {}, seen))
     assert not plan.reason and plan.cuts is not None, plan.error
 
 

@@ -25,7 +25,9 @@ ANSWERS = [
 
 
 def _table(answers=ANSWERS, truth=TRUTH) -> pd.DataFrame:
-    return metrics.measure(Batch(range(len(truth)), answers, truth), [METRICS["bleu1"], METRICS["bleu4"]])[0]
+    return metrics.measure(
+        Batch([str(i) for i in range(len(truth))], answers, truth), [METRICS["bleu1"], METRICS["bleu4"]]
+    )[0]
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])

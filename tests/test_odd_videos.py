@@ -100,7 +100,8 @@ def test_pictures_that_were_packed_two_to_a_chunk(tmp_path):
         stream = out.add_stream_from_template(own)
         data = [bytes(packet) for packet in given.demux(own) if packet.size]
         kinds = [chunk[chunk.index(b"\0\0\1\xb6") + 4] >> 6 for chunk in data]  # 0: I, 1: P, 2: B
-        chunks, nothing = [], b"\0\0\1\xb6\x50\0\0"
+        chunks: list[bytes] = []
+        nothing = b"\0\0\1\xb6\x50\0\0"
         for chunk, kind in zip(data, kinds, strict=True):
             if kind == 2:
                 chunks[-1] += chunk

@@ -369,7 +369,7 @@ def test_verdicts_of_a_table_are_corrected_together(scored: Path) -> None:
     table = tables.build(scored / "scores", tables.MAIN)
     p = np.array([order.p for order in table.orders])
     assert len(p) == 3 * 8 * 3 and [order.adjusted for order in table.orders] == pytest.approx(
-        list(bootstrap.holm(p)), nan_ok=True
+        list(bootstrap.holm(p.tolist())), nan_ok=True
     )
     weak = [o for o in table.orders if o.ours.lo * o.ours.hi > 0 and o.adjusted > 0.05]
     assert weak and {order.verdict for order in weak if order.direction} == {"not resolved"}

@@ -284,7 +284,7 @@ def test_stage1_accumulation_of_8_by_1_is_1_by_8(root):
         optim = Gradients(weights)
         advantages = torch.tensor([1.0, -1.0, 0.5, 0.0, 2.0, -0.5, 0.1, -0.2])
         s = settings(micro_batch=size, group_size=4)
-        stats = vlm_updates(policy, start, inputs, answers, advantages, s, optim, weights, ALONE)
+        stats = vlm_updates(policy, start, inputs, answers, advantages, s, optim, weights, ALONE)  # type: ignore[arg-type]
         found[size] = (optim.kept, stats["kl"], stats["grad_norm"])
     for size in (1, 2):
         torch.testing.assert_close(found[size][0], found[8][0], rtol=1e-3, atol=1e-6)
@@ -323,7 +323,7 @@ def test_stage2_accumulation_of_8_by_1_is_1_by_8(root):
         vdm, weights, trajectories, given = rolled_out(root, size)
         optim = Gradients(weights)
         advantages = torch.tensor([1.0, -1.0, 0.5, 0.0, 2.0, -0.5, 0.1, -0.2])
-        stats = vdm_updates(vdm, trajectories, given, advantages, sde(micro_batch=size), optim, weights, ALONE, 8)
+        stats = vdm_updates(vdm, trajectories, given, advantages, sde(micro_batch=size), optim, weights, ALONE, 8)  # type: ignore[arg-type]
         assert stats["ratio_first"] == 0
         found[size] = (optim.kept, stats["kl"], stats["grad_norm"])
     for one, other in zip(found[1][0], found[8][0], strict=True):
@@ -429,7 +429,12 @@ def test_rendering_in_one_batch_shows_what_one_by_one_shows(root):
     captions: list = [["the ball fades out of sight .", None, "the ball fades out of sight .", "the box hops ."]]
     decoded = []
     decode = vdm.decode
-    vdm.decode = lambda z: decoded.append(len(z)) or decode(z)  # type: ignore[method-assign, func-returns-value]
+
+    def counted(z):
+        decoded.append(len(z))
+        return decode(z)
+
+    vdm.decode = counted  # type: ignore[method-assign]
 
     def render(captions, distinct=True):
         start = initial_noise(shape, ["p"], len(captions[0]), False, "k")

@@ -151,8 +151,8 @@ class Grid:
         if (stage, key) not in self.cells:
             return set()
         if models in after:
-            way = " from ".join((*after, models))
-            raise UserError(f"dvc.yaml: {stage}: {key}: starts from itself, {way}; let one of them start from sft")
+            said = " from ".join((*after, models))
+            raise UserError(f"dvc.yaml: {stage}: {key}: starts from itself, {said}; let one of them start from sft")
         cell, way = self.cells[stage, key], (*after, models)
         return {f"{stage}@{key}"} | self._needed(cell.vlm, way) | self._needed(cell.vdm, way)
 
@@ -199,7 +199,7 @@ def _row(kind: type[T], row: Any, where: str, **told: str) -> T:
     for name, field in fields.items():
         if name not in row and field.default is dataclasses.MISSING:
             raise UserError(f"{where}: {name}: missing; add it")
-    return kind(**told, **row)
+    return kind(**{**told, **row})
 
 
 def _known(name: Any, names: Sequence[str], where: str) -> str:
