@@ -434,7 +434,7 @@ def test_rendering_in_one_batch_shows_what_one_by_one_shows(root):
         decoded.append(len(z))
         return decode(z)
 
-    vdm.decode = counted  # type: ignore[method-assign]
+    vdm.decode = counted  # type: ignore[method-assign, assignment]
 
     def render(captions, distinct=True):
         start = initial_noise(shape, ["p"], len(captions[0]), False, "k")
