@@ -536,3 +536,11 @@ def test_what_is_unclear_is_not_still(triplets: FakeTriplets) -> None:
 def test_an_arm_that_no_table_knows_gets_a_row_of_its_own():
     layout = tables.with_arms(tables.ABLATION, ["sft", "ceiling", "round2"])
     assert [row.name for row in layout.rows[len(tables.ABLATION.rows) :]] == ["round2"]
+
+
+def test_scores_of_an_arm_without_any_caption_come_back(scored: Path, tmp_path: Path) -> None:
+    """`copy` answers with its input: a column of nothing, which pandas reads as numbers."""
+    one = score.load(scored / "scores", "sft")
+    empty = score.Scores("copy", one.frame.assign(caption=""), {**one.summary, "arm": "copy"})
+    empty.save(tmp_path)
+    assert set(score.load(tmp_path, "copy").frame["caption"]) == {""}

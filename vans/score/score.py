@@ -97,7 +97,8 @@ def load(folder: str | Path, arm: str) -> Scores:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         frame = pd.read_csv(path.with_name(f"{arm}.csv"), dtype={"id": str, "group": str})
-        bare = {name: frame[name].str.replace(QUOTE, "", regex=True) for name in WORDS if name in frame}
+        words = {name: frame[name].fillna("").astype(str) for name in WORDS if name in frame}  # no caption at all: floats
+        bare = {name: text.str.replace(QUOTE, "", regex=True) for name, text in words.items()}
     except (OSError, ValueError) as error:
         fix = f"run `dvc repro score@{arm}`"
         raise UserError(f"{path}: no whole scores of {arm} ({error}); {fix}") from error
