@@ -36,7 +36,7 @@ def repository(tmp_path_factory):
     root = tmp_path_factory.mktemp("repository")
     shutil.copyfile(smoke.ROOT / "params.yaml", root / "params.yaml")
     smoke.shrink(root / "params.yaml")
-    (root / "dvc.yaml").touch()
+    shutil.copyfile(smoke.ROOT / "dvc.yaml", root / "dvc.yaml")
     params, words = load(root), world.vocabulary()
     vdm = VDM.scratch(params.models.vdm.config, text_tokenizer(words), 0, **vdm_options(params))
     vlm = VLM.scratch(params.models.vlm.config, chat_tokenizer(words), 0)
