@@ -96,7 +96,7 @@ def test_weights_of_the_real_layout_load_through_the_papers_path(hub, vdm, vlm, 
     tiny, paper = tree["scales"]["tiny"]["models"], tree["scales"]["paper"]["models"]
     for part, name in zip(("vdm", "vlm", "clip"), LAYOUT, strict=True):
         tiny[part] = {**tiny[part], **paper[part], "repo": str(hub / name), "revision": "local"}
-    tiny["vdm"] |= {"references": 3, "max_text": 24, "vae_batch": 16, "dit_batch": 64}
+    tiny["vdm"] |= {"references": 3, "max_text": 24}
     params = from_dict(tree, "tiny")
     assert params.models.vdm.shift == 5.0 and params.models.vlm.system.startswith("Watch the video")
     nowhere = Path("models/none")

@@ -111,6 +111,8 @@ def test_nothing_is_deleted_by_halves(tmp_path, monkeypatch):
         pass
 
     def killed(path, **_):
+        if not path.exists():
+            return
         next(p for p in sorted(path.rglob("*")) if p.is_file()).unlink()
         raise Killed
 

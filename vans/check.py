@@ -161,8 +161,9 @@ def _where(name: str, model: Any, root: Path) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    cache = os.environ.get("HF_HUB_CACHE")  # as it is now, whenever the hub's library was imported
     try:
-        folder = Path(snapshot_download(model.repo, revision=model.revision, local_files_only=True))
+        folder = Path(snapshot_download(model.repo, revision=model.revision, local_files_only=True, cache_dir=cache))
         here = any(folder.rglob("*.safetensors"))  # not only its configuration
     except HFValidationError as error:
         raise UserError(f"models.{name}.repo: {error}; correct it in params.yaml") from error
