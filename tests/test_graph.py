@@ -314,4 +314,5 @@ def test_strip_follows_what_chooses_code():
     named = set(re.findall(r"\bparams\.(\w+)", (ROOT / "vans/code.py").read_text())) - {"yaml"}
     assert named == {"curate", "evaluate", "judge", "rewards"}
     twice = [f"{place}.{name}" for name in named - {"rewards"} for place in ("defaults", "scales.${scale}")]
-    assert set(GRAPH["strip"]["params"]) == {"scale", "rewards", *twice}
+    # stage1.reward and stage2.reward: so that a preset that does not exist is refused by vans, in its one line
+    assert set(GRAPH["strip"]["params"]) == {"scale", "rewards", "stage1.reward", "stage2.reward", *twice}

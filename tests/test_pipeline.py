@@ -102,7 +102,7 @@ def test_a_notebook_runs_from_whatever_folder_and_writes_the_same(whole):
 def test_an_experiment_runs_stage_2_what_uses_its_model_and_the_tables_only(whole):
     said = smoke.dvc(whole, "exp", "run", "--name", "without-c2", "-S", "stage2.reward=no_c2")
     of_its_model = [f"{stage}@{arm}" for stage in ("answer", "score") for arm in ("main", "ceiling_main")]
-    expected = ["stage2@main", *of_its_model, "benchmarks", "ablations"]
+    expected = ["strip", "stage2@main", *of_its_model, "benchmarks", "ablations"]
     assert sorted(smoke.ran(said)) == sorted(expected)
     changed = {line[3:] for line in smoke.run("git", "status", "--porcelain", cwd=whole).splitlines()}
     assert changed == {"dvc.lock", "params.yaml"}
