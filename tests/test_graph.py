@@ -1,32 +1,28 @@
-"""dvc.yaml against the code: the grid's cells, the modules and the parameters that each stage uses."""
+"""dvc.yaml against the code and against DVC: the grid's rows, the code and the parameters that each stage uses."""
 
-import dataclasses
+import copy
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests import imports, smoke
-from vans import grid
+from tests import smoke
+from vans import code
+from vans.errors import UserError
+from vans.grid import TRAINED, Grid
 from vans.params import load
 
 ROOT = smoke.ROOT
-GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+GRAPH: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
 PARAMS = load(ROOT)
+GRID = Grid(PARAMS, ROOT)
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-# What writes a stage's outputs. The rest of its notebook looks at them: an executed notebook is nobody's input.
-WRITERS = {
-    "curate": ["vans/data/curate.py"],
-    "base": ["vans/train/base.py"],
-    "sft": ["vans/train/sft.py"],
-    "stage1": ["vans/train/stage1.py"],
-    "stage2": ["vans/train/stage2.py"],
-    "all_in_one": ["vans/train/all_in_one.py"],
-    "evaluate": ["vans/predict.py", "vans/evaluate/run.py"],
-}
-# Sections that a module behind the stage names for another stage.
-OTHERS = {"stage2": {"stage1"}, "all_in_one": {"generate"}}
+STAGES = [stage for stage in GRAPH if stage != "strip"]
+TABLES = ("benchmarks", "ablations")
 
 
 def _body(stage: str) -> dict[str, Any]:
@@ -37,106 +33,286 @@ def _notebook(stage: str) -> str:
     return _body(stage)["cmd"].split(" run ")[1].split()[0]
 
 
-STAGES = [stage for stage in GRAPH if stage != "strip"]
+# ---- the grid ------------------------------------------------------------------------------------------------
+def test_the_grid_has_every_cell_and_every_arm():
+    assert set(GRID.cells) == {(stage, key) for stage in TRAINED for key in GRAPH[stage]["foreach"]}
+    assert list(GRID.arms) == list(GRAPH["answer"]["foreach"]) == GRAPH["score"]["foreach"]
+    for cell in GRID.cells.values():
+        assert GRID.cell(cell.stage, cell.key) is cell
+        told = GRAPH[cell.stage]["foreach"][cell.key]
+        assert {name: getattr(cell, name) for name in told if "$" not in told[name]} == {
+            name: value for name, value in told.items() if "$" not in value
+        }
 
 
-def _cells(stage: str) -> dict[str, dict[str, str]]:
-    """A foreach's cells with the top-level choices of params.yaml filled in."""
-    text = yaml.safe_dump(GRAPH[stage]["foreach"])
-    for name in ("stage1", "stage2"):
-        text = text.replace(f"${{{name}.reward}}", getattr(PARAMS, name).reward)
-    return yaml.safe_load(text)
+def test_the_main_cells_follow_the_choice_of_reward():
+    grid = Grid(load(ROOT).with_(stage1={"reward": "no_t1"}, stage2={"reward": "no_v2"}), ROOT)
+    main = grid.cell("stage2", "main")
+    assert (main.vlm, main.reward) == ("stage1/no_t1", "no_v2")
+    assert grid.arm("main").vlm == "stage1/no_t1" and grid.arm("stage1").vlm == "stage1/full"
 
 
-def test_stage1_has_the_cells_of_the_grid():
-    assert tuple(_cells("stage1")) == grid.STAGE1
+def test_the_file_is_short():
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 260
 
 
-def test_stage2_has_the_cells_of_the_grid():
-    cells = _cells("stage2")
-    assert tuple(cells) == grid.STAGE2
-    for name, cell in cells.items():
-        expected = grid.stage2_cell(PARAMS, name)
-        assert (f"models/{cell['vlm']}", cell["reward"]) == (expected.vlm, expected.reward)
-        assert expected.vdm == grid.SFT and "models/sft/vdm" in _body("stage2")["deps"]
+def _written(folder: Path, stages: dict[str, Any]) -> Path:
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    return folder
 
 
-def test_evaluate_has_the_arms_of_the_grid():
-    cells, arms = _cells("evaluate"), grid.arms(PARAMS)
-    assert set(cells) == set(arms)
-    for name, arm in arms.items():
-        assert arm.vlm in (None, f"models/{cells[name]['vlm']}")
-        assert arm.vdm in (None, f"models/{cells[name]['vdm']}")
+SFT = {"vlm": "sft", "vdm": "sft"}
 
 
-def test_the_main_chain_is_free_and_everything_else_behind_the_grid_switch():
-    free = {
-        "stage1": {"full"},
-        "stage2": {"main"},
-        "evaluate": {"copy", "sft", "stage1", "main", "ceiling", "ceiling_main"},
+@pytest.mark.parametrize(
+    "stage, row, said",
+    [
+        ("stage1", {**SFT, "reward": "ful"}, "reward: 'ful' is unknown; did you mean full? known: full, no_t1, no_v1"),
+        ("stage2", {**SFT, "reward": "no_t1"}, "reward: 'no_t1' is unknown; did you mean"),
+        ("stage2", {**SFT, "reward": "full", "step": 3}, "'step' is unknown; did you mean steps? known: vlm, vdm"),
+        ("stage2", {**SFT, "reward": "full", "stage": "x"}, "'stage' is unknown"),
+        ("stage1", {"vdm": "sft", "reward": "full"}, "vlm: missing; add it"),
+        ("stage1", None, "must hold vlm, vdm, reward, captions, steps, not None"),
+        ("stage2", {**SFT, "reward": "full", "captions": "none"}, "captions: 'none' is unknown; known: vlm, ground_"),
+        ("stage1", {**SFT, "reward": "full", "captions": "ground_truth"}, "captions: 'ground_truth' is unknown"),
+        ("all_in_one", {**SFT, "reward": "full", "steps": 0}, "steps: 0 is not a whole number from 1 up"),
+        ("all_in_one", {**SFT, "reward": "full", "steps": "5"}, "steps: '5' is not a whole number"),
+        ("stage1", {"vlm": "stage1/ful", "vdm": "sft", "reward": "full"}, "vlm: 'stage1/ful' is unknown; did you mean"),
+        ("stage1", {"vlm": "stage2/main", "vdm": "sft", "reward": "full"}, "vlm: 'stage2/main' is unknown"),
+        ("stage1", {"vlm": "sft", "vdm": "stage1/full", "reward": "full"}, "vdm: 'stage1/full' is unknown"),
+        ("stage1", {"vlm": 3, "vdm": "sft", "reward": "full"}, "vlm: 3 is unknown"),
+        (
+            "stage1",
+            {"vlm": "stage1/new", "vdm": "sft", "reward": "full"},
+            "starts from itself, stage1/new from stage1/n",
+        ),
+        ("answer", {**SFT, "captions": "truth"}, "captions: 'truth' is unknown; known: vlm, ground_truth, none"),
+        ("answer", {**SFT, "reward": "full"}, "'reward' is unknown; known: vlm, vdm, captions"),
+        ("answer", {"vlm": "sft"}, "vdm: missing; add it"),
+        ("answer", {"vlm": "sft", "vdm": "stage2/mian"}, "vdm: 'stage2/mian' is unknown; did you mean stage2/main?"),
+    ],
+)
+def test_a_row_that_is_not_right_is_one_line(tmp_path, stage, row, said):
+    stages = copy.deepcopy(GRAPH)
+    stages[stage]["foreach"]["new"] = row
+    with pytest.raises(UserError) as caught:
+        Grid(PARAMS, _written(tmp_path, stages))
+    line = str(caught.value)
+    assert line.startswith(f"dvc.yaml: {stage}: new: {said}") and "\n" not in line
+
+
+def test_an_unknown_cell_or_arm_is_one_line():
+    with pytest.raises(UserError, match=r"^dvc.yaml: stage2: 'no_c' is unknown; did you mean no_c2\? known: main, "):
+        GRID.cell("stage2", "no_c")
+    with pytest.raises(UserError, match=r"^dvc.yaml: answer: 'mian' is unknown; did you mean main\?"):
+        GRID.arm("mian")
+
+
+# ---- against DVC itself --------------------------------------------------------------------------------------
+def _repo(folder: Path, stages: dict[str, Any]) -> Any:
+    """A repository of DVC alone with this graph; whatever its stages read or write is there, empty."""
+    from dvc.repo import Repo
+
+    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+    repo = Repo.init(str(_written(folder, stages)), no_scm=True)
+    for stage in repo.index.stages:
+        for path in (Path(thing.fs_path) for thing in (*stage.deps, *stage.outs)):
+            (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+            if path.suffix:
+                path.touch()
+    return repo
+
+
+def _behind(repo: Any, target: str) -> set[str]:
+    """The stages that one needs."""
+    graph = repo.index.graph
+    todo, found = [stage for stage in graph if stage.name == target], set()
+    while todo:
+        new = {stage for node in todo for stage in graph.successors(node)} - found
+        found |= new
+        todo = list(new)
+    return {stage.name for stage in found}
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory) -> tuple[Path, Any]:
+    """Rounds as lines of dvc.yaml: 1, 2, 1, 2 and a third one; and 2, 1, the other way round."""
+    stages = copy.deepcopy(GRAPH)
+    stages["stage1"]["foreach"] |= {
+        "round2": {"vlm": "stage1/full", "vdm": "stage2/main", "reward": "full", "steps": 20},
+        "round3": {"vlm": "stage1/round2", "vdm": "stage2/round2", "reward": "full"},
+        "after2": {"vlm": "sft", "vdm": "stage2/vdm_only", "reward": "full"},
     }
-    for stage, cells in free.items():
-        assert {name for name, cell in _cells(stage).items() if not cell["switch"]} == cells
-    assert "--grid" in _body("all_in_one")["cmd"] and "--grid" in _body("ablations")["cmd"]
+    stages["stage2"]["foreach"] |= {
+        "round2": {"vlm": "stage1/round2", "vdm": "stage2/main", "reward": "full"},
+        "round3": {"vlm": "stage1/round3", "vdm": "stage2/round2", "reward": "full"},
+    }
+    stages["answer"]["foreach"] |= {
+        "round2": {"vlm": "stage1/round2", "vdm": "stage2/round2"},
+        "round3": {"vlm": "stage1/round3", "vdm": "stage2/round3"},
+        "reversed": {"vlm": "stage1/after2", "vdm": "stage2/vdm_only"},
+    }
+    stages["score"]["foreach"] += ["round2", "round3", "reversed"]
+    folder = tmp_path_factory.mktemp("rounds")
+    return folder, _repo(folder, stages)
 
 
-@pytest.mark.parametrize("stage, layout", [("benchmarks", "MAIN"), ("ablations", "ABLATION")])
-def test_a_table_depends_on_the_scores_of_its_rows(stage, layout):
-    tables = pytest.importorskip("vans.tables.tables")
-    arms = set(getattr(tables, layout).arms.values())
-    scores = {dep for dep in _body(stage)["deps"] if dep.startswith("results/scores/")}
-    written = [out for out in _body("evaluate")["outs"] if out.startswith("results/scores/")]
-    assert scores == {out.replace("${key}", arm) for arm in arms for out in written}
+def test_the_main_chain_is_what_the_main_table_needs(rounds):
+    cells = {name for name in _behind(rounds[1], "benchmarks") if "@" in name}
+    assert cells == GRID.main_chain()
 
 
-def test_every_notebook_has_its_stage_and_its_stripped_copy():
-    used = {_notebook(stage) for stage in STAGES}
-    assert {f"stripped/{name}.ipynb" for name in used} == set(GRAPH["strip"]["outs"])
-    for stage in STAGES:
-        assert _body(stage)["deps"][0] == f"stripped/{_notebook(stage)}.ipynb"
-    assert used == set(NOTEBOOKS)
+def test_what_the_grid_calls_the_rest_is_behind_the_other_table(rounds):
+    names = {stage.name for stage in rounds[1].index.stages if "@" in stage.name}
+    assert _behind(rounds[1], "ablations") >= names
+
+
+def test_rounds_are_cells(rounds):
+    grid = Grid(PARAMS, rounds[0])
+    cell = grid.cell("stage1", "round2")
+    assert (cell.vlm_folder, cell.vdm_folder) == ("models/stage1/full/vlm", "models/stage2/main/vdm")
+    assert (cell.out, cell.curves, cell.steps) == ("models/stage1/round2", "curves/stage1/round2", 20)
+    assert grid.cell("stage1", "after2").vdm_folder == "models/stage2/vdm_only/vdm"
+    arm = grid.arm("round3")
+    assert (arm.vlm_folder, arm.vdm_folder) == ("models/stage1/round3/vlm", "models/stage2/round3/vdm")
+    assert grid.main_chain() == GRID.main_chain()
+
+
+def test_dvc_runs_rounds_in_their_order(rounds, monkeypatch):
+    folder, repo = rounds
+    monkeypatch.chdir(folder)
+    chain = ["stage1@full", "stage2@main", "stage1@round2", "stage2@round2", "stage1@round3", "stage2@round3"]
+    ran = [stage.name for stage in repo.reproduce(["score@round3"], dry=True)]
+    assert [name for name in ran if name in chain] == chain
+    assert set(ran) == _behind(repo, "score@round3") | {"score@round3"}
+    assert ran[-2:] == ["answer@round3", "score@round3"]
+    ran = [stage.name for stage in repo.reproduce(["score@reversed"], dry=True)]
+    assert ran[-4:] == ["stage2@vdm_only", "stage1@after2", "answer@reversed", "score@reversed"]
+    steps = next(stage.cmd for stage in repo.index.stages if stage.name == "stage1@round2")
+    assert steps.endswith("--cell round2 --vlm stage1/full --vdm stage2/main --reward full --steps 20")
+
+
+# ---- code ----------------------------------------------------------------------------------------------------
+def test_every_notebook_has_its_stage_and_every_stage_its_notebook():
+    assert {_notebook(stage): stage for stage in STAGES}.keys() == NOTEBOOKS.keys()
+    assert len({_notebook(stage) for stage in STAGES}) == len(STAGES)
+    assert set(code.ENTRIES) == set(STAGES) - set(TABLES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_its_code_and_its_notebook(stage):
+    wanted = [f"code/{'tables' if stage in TABLES else stage}.txt", f"code/notebooks/{_notebook(stage)}.txt"]
+    if stage in TRAINED:
+        wanted.insert(1, f"code/rewards/{stage}.${{item.reward}}.txt")
+        assert f"rewards.{stage}.${{item.reward}}" in _body(stage)["params"]
+    assert [dep for dep in _body(stage)["deps"] if dep.startswith("stripped")] == [f"stripped/{p}" for p in wanted]
+    assert not [dep for dep in _body(stage)["deps"] if dep.startswith(("vans", "notebooks"))]
+
+
+@pytest.mark.parametrize("stage", code.ENTRIES)
+def test_a_notebook_calls_what_writes_its_outputs(stage):
+    assert code.imports_of_notebook(NOTEBOOKS[_notebook(stage)], ROOT).issuperset(code.ENTRIES[stage])
+
+
+@pytest.mark.parametrize("stage", ["answer", *TRAINED])
+def test_a_stage_reads_the_models_of_its_row(stage):
+    models = [dep for dep in _body(stage)["deps"] if dep.startswith("models/")]
+    assert models == ["models/base", "models/${item.vlm}/vlm", "models/${item.vdm}/vdm"]
+
+
+# ---- parameters ----------------------------------------------------------------------------------------------
+MACHINE = {"device", "dtype", "processes"}  # the rest of it is speed and memory
+NO_PARAMETER = {"keep", "scale", "machine"}
+# Sections that a module behind the stage names for another stage; the presets are listed one by one.
+OTHERS = {"all_in_one": {"generate"}}
 
 
 def _modules(stage: str) -> set[str]:
-    """What can change the stage's outputs: everything behind its writers, or behind the tables' notebooks."""
-    notebook = imports.of_notebook(NOTEBOOKS[_notebook(stage)], ROOT)
-    assert notebook.issuperset(WRITERS.get(stage, []))
-    return imports.behind(WRITERS.get(stage, notebook), ROOT)
+    """All that can change the stage's outputs, with the terms of its presets and the annotator in use."""
+    entries = list(code.ENTRIES[stage])
+    if stage in TRAINED:
+        terms = {term for preset in getattr(PARAMS.rewards, stage).values() for term in preset}
+        entries += [f"vans/rewards/terms/{term}.py" for term in sorted(terms)]
+    if stage == "curate":
+        entries.append("vans/data/annotate/rulebook.py")
+    return code.behind(entries, ROOT)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_the_modules_it_uses_and_on_no_others(stage):
-    deps = [dep for dep in _body(stage)["deps"] if dep.startswith("vans/")]
-    used = _modules(stage)
-    missing = sorted(module for module in used if not imports.covered(module, deps))
-    idle = sorted(dep for dep in deps if not any(imports.covered(module, [dep]) for module in used))
-    assert not missing, "add to its deps in dvc.yaml"
-    assert not idle, "remove from its deps in dvc.yaml"
+def _used(stage: str) -> set[tuple[str, ...]]:
+    """("stage1",) where a module takes a whole section of the parameters, ("curate", "codec") where it takes a key."""
+    texts = [(ROOT / module).read_text(encoding="utf-8") for module in _modules(stage)]
+    found = {tuple(name.split(".")) for text in texts for name in re.findall(r"\bparams\.(\w+(?:\.\w+)?)", text)}
+    known = set(type(PARAMS).model_fields) - NO_PARAMETER - {"rewards"} - OTHERS.get(stage, set())
+    return {path for path in found if path[0] in known}
 
 
-@pytest.mark.parametrize("stage", WRITERS)
-def test_a_stage_depends_on_the_parameters_it_uses_and_on_no_others(stage):
-    sections = {field.name for field in dataclasses.fields(PARAMS)} - {"scale"}
-    used = imports.sections(_modules(stage), ROOT) & sections - OTHERS.get(stage, set())
-    listed = {key.replace("scales.${scale}.", "").split(".")[0] for key in _body(stage)["params"]}
-    assert used == listed
+def _listed(stage: str) -> list[tuple[str, ...]]:
+    """Its parameters as keys from the top of params.yaml, but for presets of rewards, with the current scale."""
+    keys = [key.replace("${scale}", PARAMS.scale) for key in _body(stage)["params"]]
+    return [tuple(key.split(".")) for key in keys if not key.startswith("rewards.")]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_what_a_stage_reads_and_lists_exists(stage):
-    for dep in _body(stage)["deps"]:
-        if dep.startswith("vans/"):
-            assert (ROOT / dep).exists(), dep
+def _below(path: tuple[str, ...]) -> tuple[str, ...]:
+    return path[1:] if path[0] == "defaults" else path[2:] if path[0] == "scales" else path
+
+
+def _at(path: tuple[str, ...]) -> Any:
+    value: Any = TREE
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _holds_anything(value: Any) -> bool:
+    return any(map(_holds_anything, value.values())) if isinstance(value, dict) else value is not None
+
+
+@pytest.mark.parametrize("stage", code.ENTRIES)
+def test_a_stage_lists_the_parameters_that_it_uses_and_no_others(stage):
+    listed, used = {_below(path) for path in _listed(stage)}, _used(stage)
+    sections = {path for path in listed if path[0] != "machine"}
+    missing = {path for path in used if not any(path[: len(one)] == one for one in sections)}
+    idle = {one for one in sections if not any(path[: len(one)] == one[: len(path)] for path in used)}
+    assert not missing, "add to its params in dvc.yaml"
+    assert not idle, "remove from its params in dvc.yaml"
+    machine = {path[1] for path in listed if path[0] == "machine"}
+    texts = [(ROOT / module).read_text(encoding="utf-8") for module in _modules(stage)]
+    starts = any(re.search(r"launch\([^)]*params\.machine", text) for text in texts)
+    assert machine == {"dtype", "processes"} if starts else machine <= MACHINE
+
+
+@pytest.mark.parametrize("stage", code.ENTRIES)
+def test_a_section_is_listed_wherever_it_stands(stage):
+    listed = _listed(stage)
+    for path in listed:
+        below = _below(path)
+        for place in (("defaults",), ("scales", PARAMS.scale)):
+            if path != below and _holds_anything(_at((*place, *below))):
+                assert (*place, *below) in listed, f"{'.'.join((*place, *below))}: add to its params in dvc.yaml"
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_what_a_stage_lists_exists_at_every_scale(stage):
     for key in _body(stage).get("params", []):
-        section: Any = yaml.safe_load((ROOT / "params.yaml").read_text())
-        for part in key.replace("${scale}", PARAMS.scale).split("."):
-            assert part in section, key
-            section = section[part]
+        for scale in TREE["scales"]:
+            rewards = [""] if "${item.reward}" not in key else getattr(PARAMS.rewards, stage)
+            for reward in rewards:
+                path = key.replace("${scale}", scale).replace("${item.reward}", reward).split(".")
+                assert _at(tuple(path)) is not None, key
 
 
-def test_every_scale_section_is_some_stages_parameter():
+def test_every_section_is_some_stages_parameter():
     """A section that no stage lists could change without anything being run again."""
-    listed = {key for stage in STAGES for key in _body(stage).get("params", [])}
-    sections = set(yaml.safe_load((ROOT / "params.yaml").read_text())["scales"][PARAMS.scale])
-    free = {"machine"}  # listed key by key
-    assert sections - free <= {re.sub(r"^scales\.\$\{scale\}\.([^.]+).*", r"\1", key) for key in listed}
+    listed = {_below(path)[0] for stage in code.ENTRIES for path in _listed(stage)}
+    everywhere = set(TREE["defaults"]) | set(TREE["scales"][PARAMS.scale])
+    # the judge's settings stand in the digest of the presets that use it, which `strip` writes
+    assert everywhere - {"keep", "judge"} <= listed
+    assert {"defaults.judge", "scales.${scale}.judge"} <= set(GRAPH["strip"]["params"])
+
+
+def test_strip_follows_what_chooses_code():
+    named = set(re.findall(r"\bparams\.(\w+)", (ROOT / "vans/code.py").read_text())) - {"yaml"}
+    assert named == {"curate", "evaluate", "judge", "rewards"}
+    twice = [f"{place}.{name}" for name in named - {"rewards"} for place in ("defaults", "scales.${scale}")]
+    # stage1.reward and stage2.reward: so that a preset that does not exist is refused by vans, in its one line
+    assert set(GRAPH["strip"]["params"]) == {"scale", "rewards", "stage1.reward", "stage2.reward", *twice}

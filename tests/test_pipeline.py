@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import smoke
-from vans import grid
+from vans.grid import Grid
 from vans.params import load
 from vans.tables import report
 
@@ -54,7 +54,7 @@ def test_every_notebook_ran_headless_and_left_a_page(whole):
 
 
 def test_the_tables_are_there_and_printed(whole):
-    arms = grid.arms(load(whole))
+    arms = Grid(load(whole), whole).arms
     assert {path.stem for path in (whole / "results/scores").glob("*.json")} == set(arms)
     for name in ("main", "ablation"):
         for suffix in (".csv", ".md", ".png"):
@@ -89,7 +89,7 @@ def test_opening_and_saving_a_notebook_retrains_nothing(whole):
 
 def test_a_notebook_runs_from_whatever_folder_and_writes_the_same(whole):
     before = (whole / "dvc.lock").read_bytes()
-    source, target = whole / "notebooks/09_benchmarks.ipynb", whole / "executed/elsewhere.ipynb"
+    source, target = whole / "notebooks/10_benchmarks.ipynb", whole / "executed/elsewhere.ipynb"
     script = (
         f"import papermill; papermill.execute_notebook({str(source)!r}, {str(target)!r}, "
         f"cwd={str(whole / 'notebooks')!r}, kernel_name='python3', progress_bar=False)"
@@ -99,9 +99,10 @@ def test_a_notebook_runs_from_whatever_folder_and_writes_the_same(whole):
     assert "up to date" in smoke.dvc(whole, "repro") and (whole / "dvc.lock").read_bytes() == before
 
 
-def test_an_experiment_runs_stage_2_its_evaluation_and_the_tables_only(whole):
+def test_an_experiment_runs_stage_2_what_uses_its_model_and_the_tables_only(whole):
     said = smoke.dvc(whole, "exp", "run", "--name", "without-c2", "-S", "stage2.reward=no_c2")
-    expected = ["stage2@main", "evaluate@main", "evaluate@ceiling_main", "benchmarks", "ablations"]
+    of_its_model = [f"{stage}@{arm}" for stage in ("answer", "score") for arm in ("main", "ceiling_main")]
+    expected = ["strip", "stage2@main", *of_its_model, "benchmarks", "ablations"]
     assert sorted(smoke.ran(said)) == sorted(expected)
     changed = {line[3:] for line in smoke.run("git", "status", "--porcelain", cwd=whole).splitlines()}
     assert changed == {"dvc.lock", "params.yaml"}

@@ -138,6 +138,7 @@ def of_module(path: Path) -> str:
     return hashlib.sha256((essence(text) if path.suffix == ".py" else text).encode()).hexdigest()
 
 
+@cache
 def essence(source: str) -> str:
     """A source without docstrings, comments and empty lines."""
     rows = source.splitlines()
@@ -145,7 +146,7 @@ def essence(source: str) -> str:
         if token.type == tokenize.COMMENT:
             line, column = token.start
             rows[line - 1] = rows[line - 1][:column]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if (
@@ -157,10 +158,13 @@ def essence(source: str) -> str:
     return "\n".join(row.rstrip() for row in rows if row.strip())
 
 
+_tree = cache(ast.parse)
+
+
 @cache
 def _imports_of(module: str, root: Path, changed: int) -> frozenset[str] | None:
     """What a module imports of vans; None if it is empty but for a docstring."""
-    tree = ast.parse((root / module).read_text(encoding="utf-8"))
+    tree = _tree((root / module).read_text(encoding="utf-8"))
     if all(isinstance(node, ast.Expr) for node in tree.body):
         return None
     return frozenset(imported(tree, module, root))
