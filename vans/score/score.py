@@ -97,7 +97,8 @@ def load(folder: str | Path, arm: str) -> Scores:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         frame = pd.read_csv(path.with_name(f"{arm}.csv"), dtype={"id": str, "group": str})
-        words = {name: frame[name].fillna("").astype(str) for name in WORDS if name in frame}  # no caption at all: floats
+        # a column without any caption is read as numbers
+        words = {name: frame[name].fillna("").astype(str) for name in WORDS if name in frame}
         bare = {name: text.str.replace(QUOTE, "", regex=True) for name, text in words.items()}
     except (OSError, ValueError) as error:
         fix = f"run `dvc repro score@{arm}`"
