@@ -126,7 +126,8 @@ def _repo(folder: Path, stages: dict[str, Any]) -> Any:
 def _behind(repo: Any, target: str) -> set[str]:
     """The stages that one needs."""
     graph = repo.index.graph
-    todo, found = [stage for stage in graph if stage.name == target], set()
+    todo = [stage for stage in graph if stage.name == target]
+    found: set[str] = set()
     while todo:
         new = {stage for node in todo for stage in graph.successors(node)} - found
         found |= new
