@@ -2,10 +2,10 @@
 # Package: DVC
 # Version: dvc 3.67.1
 # Date: 2026-11-28
-# Behaviour: in a folder given to `dvc add`, a link to a FILE is hashed and kept like a file, but a link to a FOLDER (clips on
-#   a larger disk, say) is passed over: none of its files are counted, `dvc status` stays "up to date" whatever happens behind
-#   it, and after a checkout elsewhere the clips are not there. No word at any step; the same link given to `dvc add` by
-#   itself is refused.
+# Behaviour: in a folder given to `dvc add`, a link to a FILE is hashed and kept like a file, but a link to a FOLDER
+#   (clips on a larger disk, say) is passed over: none of its files are counted, `dvc status` stays "up to date"
+#   whatever happens behind it, and after a checkout elsewhere the clips are not there. No word at any step; the same
+#   link given to `dvc add` by itself is refused.
 # Output seen:
 #   files tracked: 2 of 4
 #   one more clip behind the link: Data and pipelines are up to date.

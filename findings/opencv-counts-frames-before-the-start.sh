@@ -2,11 +2,11 @@
 # Package: opencv-python and PyAV (both on FFmpeg) with Matroska
 # Version: opencv-python 5.0.0.93, av 18.1.0, numpy 2.4.6
 # Date: 2026-11-28
-# Behaviour: a recording whose clock starts late (a cut out of a longer one that kept its times) says in Matroska how late it
-#   ENDS, and FFmpeg gives that as the duration, though for MP4 the duration is that of the pictures alone. OpenCV, which has
-#   no count of pictures to read in Matroska, multiplies duration by rate: 2 s of video at 10 pictures a second that start at
-#   60 s have a CAP_PROP_FRAME_COUNT of 620 instead of 20. np.linspace(0, count - 1, n) then picks almost nothing but pictures
-#   that do not exist. The very same stream in MP4 is counted right.
+# Behaviour: a recording whose clock starts late (a cut out of a longer one that kept its times) says in Matroska
+#   how late it ENDS, and FFmpeg gives that as the duration, though for MP4 the duration is that of the pictures
+#   alone. OpenCV, which has no count of pictures to read in Matroska, multiplies duration by rate: 2 s of video at 10
+#   pictures a second that start at 60 s have a CAP_PROP_FRAME_COUNT of 620 instead of 20. np.linspace(0, count - 1,
+#   n) then picks almost nothing but pictures that do not exist. The very same stream in MP4 is counted right.
 # Output seen:
 #   mkv  container.duration 62.0 s, start 60.0 s, CAP_PROP_FRAME_COUNT 620, pictures read 20
 #   mp4  container.duration 2.0 s, start 60.0 s, CAP_PROP_FRAME_COUNT 20, pictures read 20
@@ -41,7 +41,8 @@ def look(kind):
     count, read = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0
     while capture.read()[0]:
         read += 1
-    print(f"{kind}  container.duration {duration} s, start {start} s, CAP_PROP_FRAME_COUNT {count}, pictures read {read}")
+    print(f"{kind}  container.duration {duration} s, start {start} s, CAP_PROP_FRAME_COUNT {count}, ", end="")
+    print(f"pictures read {read}")
     return duration, count, read
 
 

@@ -2,10 +2,10 @@
 # Package: pandas (Styler)
 # Version: pandas 3.1.1, Jinja2 3.1.6
 # Date: 2026-11-28
-# Behaviour: of two options of one kind, styler.format.precision still counts after a later call of .format() that does not
-#   name it, but styler.format.escape is switched off by it: .format(na_rep="-") on a table of captions lets their markup
-#   into the page raw, with the option still set. Row labels are not escaped by the option at all. (DataFrame.
-#   to_html, of the same package, escapes everything unless told not to.)
+# Behaviour: of two options of one kind, styler.format.precision still counts after a later call of .format() that
+#   does not name it, but styler.format.escape is switched off by it: .format(na_rep="-") on a table of captions lets
+#   their markup into the page raw, with the option still set. Row labels are not escaped by the option at all.
+#   (DataFrame.to_html, of the same package, escapes everything unless told not to.)
 # Around it: .format(..., escape="html") in each call, .format_index(escape="html").
 # Output seen:
 #   option alone:         cells escaped True, labels escaped False, digits 1.2

@@ -3,10 +3,10 @@
 # Version: papermill 2.7.0
 # Date: 2026-11-28
 # Behaviour: -p NAME VALUE guesses a type from the value's letters alone; the type of the default in the notebook's
-#   parameters cell (here text) does not count. A short git commit such as 63e1234 is a number in exponent form to it and
-#   reaches the notebook as infinity; 0012345 loses its zeros, clip 007 becomes 7, an underscore is dropped (1_000 is 1000)
-#   and a clip named nan is no text either. About one short commit in eighteen (digits alone, or digits around one e) is
-#   changed so: a report that names its commit is right most of the time.
+#   parameters cell (here text) does not count. A short git commit such as 63e1234 is a number in exponent form to it
+#   and reaches the notebook as infinity; 0012345 loses its zeros, clip 007 becomes 7, an underscore is dropped (1_000
+#   is 1000) and a clip named nan is no text either. About one short commit in eighteen (digits alone, or digits
+#   around one e) is changed so: a report that names its commit is right most of the time.
 # Around it: -r (raw) instead of -p.
 # Output seen:
 #   commit = float('inf')

@@ -2,10 +2,10 @@
 # Package: PyAV with the FFmpeg in its wheel, AVI container
 # Version: av 18.1.0, numpy 2.4.6
 # Date: 2026-11-28
-# Behaviour: an AVI file holds no presentation times. For H.264 with B-frames in AVI, PyAV hands the pictures out in the right
-#   order but with the times of their packets, which are in coding order: frame.time goes forth and back, and pictures sorted
-#   or picked by time are shuffled; also each run starts one picture late (0.1 s instead of 0). The same pictures and settings
-#   in Matroska get the right times. Nothing warns; the file plays well in a player that goes by order.
+# Behaviour: an AVI file holds no presentation times. For H.264 with B-frames in AVI, PyAV hands the pictures out in
+#   the right order but with the times of their packets, which are in coding order: frame.time goes forth and back,
+#   and pictures sorted or picked by time are shuffled; the first picture is at 0.1 s, not 0. The same pictures and
+#   settings in Matroska get the right times. Nothing warns; the file plays well in a player that goes by order.
 # Output seen (10 pictures a second, number of the picture: its time in tenths of a second):
 #   avi 0:1 1:3 2:4 3:2 4:6 5:7 6:5 7:9 8:10 9:8 10:12 11:11
 #   mkv 0:0 1:1 2:2 3:3 4:4 5:5 6:6 7:7 8:8 9:9 10:10 11:11

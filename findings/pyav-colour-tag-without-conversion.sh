@@ -2,10 +2,11 @@
 # Package: PyAV (encoding of RGB pictures)
 # Version: av 18.1.0, numpy 2.4.6
 # Date: 2026-11-28
-# Behaviour: encode() turns RGB pictures into the stream's pixel format by itself, but does so by BT.601 whatever the colour
-#   space that the stream was given. A stream told to be BT.709 (as HD video should be) is written with BT.709 in its heading
-#   and BT.601 in its pixels: every reader that honours the heading, PyAV too, shows other colours than went in. A stream that
-#   was told nothing comes back right. Models then train on, or are scored against, shifted colours.
+# Behaviour: encode() turns RGB pictures into the stream's pixel format by itself, but does so by BT.601 whatever
+#   the colour space that the stream was given. A stream told to be BT.709 (as HD video should be) is written with
+#   BT.709 in its heading and BT.601 in its pixels: every reader that honours the heading, PyAV too, shows other
+#   colours than went in. A stream that was told nothing comes back right. Models then train on, or are scored
+#   against, shifted colours.
 # Around it: frame.reformat(format="yuv420p", dst_colorspace="ITU709") before encode().
 # Output seen (the picture that went in: 200 40 40):
 #   no colour space given         heading 2  read 198 39 38

@@ -2,10 +2,10 @@
 # Package: pysubs2 (reader of SubRip)
 # Version: pysubs2 1.8.1
 # Date: 2026-11-28
-# Behaviour: a last line of digits is taken off the last caption, as if it numbered a caption that follows, though the file
-#   ends there. Even pysubs2's own output does not survive: what it writes, it reads back without the number. With WebVTT
-#   cues that carry no numbers (the usual kind) every caption loses such a line, not just the last. Counts, years, scores and
-#   answers to "how many?" vanish without a warning.
+# Behaviour: a last line of digits is taken off the last caption, as if it numbered a caption that follows, though
+#   the file ends there. Even pysubs2's own output does not survive: what it writes, it reads back without the number.
+#   With WebVTT cues that carry no numbers (the usual kind) every caption loses such a line, not just the last.
+#   Counts, years, scores and answers to "how many?" vanish without a warning.
 # Output seen:
 #   written   'How many eggs?\\N3'
 #   read back 'How many eggs?'

@@ -2,10 +2,11 @@
 # Package: pysubs2 (reader of WebVTT)
 # Version: pysubs2 1.8.1
 # Date: 2026-11-28
-# Behaviour: WebVTT has comments (a block that starts with NOTE) and lets a cue carry any one-line name above its times.
-#   pysubs2 knows neither: it takes all that stands between two lines of times as words of the earlier cue. A comment and the
-#   name of the NEXT cue so become spoken text of the cue before, and the file loads without a warning. Only a name made of
-#   digits alone is taken off. Captions used as training text or as reference answers then hold words nobody said.
+# Behaviour: WebVTT has comments (a block that starts with NOTE) and lets a cue carry any one-line name above its
+#   times. pysubs2 knows neither: it takes all that stands between two lines of times as words of the earlier cue. A
+#   comment and the name of the NEXT cue so become spoken text of the cue before, and the file loads without a
+#   warning. Only a name made of digits alone is taken off. Captions used as training text or as reference answers
+#   then hold words nobody said.
 # Output seen:
 #   1000 2000 'Chop the onion\n\nNOTE second take, check the sound\n\nadd-salt'
 #   5000 6000 'Add salt'

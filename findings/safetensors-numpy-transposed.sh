@@ -2,10 +2,10 @@
 # Package: safetensors (its numpy interface)
 # Version: safetensors 0.8.0, numpy 2.4.6
 # Date: 2026-11-28
-# Behaviour: safetensors.numpy.save writes an array's memory as it lies and its shape as numpy states it. For an array that
-#   is not in C order (a transpose, np.asfortranarray, the result of many linear algebra routines) the two do not agree: the
-#   numbers come back in another order under the right shape and type, with no error and no warning, at saving or at loading.
-#   A transposed weight matrix or a feature table turned on its side is silently scrambled.
+# Behaviour: safetensors.numpy.save writes an array's memory as it lies and its shape as numpy states it. For an
+#   array that is not in C order (a transpose, np.asfortranarray, the result of many linear algebra routines) the two
+#   do not agree: the numbers come back in another order under the right shape and type, with no error and no warning,
+#   at saving or at loading. A transposed weight matrix or a feature table turned on its side is silently scrambled.
 # Around it: np.ascontiguousarray before saving.
 # Output seen:
 #   saved   [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Package: scenedetect (PySceneDetect, ContentDetector)
-# Version: scenedetect 0.7.2, opencv-python 5.0.0.93, numpy 2.4.6
+# Version: scenedetect 0.7.2, opencv-python 5.0.0.93, av 18.1.0 (writes the clip), numpy 2.4.6
 # Date: 2026-11-28
-# Behaviour: hue is a circle (0 to 179 in OpenCV, red at both ends), but ContentDetector subtracts hues as if they lay on a
-#   line. Two reds that the eye cannot tell apart (5 of 255 in one channel) are the greatest change there can be and make a
-#   cut at the default threshold of 27; a change of the whole picture from saturated green to saturated red is 60 of 180 and
-#   stays far below it, so the cut is missed. Reddish scenes (skin, food, sunset) break into shots that are not there.
+# Behaviour: hue is a circle (0 to 179 in OpenCV, red at both ends), but ContentDetector subtracts hues as if they
+#   lay on a line. Two reds that the eye cannot tell apart (5 of 255 in one channel) are the greatest change there can
+#   be and make a cut at the default threshold of 27; a change of the whole picture from saturated green to saturated
+#   red is 60 of 180 and stays far below it, so the cut is missed. Reddish scenes (skin, food, sunset) break into
+#   shots that are not there.
 # Output seen:
 #   red to nearly the same red   score 59.3  shots 2
 #   saturated green to red       score 20.0  shots 1

@@ -2,10 +2,11 @@
 # Package: webvtt-py
 # Version: webvtt-py 0.6.0
 # Date: 2026-11-28
-# Behaviour: Caption.text takes markup off a cue but leaves its escapes: for the valid cue "x &lt; 3 &amp; y &gt; 1" it gives
-#   exactly those escapes back, which are no words of the speaker. The other way round it escapes nothing: a caption made from
-#   the plain text "x < 3 and y > 1" is written as it is, and from then on the part between the two signs counts as a tag and
-#   is gone from .text (even before the file is saved). So neither plain text nor escaped text passes through the library.
+# Behaviour: Caption.text takes markup off a cue but leaves its escapes: for the valid cue "x &lt; 3 &amp; y &gt; 1"
+#   it gives exactly those escapes back, which are no words of the speaker. The other way round it escapes nothing: a
+#   caption made from the plain text "x < 3 and y > 1" is written as it is, and from then on the part between the two
+#   signs counts as a tag and is gone from .text (even before the file is saved). So neither plain text nor escaped
+#   text passes through the library.
 # Around it: html.escape before Caption(...), html.unescape after .text.
 # Output seen:
 #   a valid file    'if <b>x &lt; 3</b> &amp; y &gt; 1' is read as 'if x &lt; 3 &amp; y &gt; 1'
