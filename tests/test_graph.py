@@ -127,7 +127,7 @@ def _behind(repo: Any, target: str) -> set[str]:
     """The stages that one needs."""
     graph = repo.index.graph
     todo = [stage for stage in graph if stage.name == target]
-    found: set[str] = set()
+    found: set = set()
     while todo:
         new = {stage for node in todo for stage in graph.successors(node)} - found
         found |= new
