@@ -44,6 +44,22 @@ def test_a_function_of_nothing_but_a_docstring():
     assert code.essence('def f():\n    """Nothing."""\n') == "def f():"
 
 
+@pytest.mark.parametrize(
+    "old, new, same",
+    [
+        ('def f(x): "Ä."; return 2', 'def f(x): "Doubles."; return 2', True),
+        ('def f(x): "Ä."; return 2', 'def f(x): "Ä."; return 3', False),
+        ('def f(x): "Ä."', 'def f(x, y): "Ä."', False),
+        ('t = """a\n\nb"""', 't = """a\nb"""', False),
+        ('t = """a \nb"""', 't = """a\nb"""', False),
+        ('t = f"""a\n\n{x}"""', 't = f"""a\n{x}"""', False),
+        ('"""a\n\nb"""\nx = 1', '"""a"""\nx = 1', True),
+    ],
+)
+def test_code_beside_a_docstring_and_lines_inside_of_a_text_count(old, new, same):
+    assert (code.essence(old) == code.essence(new)) is same
+
+
 @pytest.fixture
 def copy(tmp_path):
     """The library's sources, to be changed."""
@@ -160,3 +176,7 @@ def test_a_term_of_ones_own_counts_by_its_source(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\n")
     assert code.of_term(str(program), ROOT) != code.of_term("./gone.sh", ROOT) == "missing  ./gone.sh\n"
     assert code.of_term("https://example.org/score", ROOT) == "https://example.org/score\n"
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/__init__.py").write_text("1 / 0\n")
+    for name in ("no_such.package:f", "broken.part:f"):  # the stage that uses it says why, in one line
+        assert code.of_term(name, ROOT) == f"missing  {name}\n"

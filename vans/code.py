@@ -96,7 +96,10 @@ def of_term(name: str, root: Path, params: Any = None) -> str:
         return text
     if (found := _paths(module, root)) and module.startswith("vans."):
         return lines(found, root)
-    spec = find_spec(module)
+    try:
+        spec = find_spec(module)
+    except Exception:  # of a package of one's own, which is imported for this; who calls the function says why
+        spec = None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return f"missing  {name}\n"
     return f"{of_module(Path(spec.origin))[:16]}  {name}\n"
@@ -140,12 +143,21 @@ def of_module(path: Path) -> str:
 
 @cache
 def essence(source: str) -> str:
-    """A source without docstrings, comments and empty lines."""
+    """A source without docstrings, comments and empty lines (those inside of texts stay)."""
     rows = source.splitlines()
+    inside: set[int] = set()  # rows that end inside of a text
+    begun = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        name = tokenize.tok_name[token.type]
         if token.type == tokenize.COMMENT:
             line, column = token.start
             rows[line - 1] = rows[line - 1][:column]
+        elif token.type == tokenize.STRING:
+            inside |= set(range(token.start[0] - 1, token.end[0] - 1))
+        elif name == "FSTRING_START":  # Python 3.12 and later: a text of several tokens
+            begun.append(token.start[0] - 1)
+        elif name == "FSTRING_END":
+            inside |= set(range(begun.pop(), token.end[0] - 1))
     for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
@@ -154,8 +166,13 @@ def essence(source: str) -> str:
                 and isinstance(first.value, ast.Constant)
                 and isinstance(first.value.value, str)
             ):
-                rows[first.lineno - 1 : first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)  # type: ignore[operator]
-    return "\n".join(row.rstrip() for row in rows if row.strip())
+                start, end = first.lineno - 1, (first.end_lineno or first.lineno) - 1
+                inside -= set(range(start, end))
+                rest = rows[end].encode()[first.end_col_offset :].decode()  # code may stand before it and behind it
+                rows[start : end + 1] = [rows[start].encode()[: first.col_offset].decode(), *[""] * (end - start)]
+                rows[end] += rest
+    kept = (row if i in inside else row.rstrip() for i, row in enumerate(rows) if row.strip() or i in inside)
+    return "\n".join(kept)
 
 
 _tree = cache(ast.parse)
