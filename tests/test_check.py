@@ -13,6 +13,7 @@ import vans
 from tests import smoke
 from vans import check, cli
 from vans.errors import UserError
+from vans.grid import Grid
 from vans.params import load
 
 
@@ -118,6 +119,14 @@ def test_the_smoke_run_runs_every_stage_and_no_library_warns(root, monkeypatch, 
     assert names == ["world", "curate", "base", "sft", "stage1", "stage2", "all_in_one", "answer", "score"]
     written = said.getvalue() + "".join(capfd.readouterr())
     assert "all_in_one: 1 prompts" in written and "warning" not in written.lower()
+
+
+def test_a_cell_with_steps_of_its_own_is_tried_for_one_step_too(root):
+    path = root / "dvc.yaml"
+    path.write_text(path.read_text().replace("reward: full}", "reward: full, steps: 500}"))
+    assert Grid(load(root), root).cell("stage1", "full").steps == 500
+    found = check.stages(check.small(root), root, root)
+    assert [found[stage].args[1].steps for stage in ("stage1", "stage2", "all_in_one")] == [None] * 3
 
 
 def test_what_a_stage_said_before_it_failed_is_shown(root, monkeypatch, capsys):

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -49,7 +50,6 @@ SMALL = {
     "render_steps": 2,
     "inner_updates": 1,
     "max_new_tokens": 8,
-    "keep_groups": 1,
     "anchor_attempts": 1,
     "anchor_threshold": 0,  # whatever an untrained VLM says is an anchor
     "samples": 2,
@@ -257,7 +257,8 @@ def stages(params: Any, root: Path, folder: Path) -> dict[str, Callable[[], Any]
     from vans.train import all_in_one, base, sft, stage1, stage2
 
     trainers = {"stage1": stage1, "stage2": stage2, "all_in_one": all_in_one}
-    cells = {stage: next(c for c in Grid(params, root).cells.values() if c.stage == stage) for stage in TRAINED}
+    firsts = [next(c for c in Grid(params, root).cells.values() if c.stage == stage) for stage in TRAINED]
+    cells = {cell.stage: replace(cell, steps=None) for cell in firsts}  # one step, whatever dvc.yaml says
     found: dict[str, Callable[[], Any]] = {
         "world": lambda: generate(folder / "data", params.world),
         "curate": lambda: curate(folder / "data", folder / "triplets", params, cache=folder / "cache"),
