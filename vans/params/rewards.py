@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from typing import Any, Literal, Self
 
@@ -11,8 +10,8 @@ from pydantic import Field, model_validator
 from vans.errors import one_of
 from vans.llm.net import check_url
 from vans.params.base import Section, Wrong
+from vans.rewards import names
 
-BUILT_IN = ("format", "t1", "v1", "v2", "c2", "motion", "judge", "oracle")
 OWN = r"([A-Za-z_]\w*\.)*[A-Za-z_]\w*:[A-Za-z_]\w*|\.{0,2}/\S+"
 
 
@@ -43,21 +42,12 @@ class Rewards(Section):
     def check(self) -> Self:
         for stage in ("stage1", "stage2", "all_in_one"):
             for name, preset in getattr(self, stage).items():
-                if not preset:
-                    raise Wrong("holds no term; give at least one a weight", stage, name)
+                if not any(term.weight for term in preset.values()):
+                    raise Wrong("holds no term with a weight; give at least one a weight", stage, name)
                 for term in preset:
                     if why := _wrong(term):
                         raise Wrong(why, stage, name, term)
         return self
-
-
-def known() -> tuple[str, ...]:
-    """Names of the terms that there are."""
-    if importlib.util.find_spec("vans.rewards"):
-        module = importlib.import_module("vans.rewards")
-        if hasattr(module, "names"):
-            return tuple(module.names())
-    return BUILT_IN
 
 
 def _wrong(term: str) -> str | None:
@@ -68,7 +58,7 @@ def _wrong(term: str) -> str | None:
         except ValueError as error:
             return str(error)
         return None
-    if re.fullmatch(OWN, term) or term in known():
+    if re.fullmatch(OWN, term) or term in names():
         return None
     own = "package.module:function, ./executable or an http(s) address"
-    return f"unknown term; use {one_of([*known(), own])}"
+    return f"unknown term; use {one_of([*names(), own])}"

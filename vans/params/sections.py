@@ -308,6 +308,13 @@ class Evaluate(Section):
     bootstrap: int = Field(ge=10)  # resamples
     metrics: list[str]  # further ones: package.module:function
 
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        for name in self.metrics:
+            if not re.fullmatch(r"([A-Za-z_]\w*\.)*[A-Za-z_]\w*:[A-Za-z_]\w*", name):
+                raise Wrong(f"{name!r} is no metric of your own; write package.module:function", "metrics")
+        return self
+
 
 class Params(Section):
     """Everything that applies at the current scale."""
