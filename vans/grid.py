@@ -139,7 +139,7 @@ class Grid:
         """
         found: set[str] = set()
         deps = self._filled(self.stages[TABLE]["deps"])
-        todo = [m[1] for dep in deps if (m := re.fullmatch(r"results/scores/(\w+)\.json", dep))]
+        todo = [m[1] for dep in deps if (m := re.fullmatch(r"results/scores/([^/]+)\.json", dep))]
         for arm in todo:
             found |= {f"answer@{arm}", f"score@{arm}"}
             found |= self._needed(self.arms[arm].vlm) | self._needed(self.arms[arm].vdm)
