@@ -277,7 +277,7 @@ def test_a_term_that_never_scores_stops_the_run():
     "name, message",
     [
         ("t2", "reward 't2' is unknown; use one of c2, format"),
-        ("no.such:function", "reward no.such:function: No module named 'no'"),
+        ("no.such:function", "reward no.such:function: ModuleNotFoundError: No module named 'no'"),
         ("tests.test_rewards:gone", "has no attribute 'gone'"),
         ("tests.test_rewards:GOOD", "is not a function"),
         ("./gone.sh", "no program that can be run there"),
