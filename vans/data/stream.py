@@ -11,7 +11,7 @@ stores that can only be read from front to back; benchmarks/reader.py measures w
 Batch k holds the positions k * batch to (k + 1) * batch of the epochs laid end to end, so an epoch's last batch is
 filled from the next epoch, and nothing is dropped. Rank r takes its contiguous share of each batch, and of these shares
 worker w of W prepares every W-th. Hence the same batches for any number of ranks and workers, no sample twice and none
-lost, and one number, the position, says where everybody is. They are the batches of `vans.train.feed.batch_ids`.
+lost, and one number, the position, says where everybody is. They are the batches of `vans.data.batches.batch_ids`.
 
 Memory: offsets as numpy arrays, texts as Arrow columns, 0.1 GB for 100,000 triplets, shared by forked workers.
 """
