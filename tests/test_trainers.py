@@ -390,8 +390,9 @@ def test_prompts_that_processes_cannot_share_are_refused_before_anything_is_load
     params, other = changed(root, tmp_path)
     with pytest.raises(UserError, match=r"stage1\.prompts is 3.*multiple of machine\.processes"):
         params.with_(machine={"processes": 2}, stage1={"prompts": 3})
-    with pytest.raises(UserError, match="needs videos, and this stage renders none|is unknown"):
-        stage1.train(params, Cell("stage1", "new", "sft", "sft", "gone"), other)
+    nothing = params.with_(rewards={"stage1": {"graded": {"tests.reward_terms:gone": 1.0}}})
+    with pytest.raises(UserError, match="reward tests.reward_terms:gone: .*has no attribute 'gone'"):
+        stage1.train(nothing, STAGE1, other)
     assert not (other / STAGE1.out).exists()
 
 
