@@ -1,5 +1,6 @@
 """What code decides a stage's numbers: what counts as a change of it, and what stands behind each stage."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,15 @@ def test_a_term_of_ones_own_counts_by_its_source(tmp_path, monkeypatch):
     (tmp_path / "broken/__init__.py").write_text("1 / 0\n")
     for name in ("no_such.package:f", "broken.part:f"):  # the stage that uses it says why, in one line
         assert code.of_term(name, ROOT) == f"missing  {name}\n"
+
+
+def test_an_executed_copy_of_a_notebook_is_the_same_code(tmp_path):
+    path = ROOT / "notebooks/04_stage1.ipynb"
+    notebook = json.loads(path.read_text())
+    injected = {"cell_type": "code", "metadata": {"tags": ["injected-parameters"]}, "source": ["cell = 'x'"]}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [{"output_type": "stream", "name": "stdout", "text": ["1"]}], "execution_count": 1}
+    notebook["cells"].insert(2, injected | {"outputs": [], "execution_count": 2})
+    (tmp_path / "executed.ipynb").write_text(json.dumps(notebook))
+    assert code.of_notebook(tmp_path / "executed.ipynb") == code.of_notebook(path)

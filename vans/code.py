@@ -116,9 +116,10 @@ def imports_of_notebook(path: Path, root: Path) -> set[str]:
 
 
 def _cells(path: Path) -> list[str]:
-    """The sources of a notebook's code cells."""
+    """The sources of a notebook's code cells; what papermill puts into an executed copy is not one of them."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    own = (cell for cell in cells if "injected-parameters" not in cell.get("metadata", {}).get("tags", []))
+    return ["".join(cell["source"]) for cell in own if cell["cell_type"] == "code"]
 
 
 def behind(entries: Iterable[str], root: Path, plumbing: tuple[str, ...] = PLUMBING) -> set[str]:
