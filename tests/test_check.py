@@ -126,7 +126,7 @@ def test_a_cell_with_steps_of_its_own_is_tried_for_one_step_too(root):
     path.write_text(path.read_text().replace("reward: full}", "reward: full, steps: 500}"))
     assert Grid(load(root), root).cell("stage1", "full").steps == 500
     found = check.stages(check.small(root), root, root)
-    assert [found[stage].args[1].steps for stage in ("stage1", "stage2", "all_in_one")] == [None] * 3
+    assert [found[stage].args[1].steps for stage in ("stage1", "stage2", "all_in_one")] == [None] * 3  # type: ignore[attr-defined]
 
 
 def test_what_a_stage_said_before_it_failed_is_shown(root, monkeypatch, capsys):

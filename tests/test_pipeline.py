@@ -41,8 +41,8 @@ def whole(clones: tuple[Path, Path]) -> Path:
 
 
 def test_two_clones_give_the_same_lock(clones):
-    """To the hash of every output. In a new lock DVC writes stages in the order in which it has run them, and of several
-    that could be next it takes any (its graph of a target is a set); a lock that is there keeps its order."""
+    """To the hash of every output. In a new lock DVC writes stages in the order in which it has run them, and of
+    several that could be next it takes any (its graph of a target is a set); a lock that is there keeps its order."""
     locks = [yaml.safe_load((clone / "dvc.lock").read_text())["stages"] for clone in clones]
     assert len(locks[1]) == 19 and {name: locks[0].get(name) for name in locks[1]} == locks[1]
 
