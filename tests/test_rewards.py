@@ -259,6 +259,9 @@ def test_an_answer_without_a_score_is_dropped_from_its_group_and_counted():
     assert scores.total.tolist() == [[2, 0, 4], [2, 3, 4]]
     means = scores.means()
     assert means["dropped"].tolist() == pytest.approx([1 / 3, 0])
+    for p in range(2):  # of the answers that are kept: a missing score is no 0
+        kept = scores.total[p][scores.kept[p]]
+        assert means["reward"][p] == pytest.approx(kept.mean()) and means["reward_std"][p] == pytest.approx(kept.std())
     assert means["tests.test_rewards:sometimes"].tolist() == [2, 2]  # of those that have one
     advantages, equal = core.group_advantages(scores.total, scores.kept)
     torch.testing.assert_close(advantages[0], torch.tensor([-1.0, 0.0, 1.0]), atol=1e-3, rtol=0)

@@ -47,6 +47,12 @@ def test_a_run_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_path):
     assert torch.equal(resumed, whole) and [row["step"] for row in run.history] == [0, 1, 2, 3]
 
 
+def test_an_element_that_is_nan_is_none(tmp_path):
+    run = Run(tmp_path, "stage1/full", SETTINGS, ALONE, every=1000)
+    run.log(0, reward=torch.tensor([1.0, float("nan")]), t1=torch.tensor([float("nan")]), equal=torch.tensor([True]))
+    assert run.history == [{"step": 0, "reward": 1.0, "equal": 1.0}]
+
+
 def test_a_run_of_other_settings_is_set_aside_and_found_again(tmp_path, capsys):
     _, whole = train(tmp_path / "whole")
     train(tmp_path, stop=3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -31,6 +32,11 @@ class Plug:
     function: Term
     failed: int = 0  # rollouts in a row that it scored nothing of
 
+    @property
+    def may_drop(self) -> bool:
+        """May an answer be left without a score? Not by a function of vans."""
+        return self.name not in names() or not isinstance(self.function, FunctionType)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -41,11 +47,24 @@ class Scored:
     terms: dict[str, Tensor]
     total: Tensor
     kept: Tensor
+    may_drop: bool = True
 
     def means(self) -> dict[str, Tensor]:
-        """Per term the mean of each prompt's kept answers, [P]; and the share of answers dropped, if any were."""
-        found = {name: values.nanmean(dim=1).nan_to_num() for name, values in self.terms.items()}
-        return found | ({} if self.kept.all() else {"dropped": (~self.kept).float().mean(dim=1)})
+        """Of each prompt's kept answers the reward's mean and deviation and each term's mean, [P], nan where there are
+        too few; and the share of answers dropped, where a term may drop one (so on every rank, or on none).
+        """
+        kept = self.kept
+        found = {"reward": self.total.mean(dim=1), "reward_std": self.total.std(dim=1)}
+        if not kept.all():
+            found = {"reward": self._kept(self.total).nanmean(dim=1)}
+            count, centred = kept.sum(dim=1), self._kept(self.total) - found["reward"][:, None]
+            variance = centred.square().nansum(dim=1) / (count - 1)
+            found["reward_std"] = variance.sqrt().masked_fill(count < 2, torch.nan)
+        found |= {name: self._kept(values).nanmean(dim=1) for name, values in self.terms.items()}
+        return found | ({"dropped": (~kept).float().mean(dim=1)} if self.may_drop else {})
+
+    def _kept(self, values: Tensor) -> Tensor:
+        return values.masked_fill(~self.kept, torch.nan)
 
 
 def plugs(weights: Mapping[str, Any], params: Any, renders: bool = True) -> list[Plug]:
@@ -99,7 +118,7 @@ def score(rollout: Rollout, terms: list[Plug]) -> Scored:
     kept = ~torch.stack([values.isnan() for values in scored.values()]).any(0)
     total = sum(plug.weight * scored[plug.name] for plug in terms)
     assert isinstance(total, Tensor)
-    return Scored(scored, total.masked_fill(~kept, 0.0), kept)
+    return Scored(scored, total.masked_fill(~kept, 0.0), kept, any(plug.may_drop for plug in terms))
 
 
 def _values(plug: Plug, rollout: Rollout) -> Tensor:

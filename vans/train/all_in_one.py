@@ -106,8 +106,6 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
             run.keep_group(step, record_of(rollout, scores, advantages), videos[0])
         run.log(
             step,
-            reward=scores.total.mean(dim=1),
-            reward_std=scores.total.std(dim=1),
             **scores.means(),
             equal_groups=equal,
             motion=energy(videos) / 255.0,

@@ -82,9 +82,9 @@ class Run:
         """End of a step: note its values, and save if it is time to.
 
         A number is averaged over the ranks that have it, a tensor over all its elements on all ranks (a rank may have
-        fewer prompts than the others, or none).
+        fewer prompts than the others, or none; an element that is nan is none).
         """
-        mine = {k: v.float().flatten().tolist() if isinstance(v, Tensor) else [float(v)] for k, v in values.items()}
+        mine = {k: v[~v.isnan()].float().tolist() if isinstance(v, Tensor) else [float(v)] for k, v in values.items()}
         gathered = self.ranks.gather(mine)
         names = list(dict.fromkeys(k for g in gathered for k in g))
         every = {k: [x for g in gathered for x in g.get(k, [])] for k in names}

@@ -100,8 +100,6 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
             run.keep_group(step, record_of(rollout, scores, advantages), None if videos is None else videos[0])
         run.log(
             step,
-            reward=scores.total.mean(dim=1),
-            reward_std=scores.total.std(dim=1),
             **scores.means(),
             equal_groups=equal,
             thinking_words=thinking(sampled.texts),

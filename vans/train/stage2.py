@@ -123,8 +123,6 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
             run.keep_group(step, record_of(rollout, scores, advantages), videos[0])
         run.log(
             step,
-            reward=scores.total.mean(dim=1),
-            reward_std=scores.total.std(dim=1),
             **scores.means(),
             equal_groups=equal,
             motion=energy(videos) / 255.0,
