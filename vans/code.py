@@ -27,6 +27,7 @@ PLUMBING = (
     "vans/__init__",
     "vans/cli",
     "vans/code",
+    "vans/cpu",  # no stage sees on which machine it runs: vans/tables/compare.py says it
     "vans/errors",
     "vans/files",
     "vans/grid",
@@ -34,6 +35,7 @@ PLUMBING = (
     "vans/params",
     "vans/setup",
     "vans/show/",
+    "vans/tables/machines",
     "vans/tables/report",
     "vans/warm",
     "vans/toy/sources",  # the toy world's generator: its product is data/, a dependency of its own

@@ -18,11 +18,12 @@ from typing import Any
 
 import nbformat
 
-from vans import warm
+from vans import cpu, warm
 from vans.errors import UserError
 from vans.files import atomic_write_text
 from vans.grid import Grid
 from vans.params import find_root, load
+from vans.tables import machines
 
 EXECUTED = "executed"
 SOURCE = "stripped"
@@ -137,6 +138,8 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
             raise KeyboardInterrupt from error
         sys.exit(str(error))
     write_html(target)
+    machine = load(root).machine
+    machines.record(root / "results", target.stem, cpu.describe(machine.processes, machine.threads))
     return target
 
 

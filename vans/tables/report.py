@@ -9,6 +9,7 @@ from pathlib import Path
 from vans.errors import UserError
 from vans.files import atomic_write_text
 from vans.params import find_root
+from vans.tables import machines
 
 TABLES = ("main", "ablation")
 HEADLINE = {"sft": "SFT", "stage1": "+ stage 1", "main": "+ stage 2: Joint-GRPO", "ceiling_main": "true captions"}
@@ -59,7 +60,8 @@ def publish() -> None:
     target.mkdir(parents=True, exist_ok=True)
     if target.samefile(root / "results"):
         raise UserError(f"{target}: is results/ itself; make it a folder of its own")
-    for name in [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES] + [*PICTURES]:
+    (target / machines.NAME).unlink(missing_ok=True)  # the last run's must not stand for this one
+    for name in [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES] + [*PICTURES, machines.NAME]:
         if (root / "results" / name).exists():
             shutil.copyfile(root / "results" / name, target / name)
     readme = root / "README.md"
