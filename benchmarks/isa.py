@@ -3,7 +3,7 @@
     python benchmarks/isa.py bytes                       # a digest of single operations: compare two machines' output
     python benchmarks/isa.py cost --root FOLDER [--turns 2 --steps 4]
 
-bytes: VANS_ISA=native in the environment leaves the libraries their own choice. cost: training steps of the current
+bytes: of VANS_ISA=portable, or of the libraries' own choice without it. cost: training steps of the current
 scale, portable and native in turns, each in a process of its own of one thread. FOLDER is a repository in which stage 1
 has run; it is only read. Printed are medians of a step's processor time, since other work on the machine would count
 as theirs, and the ratio portable / native. The first step of each trainer, which loads, is not counted. `weights` is a

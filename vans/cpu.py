@@ -1,9 +1,10 @@
-"""The same bytes on every x86-64 CPU that has AVX2: no library takes wider instructions than these.
+"""The same bytes on every x86-64 CPU that has AVX2: VANS_ISA=portable in the environment.
 
 ATen, oneDNN, MKL, OpenBLAS and NumPy look at the CPU and take the widest instructions that it has; MKL looks at its
 maker, too. Wider registers add in another order, so that the last bits differ, and training carries them on. `cap`
 tells each library the same, by the environment (processes that are started inherit it), before any of them is imported:
-`import vans` calls it. What the user has set stays; VANS_ISA=native leaves all of them alone.
+`import vans` calls it. What the user has set stays. It is slower (docs/scales.md), so the default is native: each
+library's own choice.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-VARIABLE, KINDS = "VANS_ISA", ("portable", "native")
+VARIABLE, KINDS = "VANS_ISA", ("native", "portable")
 CAPS = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",  # the one mode that Intel's CPUs and others share
     "OPENBLAS_CORETYPE": "Haswell",  # NumPy's and SciPy's
+    "OPENBLAS_NUM_THREADS": "1",  # in a kernel that no stage has started, as there
 }
+THREADS = ("OPENBLAS_NUM_THREADS",)  # no cap of instructions; headless stages always set it
 NUMPY = "NPY_DISABLE_CPU_FEATURES"
 NUMPY_BEYOND = {"X86_V4": "avx512f", "AVX512_ICL": "avx512_vbmi2", "AVX512_SPR": "avx512_fp16"}  # and the CPU's flag
 LEVELS = {  # the instructions that each level adds, by their names in /proc/cpuinfo
@@ -35,13 +38,16 @@ PACKAGES = ("torch", "numpy", "scipy")
 
 
 def cap() -> None:
-    """Set every cap that is not set yet; nothing on a CPU without AVX2, where there is no choice."""
-    kind = os.environ.get(VARIABLE, "portable")
+    """Where the user asks for it, set every cap that is not set yet; a CPU without AVX2 cannot take part."""
+    kind = os.environ.get(VARIABLE, "native")
     if kind not in KINDS:
         sys.exit(f"vans: the environment variable {VARIABLE} is {kind}; set it to portable or native")
-    if kind == "portable":
-        for name, value in caps_of(_cpuinfo()).items():
-            os.environ.setdefault(name, value)
+    if kind == "native":
+        return
+    if not (caps := caps_of(_cpuinfo())):
+        sys.exit(f"vans: {VARIABLE}=portable needs Linux on an x86-64 CPU with AVX2; set it to native")
+    for name, value in caps.items():
+        os.environ.setdefault(name, value)
 
 
 def caps_of(cpu: dict[str, str]) -> dict[str, str]:
@@ -53,6 +59,11 @@ def caps_of(cpu: dict[str, str]) -> dict[str, str]:
     return {**CAPS, **({NUMPY: " ".join(beyond)} if beyond else {})}
 
 
+def caps_set() -> dict[str, str]:
+    """The caps as the environment has them now, the user's own included."""
+    return {name: os.environ[name] for name in (*CAPS, NUMPY) if name in os.environ and name not in THREADS}
+
+
 def describe(processes: int, threads: int) -> dict[str, Any]:
     """What of this machine decides last bits: CPU, instructions, caps as they are set, processes, versions."""
     cpu = _cpuinfo()
@@ -61,7 +72,7 @@ def describe(processes: int, threads: int) -> dict[str, Any]:
     return {
         "cpu": cpu.get("model name") or platform.processor() or "unknown",
         "instructions": level,
-        "caps": {name: os.environ[name] for name in (*CAPS, NUMPY) if name in os.environ},
+        "caps": caps_set(),
         "processes": processes,
         "threads": threads,
         "system": platform.system(),

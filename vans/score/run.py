@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from vans.data.batches import held_out
 from vans.data.triplets import Triplets
@@ -23,6 +24,7 @@ FVD_RESAMPLES = 300  # each costs a matrix decomposition
 
 def judges(params: Params, root: Path) -> tuple[Any, Any]:
     """CLIP (with a ``name`` for the protocol) and FVD's detector of the current scale, on its device."""
+    torch.set_num_threads(params.machine.threads)  # the same sums in a kernel that no stage has started
     base, device = root / "models/base", device_of(params.machine.device, 0)
     clip: Any = load_clip(params, base, device=device)
     model = params.models.clip

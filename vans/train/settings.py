@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vans import code, files
+from vans import code, cpu, files
 from vans.train.feed import shards_identity
 
 MACHINE = ("device", "dtype", "threads", "processes")
@@ -20,6 +20,8 @@ def settings_of(params: Any, root: str | Path, entry: str, *uses: str, **more: A
     root, config = Path(root), params.resolved()
     used: dict = {key: config[key] for key in ("seed", "train_seed", "video", "models")}
     used["machine"] = {key: config["machine"][key] for key in MACHINE}
+    if caps := cpu.caps_set():  # unfinished runs are not continued with other instructions
+        used["machine"]["caps"] = caps
     used["triplets"] = files.sha256_file(root / "triplets" / "manifest.parquet")
     used["shards"] = shards_identity(root / "triplets")
     used["code"] = code.digest([entry], Path(__file__).resolve().parents[2])
