@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import fuzz_helpers as fuzz
-from tests import smoke
+from tests import media_helpers, smoke
 from tests.data_helpers import real_clips
 from vans import cli, files
 from vans.answer import ask, predictions
@@ -250,9 +250,7 @@ CLIP = np.zeros((9, 32, 32, 3), np.uint8)
 
 @pytest.fixture
 def folder(tmp_path):
-    predictions.save(
-        tmp_path / "mine", IDS, ["x, y", 'say "z"', "two\nlines", "w"], [""] * 4, np.stack([CLIP] * 4), 3.0
-    )
+    media_helpers.predictions(tmp_path / "mine", IDS, ["x, y", 'say "z"', "two\nlines", "w"], [CLIP] * 4)
     return tmp_path / "mine"
 
 

@@ -351,10 +351,11 @@ def test_the_best_window_is_the_first_with_most_motion():
     frames = np.concatenate([still, moving, still])
     change = np.abs(np.diff(frames[:, 0, 0, 0].astype(int)))
     sums = [change[i : i + 4].sum() for i in range(len(change) - 3)]
-    assert shots.best_window(frames, 5) == int(np.argmax(sums))
-    assert shots.best_window(still, 3) == 0
-    with pytest.raises(ValueError, match="window"):
-        shots.best_window(still, 6)
+    for pictures, count, at in ((frames, 5, int(np.argmax(sums))), (still, 3, 0)):
+        best = shots.Best(count)
+        for picture in pictures:
+            best.push(picture)
+        assert best.at == at
 
 
 def test_real_clips_are_read_to_their_end():

@@ -136,6 +136,8 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
         if error.ename == "KeyboardInterrupt":
             raise KeyboardInterrupt from error
         sys.exit(str(error))
+    finally:
+        os.environ.pop(warm.VARIABLE, None)  # it was for this notebook's kernel
     write_html(target)
     return target
 

@@ -79,11 +79,11 @@ def read(path: Path) -> dict[str, Any]:
     try:
         tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: missing; get it back with `git checkout {FILE}`") from None
+        raise UserError(f"{path}: missing; get it back with `git checkout {path.name}`") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: must hold keys with values; get it back with `git checkout {FILE}`")
+        raise UserError(f"{path}: must hold keys with values; get it back with `git checkout {path.name}`")
     return tree
 
 
