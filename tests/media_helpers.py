@@ -109,3 +109,14 @@ def predictions(folder, ids, captions, clips, texts=None) -> None:
         video.write(folder / "videos" / f"{name}.avi", clip, 3.0)
     table = captions_csv(ids, captions, texts or [""] * len(ids))
     (folder / CAPTIONS).write_text(table, encoding="utf-8", newline="")
+
+
+def read(path) -> tuple[np.ndarray, float]:
+    """All pictures of a video, uint8 [T, H, W, 3], and its fps."""
+    opened = video.Video(path)
+    return np.stack([picture for _, picture in opened.frames()]), opened.info.fps
+
+
+def cut(path, start: float, count: int, fps: float, height: int, width: int) -> np.ndarray:
+    """`count` pictures at start, start + 1/fps, ...: uint8 [count, height, width, 3]."""
+    return video.Video(path).sample([start + i / fps for i in range(count)], height, width)

@@ -268,12 +268,15 @@ def test_terms_of_ones_own(tree, term):
 
 
 @pytest.mark.parametrize(
-    "term", ["V1", "judge.sh", "a b:c", "x:", "https://me:hush@a.example", "ftp://a.example/x", ""]
+    "term",
+    ["V1", "judge.sh", "a b:c", "x:", "https://me:hush@a.example", "http://far.example/x", "ftp://a.example/x", ""],
 )
 def test_terms_that_lead_nowhere(tree, term):
     tree["rewards"]["stage1"]["full"][term] = 1.0
-    with pytest.raises(UserError, match=r"rewards\.stage1\.full\."):
+    with pytest.raises(UserError, match=r"rewards\.stage1\.full[.:]") as caught:
         from_dict(tree)
+    said = str(caught.value)
+    assert "hush" not in said and "plain_http" not in said, "a secret, and a key that a term does not have"
 
 
 def test_a_scale_goes_over_the_defaults_and_each_over_neither(tree):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import media_helpers
 from tests.data_helpers import real_clips
 from tests.fuzz_helpers import read_number, video_bytes
 from vans.data import shots
@@ -59,7 +60,7 @@ def test_cuts_are_exact_to_the_frame(tmp_path, fps):
     for start in (0.0, 0.4, 1.0, 17 / fps, round(23 / fps, 3)):
         times = start + np.arange(9) / 11.0
         expected = [int((t + video.TOLERANCE) * fps + 1e-9) for t in times]
-        assert numbers(video.cut(tmp_path / "a.mp4", start, 9, 11.0, 32, 48)) == expected
+        assert numbers(media_helpers.cut(tmp_path / "a.mp4", start, 9, 11.0, 32, 48)) == expected
 
 
 STEADY = [Fraction(i, 8) for i in range(100)]

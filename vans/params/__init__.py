@@ -22,7 +22,8 @@ from vans.errors import UserError, one_of
 from vans.llm.net import check_url, is_local
 from vans.params.base import merged, validated
 from vans.params.rewards import Preset, Rewards, Term
-from vans.params.sections import JudgeParams, LLMParams, Model, Params, Stage1, Stage2, VideoParams
+from vans.params.sections import JudgeParams, LLMParams, Model, Params, VideoParams
+from vans.params.training import Stage1, Stage2
 
 __all__ = [
     "JudgeParams",

@@ -142,7 +142,8 @@ def train_vae(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
         return part.take()
     vdm = part.model
     for step, ids in part.steps():
-        x = to_model(clips_of(part.triplets, ids, "target" if step % 2 else "input").to(ranks.device))  # [B, 3, T, H, W]
+        clips = clips_of(part.triplets, ids, "target" if step % 2 else "input")  # [B, T, H, W, 3]
+        x = to_model(clips.to(ranks.device))  # [B, 3, T, H, W]
         if step % 4 != 3 and x.shape[2] > 5:
             start = int(numpy_generator(part.params.seed, "vae", step).integers(0, x.shape[2] - 4))
             x = x[:, :, start : start + 5]  # [B, 3, 5, H, W]
