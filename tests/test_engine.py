@@ -17,14 +17,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests import media_helpers
 from tests.data_helpers import curate_params, world_params
 from vans.data import curate as curation
 from vans.data import engine, pairs, store, work
 from vans.data import shards as shards_module
 from vans.data.annotate import Annotation, Refused
 from vans.data.curate import curate
+from vans.data.cutting import Settings
 from vans.data.ledger import Ledger
-from vans.data.pairs import Settings
 from vans.data.records import Record
 from vans.data.shards import ShardWriter
 from vans.data.shots import Segment
@@ -472,7 +473,7 @@ def test_pictures_to_choose_from_are_few_at_once_and_kept_for_the_next_run(clock
         for name in ("v", "w")
     }
     (tmp_path / "data/coin/COIN.json").write_text(json.dumps({"database": database}))
-    frames, _ = video.read(tmp_path / "data/coin/v.avi")
+    frames, _ = media_helpers.read(tmp_path / "data/coin/v.avi")
     video.write(tmp_path / "data/coin/w.avi", 255 - frames[::-1], RATE)
     sizes = []
 

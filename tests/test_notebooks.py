@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tests import smoke
-from vans import notebooks
+from vans import notebooks, warm
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 from vans.params import from_dict, load, read
@@ -92,6 +93,21 @@ def test_a_run_leaves_the_executed_copy_and_its_page(repository):
     assert done.returncode == 0, done.stderr
     assert f"no_t1 {repository}" in done.stdout
     assert {p.name for p in (repository / "executed").iterdir()} == {"a.no_t1.ipynb", "a.no_t1.html"}
+
+
+def test_the_word_to_start_workers_is_gone_after_the_notebook(repository, monkeypatch):
+    told = []
+
+    def execute(*_, **__):
+        told.append(os.environ.get(warm.VARIABLE))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    nbformat.write(_notebook("cell"), repository / "notebooks/04_stage1.ipynb")
+    with pytest.raises(KeyboardInterrupt):
+        notebooks.run("04_stage1", {"cell": "full"}, root=repository)
+    assert told == ["2 1 vans.train.stage1"] and warm.VARIABLE not in os.environ
 
 
 def test_the_page_reads_without_a_network(tmp_path):

@@ -146,6 +146,16 @@ def test_a_program_that_is_not_there_or_does_not_start_is_one_line(tmp_path):
         values(term(path))
 
 
+def test_a_program_is_looked_for_in_the_repository_wherever_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "notebooks").mkdir()
+    program(tmp_path, "print(json.dumps({'scores': [[1, 2, 3], [4, 5, 6]]}))")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert values(term("./judge.py"), rollout(videos=False)) == [[1, 2, 3], [4, 5, 6]]
+    with pytest.raises(UserError, match="reward ../judge.py: no program"):
+        term("../judge.py")
+
+
 def test_three_rollouts_in_a_row_without_a_score_stop_with_one_line(tmp_path):
     terms = term(program(tmp_path, "sys.exit(2) if asked['questions'][0] == 'bad' else print('{\"scores\": "
                                    "[[1, null, null], [null, null, null]]}')"))  # fmt: skip

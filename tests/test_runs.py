@@ -2,17 +2,22 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
+from tests import smoke
 from vans import files
 from vans.errors import UserError
-from vans.parallel import Ranks
-from vans.train import runs
+from vans.grid import Cell
+from vans.parallel import Ranks, processes
+from vans.params import load
+from vans.train import all_in_one, base, runs, stage1, stage2
 from vans.train.loop import columns, write_curves
 from vans.train.runs import Run, forget
+from vans.train.settings import settings_of
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 SETTINGS = {"seed": 0, "stage1": {"lr": 1e-4, "steps": 4}}
@@ -164,3 +169,74 @@ def test_curves_are_whole_or_absent(tmp_path, monkeypatch):
 def test_histories_side_by_side():
     rows = columns({"vlm": [{"step": 0, "loss": 1.0}, {"step": 1, "loss": 2.0}], "vdm": [{"step": 0, "loss": 3.0}]})
     assert rows == [{"step": 0, "vlm/loss": 1.0, "vdm/loss": 3.0}, {"step": 1, "vlm/loss": 2.0}]
+
+
+# ---- what decides a run's numbers --------------------------------------------------------------------------------
+CELL = {"vlm": "sft", "vdm": "sft", "reward": "full"}
+USES = {  # of each run: what of the parameters counts, without its seeds and the machine
+    "vae": (("seed", *base.KEYS["vae"]),),
+    "vdm": (("seed", *base.KEYS["vdm"]),),
+    "sft": (("seed", "train_seed", "sft.vlm", "models.vlm"),),
+    "stage1": stage1.uses(Cell("stage1", "full", **CELL), renders=True),
+    "no_v1": stage1.uses(Cell("stage1", "no_v1", **CELL), renders=False),
+    "stage2": stage2.uses(Cell("stage2", "main", **CELL)),
+    "vdm_only": stage2.uses(Cell("stage2", "vdm_only", **CELL, captions="ground_truth")),
+    "all_in_one": (all_in_one.KEYS,),
+}
+CHANGES = [  # one of the parameters, and the runs whose numbers it changes
+    ({"seed": 1}, set(USES)),
+    ({"train_seed": 1}, set(USES) - {"vae", "vdm"}),
+    ({"base": {"vae": {"lr": 0.5}}}, {"vae", "vdm"}),
+    ({"base": {"drop_caption": 0.5}}, {"vdm"}),
+    ({"sft": {"vlm": {"lr": 0.5}}}, {"sft"}),
+    ({"sft": {"vdm": {"lr": 0.5}}}, set()),
+    ({"models": {"vlm": {"system": "?"}}}, {"sft", "stage1", "no_v1", "stage2", "all_in_one"}),
+    ({"models": {"clip": {"config": {"embed_dim": 32}}}}, {"stage1", "stage2", "vdm_only", "all_in_one"}),
+    ({"models": {"detector": {"config": {"width": 8}}}}, set()),
+    ({"stage1": {"reward": "no_t1", "steps": 7}, "stage2": {"reward": "no_c2", "steps": 7}}, set()),
+    ({"stage1": {"lr": 0.5}}, {"stage1", "no_v1", "all_in_one"}),
+    ({"stage1": {"render_steps": 7}}, {"stage1"}),
+    ({"stage1": {"prompts": 2}}, {"stage1", "no_v1"}),
+    ({"stage2": {"render_steps": 7}}, {"stage2", "vdm_only", "all_in_one"}),
+    ({"stage2": {"anchor_threshold": 0.1}}, {"stage2"}),
+    ({"stage2": {"group_size": 4}}, {"stage2", "vdm_only"}),
+    ({"all_in_one": {"prompts": 2}}, {"all_in_one"}),
+    ({"all_in_one": {"steps": 7}}, set()),
+    ({"generate": {"top_p": 0.5}}, {"stage2"}),
+    ({"generate": {"batch": 2, "steps": 3}}, set()),
+    ({"keep": {"groups": 3}}, set()),
+    ({"machine": {"grid": False, "workers": 3}}, set()),
+    ({"machine": {"dit_batch": 2}}, set(USES)),
+]
+
+
+def test_only_what_can_change_a_runs_numbers_counts(tmp_path, monkeypatch):
+    files.atomic_write_text(tmp_path / "triplets/manifest.parquet", "")
+    files.atomic_write_text(tmp_path / "triplets/shards/0.tar", "")
+    params = load(smoke.ROOT)
+    monkeypatch.setattr("vans.code.digest", lambda *_: "")
+
+    def settings(changed):
+        return {name: settings_of(changed, tmp_path, ALONE, "", *uses) for name, uses in USES.items()}
+
+    before = settings(params)
+    for change, moved in CHANGES:
+        after = settings(params.with_(**change))
+        assert {name for name in USES if after[name] != before[name]} == moved, change
+
+
+def test_what_a_run_really_runs_on_counts(tmp_path, monkeypatch):
+    """Where "auto" finds fewer GPUs than processes, fewer are started, and the settings say how many."""
+    files.atomic_write_text(tmp_path / "triplets/manifest.parquet", "")
+    (tmp_path / "triplets/shards").mkdir()
+    two = settings_of(load(smoke.ROOT), tmp_path, Ranks(0, 2, torch.device("cpu")), "vans/train/sft.py", ["seed"])
+    one = settings_of(load(smoke.ROOT), tmp_path, Ranks(0, 1, torch.device("cuda", 0)), "vans/train/sft.py", ["seed"])
+    assert (two["machine"]["device"], two["machine"]["processes"]) == ("cpu", 2)
+    assert (one["machine"]["device"], one["machine"]["processes"]) == ("cuda", 1)
+    asked = SimpleNamespace(device="auto", processes=8)
+    assert processes(asked) == 8
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for count, size in ((1, 1), (3, 2), (6, 4), (16, 8)):  # a number that shares what 8 share
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=count: count)
+        assert processes(asked) == size
+    assert processes(SimpleNamespace(device="cuda", processes=8)) == 8, "refused later: a GPU is not there"

@@ -93,6 +93,11 @@ def put(old: str, new: str) -> Callable[[str], str]:
     return change
 
 
+def moved(line: str, before: str) -> Callable[[str], str]:
+    """A line taken out and put, two columns to the left, in front of another one."""
+    return lambda text: put(f"^{before}", line[2:] + before)(put(f"^{line}", "")(text))
+
+
 def value(key: str, new: Any) -> Callable[[str], str]:
     """Another value of a key of params.yaml ("scales.tiny.keep.groups")."""
     import yaml
@@ -186,6 +191,19 @@ STALE: dict[str, tuple[dict[str, Callable[[str], str]], set[str]]] = {
     "an annotator": ({"vans/data/annotate/new.py": more, "vans/data/annotate/__init__.py": more}, {"curate"}),
     "how answers are rendered": ({"vans/answer/arm.py": more}, ANSWERS),
     "a notebook's code": ({"notebooks/05_stage2.ipynb": cell(-1, more, "code")}, CELLS["stage2"]),
+    # What a section holds may stand in defaults; of a single key DVC says that it is gone from the scale.
+    "the video, in defaults": (
+        {"params.yaml": value("defaults.video", {"fps": 4.0})},
+        {"curate", *GRPO, *ANSWERS},
+    ),
+    "CLIP, in defaults": (
+        {"params.yaml": value("defaults.models.clip", {"config": {"embed_dim": 32}})},
+        {"curate", "base", "sft", *GRPO, *ANSWERS, *SCORES},
+    ),
+    "a key moved to defaults": (
+        {"params.yaml": moved("      dtype: float32\n", "    workers: 0")},
+        {"base", "sft", *GRPO, *ANSWERS},
+    ),
     "the training's seed": ({"params.yaml": value("train_seed", 1)}, {"sft", *GRPO}),
 }
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from sacrebleu.metrics import BLEU
 
+from tests import media_helpers
 from vans.answer import predictions
 from vans.errors import UserError
 from vans.media import video
@@ -102,7 +103,7 @@ def _save(folder: Path, triplets: FakeTriplets, right: int, noise: float, seed: 
         captions.append(truth)
         clips.append(np.clip(clip + rng.normal(0, noise, clip.shape), 0, 255).astype(np.uint8))
     texts = [f"[Think]so it is[/Think][Ans]{caption}[/Ans]" for caption in captions]
-    predictions.save(folder, ids, captions, texts, np.stack(clips), 3.0)
+    media_helpers.predictions(folder, ids, captions, clips, texts)
     return folder
 
 

@@ -112,11 +112,6 @@ def of_notebook(path: Path) -> str:
     return hashlib.sha256("\x1f".join(map(essence, _cells(path))).encode()).hexdigest()
 
 
-def imports_of_notebook(path: Path, root: Path) -> set[str]:
-    """The modules of vans that a notebook imports itself, as paths relative to ``root``."""
-    return {module for source in _cells(path) for module in imported(ast.parse(source), "", root)}
-
-
 def _cells(path: Path) -> list[str]:
     """The sources of a notebook's code cells; what papermill puts into an executed copy is not one of them."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

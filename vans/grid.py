@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from vans.errors import UserError
+from vans.params import read
 
 TRAINED = ("stage1", "stage2", "all_in_one")  # the stages with cells
 TABLE = "benchmarks"  # what the main chain is for
@@ -86,7 +85,6 @@ class Cell(Coupled):
             "reward": {name: term.model_dump() for name, term in weights.items()},
             "reward_code": code,
             "captions": self.captions,
-            "steps": self.steps,
         }
 
 
@@ -105,10 +103,9 @@ class Grid:
 
     def __init__(self, params: Any, root: Path):
         path = Path(root) / "dvc.yaml"
-        try:
-            self.stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise UserError(f"{path}: no stages to be read there ({error}); `git checkout dvc.yaml`") from error
+        self.stages = read(path).get("stages")
+        if not isinstance(self.stages, dict):
+            raise UserError(f"{path}: stages: missing; get it back with `git checkout dvc.yaml`")
         self.params = params
         self.cells = {(s, key): self._cell(s, key, row) for s in TRAINED for key, row in self._rows(s).items()}
         self.arms = {key: self._arm(key, row) for key, row in self._rows("answer").items()}

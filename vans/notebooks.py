@@ -137,6 +137,8 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
         if error.ename == "KeyboardInterrupt":
             raise KeyboardInterrupt from error
         sys.exit(str(error))
+    finally:
+        os.environ.pop(warm.VARIABLE, None)  # it was for this notebook's kernel
     write_html(target)
     machine = load(root).machine
     machines.record(root / "results", target.stem, cpu.describe(machine.processes, machine.threads))

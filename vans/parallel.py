@@ -100,18 +100,25 @@ def device_of(name: str, rank: int) -> torch.device:
     return torch.device("cuda", rank) if name == "cuda" else torch.device("cpu")
 
 
+def processes(machine: Any) -> int:
+    """How many processes a job has: `machine.processes`, fewer where "auto" finds fewer GPUs. The number divides
+    `machine.processes`, so that batches are still shared evenly."""
+    if machine.device != "auto" or not torch.cuda.is_available():
+        return machine.processes
+    most = min(machine.processes, torch.cuda.device_count())
+    return next(size for size in range(most, 0, -1) if machine.processes % size == 0)
+
+
 def launch(target: str, machine: Any, params: Any = None, **arguments) -> Any:
-    """Call `module:function(ranks, params, **arguments)` on `machine.processes` ranks; return rank 0's result.
+    """Call `module:function(ranks, params, **arguments)` on `processes(machine)` ranks; return rank 0's result.
 
     target: "package.module:function". machine: has device, processes, threads. params: a Params; every rank gets
     exactly these values (without them the function is called without them). arguments: JSON values only (they cross to
     the child processes as text, nothing is pickled).
     Raises whatever rank 0 raises, and UserError with the last lines of a child that failed.
     """
-    size = machine.processes
+    size = processes(machine)
     torch.set_num_threads(machine.threads)
-    if machine.device == "auto" and torch.cuda.is_available():
-        size = min(size, torch.cuda.device_count())
     if size == 1:
         return _call(target, Ranks(0, 1, device_of(machine.device, 0)), params, arguments)
     workers = warm.take(size, machine.threads, target.split(":")[0])

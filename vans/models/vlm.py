@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import (
     AutoProcessor,
@@ -312,10 +311,6 @@ class VLM:
         chosen = torch.log_softmax(logits / max(temperature, 1e-6), dim=-1)
         safe = torch.where(completions.mask.bool(), completions.ids, self.tokenizer.eos_token_id)
         return chosen.gather(2, safe.unsqueeze(2)).squeeze(2) * completions.mask
-
-    def adapter_state(self) -> dict[str, Tensor]:
-        """The adapter's tensors by peft's names."""
-        return get_peft_model_state_dict(self.model)
 
 
 def repeat_prompts(inputs, times: int) -> dict:
