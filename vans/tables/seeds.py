@@ -268,8 +268,9 @@ def collect(root: Path) -> list[str]:
         runs: dict[str, str | None] = {"this run": None}
         listed = repo.experiments.ls(all_commits=True)
         runs |= {f"experiment {name}": rev for some in listed.values() for name, rev in some}
-        lines, kept = [], {}
-        now = None
+        lines: list[str] = []
+        kept: dict[str, Seed] = {}
+        now: dict[str, str] | None = None
         for name, rev in runs.items():
             try:
                 found, reasons = _of_revision(root, rev, cache)
