@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from tests import smoke
 from vans.errors import UserError
 from vans.score.score import Resampling
 from vans.score.two_level import spread
@@ -272,3 +275,71 @@ def test_readme_shows_seeds_once_there_are_enough(tmp_path):
     text = report.headline(tmp_path)
     assert "3 training seeds (0, 1, 2) on the same base models, 60 held-out samples in 40 groups" in text
     assert "| + stage 2: Joint-GRPO | 3 " in text and "Stage 1 improves on SFT: holds for CLIP-V" in text
+
+
+# ---- with DVC ------------------------------------------------------------------------------------------------
+MAKE = """
+import json, sys
+from pathlib import Path
+import yaml
+what, seed = sys.argv[1], yaml.safe_load(open("params.yaml"))["train_seed"]
+for path in sys.argv[2:]:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    text = f"{what} {seed if what in ('sft', 'answer', 'score') else ''}"
+    if path.endswith(".csv"):
+        rows = [f"s{i},procedural,g{i},a,b,0.{i}{seed}" for i in range(5)]
+        text = "\\n".join(["id,kind,group,truth,caption,clip_v", *rows])
+    if path.endswith(".json"):
+        text = json.dumps({"arm": "main", "metrics": {"all": {}}, "resampling": {}})
+    Path(path).write_text(text)
+"""
+STAGES = {
+    "curate": ([], ["triplets"], []),
+    "base": (["triplets"], ["models/base"], ["seed"]),
+    "sft": (["models/base", "triplets"], ["models/sft"], ["seed", "train_seed", "lr"]),
+    "answer@main": (["models/sft"], ["predictions/main"], ["seed"]),
+    "score@main": (["predictions/main"], ["results/scores/main.csv", "results/scores/main.json"], ["seed"]),
+}
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch) -> Path:
+    """A repository whose stages write a few bytes, run once and committed."""
+    stages: dict[str, dict] = {}
+    for name, (deps, outs, params) in STAGES.items():
+        stage = name.partition("@")[0]
+        body = {
+            "cmd": f"{sys.executable} make.py {stage} {' '.join(outs)}",
+            "deps": deps,
+            "outs": outs,
+            "params": params,
+        }
+        stages[stage] = {"foreach": ["main"], "do": body} if "@" in name else body
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (tmp_path / "params.yaml").write_text("seed: 0\ntrain_seed: 0\nlr: 1\n")
+    (tmp_path / "make.py").write_text(MAKE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(seeds, "parameters", lambda _: SimpleNamespace(evaluate=SimpleNamespace(metrics=[])))
+    for command in (["git", "init", "-q"], ["git", "config", "user.email", "a@b"], ["git", "config", "user.name", "t"]):
+        smoke.run(*command, cwd=tmp_path)
+    smoke.dvc(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_text("/triplets\n/models\n/predictions\n/results\n")
+    smoke.dvc(tmp_path, "repro", "-q")
+    smoke.commit(tmp_path, "first seed")
+    return tmp_path
+
+
+def test_experiments_are_kept_without_being_applied(repository):
+    smoke.dvc(repository, "exp", "run", "-q", "--temp", "--name", "second", "-S", "train_seed=1")
+    smoke.dvc(repository, "exp", "run", "-q", "--temp", "--name", "faster", "-S", "train_seed=2", "-S", "lr=2")
+    lines = seeds.collect(repository)
+    assert sorted(lines) == [
+        "experiment faster: left out: sft has other code, parameters or data than this run",
+        "experiment second: seed0_train1.json.gz, 1 arms",
+        "this run: seed0_train0.json.gz, 1 arms",
+    ]
+    kept = seeds.load(repository / seeds.FOLDER)
+    assert [run.train_seed for run in kept] == [0, 1] and kept[0].stages == kept[1].stages
+    assert kept[1].arms["main"]["clip_v"].tolist() == [0.01, 0.11, 0.21, 0.31, 0.41]
+    changed = smoke.run("git", "status", "--porcelain", cwd=repository).split()
+    assert changed == ["??", "docs/"], "nothing else is written"

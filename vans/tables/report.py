@@ -93,18 +93,18 @@ def headline(folder: Path) -> str:
     there = [name for name in (*TABLES, "seeds") if (folder / f"{name}.md").exists()]
     links = " and ".join(f"[{name} table](docs/results/{name}.md)" for name in there)
     more = f"Every measure, kind of sample and difference with its interval, protocol, warnings: {links}."
-    if over_seeds := seeds_markdown.headline(folder, HEADLINE):
-        return f"{over_seeds}\n\n{more}"
     frame = pd.read_csv(folder / "main.csv")
     kind = "all" if "all" in set(frame["kind"]) else frame["kind"].iloc[0]
     lines = frame[(frame["kind"] == kind) & frame["n"].notna()].set_index("row")
+    detector = str(lines["fvd_detector"].iloc[0]).removeprefix("detector: ").split(",")[0].split(";")[0]
+    if over_seeds := seeds_markdown.headline(folder, HEADLINE):
+        return f"{over_seeds}\n\nFVD by {detector}. {more}"
     rows = [row for row in HEADLINE if row in lines.index]
     columns = []
     for name in PAPER_METRICS:  # one that was not measured is a column of dashes
         values = lines.reindex(columns=[name, f"{name}_lo", f"{name}_hi"]).loc[rows].to_numpy(float).tolist()
         columns.append([METRICS[name].heading, *(cell(v, lo, hi, METRICS[name]) for v, lo, hi in values)])
     head, *body = map(list, zip(["", *(HEADLINE[row] for row in rows)], *columns, strict=True))
-    detector = str(lines["fvd_detector"].iloc[0]).removeprefix("detector: ").split(",")[0].split(";")[0]
     about = f"{int(lines['n'].max())} held-out samples, 95 % intervals in brackets; FVD by {detector}."
     claims = short((folder / "main.md").read_text(encoding="utf-8")).partition(CLAIMS)[2].strip()
     return "\n\n".join(part for part in (grid_of(head, body), about, claims, more) if part)

@@ -160,7 +160,8 @@ def of_run(lock: Lock, scores: Mapping[str, Scores], cache: Path | None = None) 
     for arm, one in kept.items():
         if list(one.frame["id"]) != list(first.frame["id"]):
             raise UserError(f"results/scores: {arm} and {first.arm} were scored on other samples; score both again")
-    shared = {dep["path"]: dep["md5"] for stage in stages for dep in lock[stage]["deps"] if dep["path"] in SHARED}
+    read = (dep for stage in stages for dep in lock[stage].get("deps", ()))
+    shared = {dep["path"]: dep["md5"] for dep in read if dep["path"] in SHARED}
     found = Seed(
         **seeds,
         stages={stage: _digest(lock[stage]) for stage in stages},
