@@ -157,6 +157,9 @@ def test_what_is_kept_of_a_run():
 def test_seeds_have_the_same_digests_and_other_parameters_code_or_data_have_not():
     digests = seeds.of_run(_lock(4), SCORED)[0].stages  # type: ignore[arg-type]
     assert seeds.of_run(_lock(5), SCORED)[0].stages == digests  # type: ignore[arg-type]
+    lock = _lock(5)
+    lock["sft"]["params"]["params.yaml"]["scales.tiny.machine.processes"] = 2
+    assert seeds.of_run(lock, SCORED)[0].stages == digests  # type: ignore[arg-type]
     changes = {"curate": ("deps", "data"), "base": ("deps", "stripped/code/base.txt"), "sft": ("params", "lr")}
     for stage, (part, name) in changes.items():
         lock = copy.deepcopy(_lock(5))

@@ -34,6 +34,7 @@ FOLDER = "docs/results/seeds"
 SHARED = ("triplets", "models/base")  # what all train seeds start from
 MADE = ("models/", "predictions/", "results/")  # by training, so different for each seed
 SAMPLES = ("id", "kind", "group")
+DRAWN = ("seed", "train_seed", "machine.processes")
 DIGITS = 5
 Lock = Mapping[str, Mapping[str, Any]]  # `stages` of dvc.lock
 
@@ -219,11 +220,12 @@ def _part(md5: str, inside: str, cache: Path | None) -> str | None:
 
 
 def _digest(entry: Mapping[str, Any]) -> str:
-    """Of a stage's command, parameters and what it reads, without seeds and what differs with them."""
+    """Of a stage's command, parameters and what it reads, without seeds and what differs with them, and without the
+    number of processes: it changes the last bits of sums, as a seed does, not what is drawn from."""
     params = entry.get("params", {}).get("params.yaml", {})
     told = {
         "cmd": entry["cmd"],
-        "params": {key: value for key, value in params.items() if key not in ("seed", "train_seed")},
+        "params": {key: value for key, value in params.items() if not key.endswith(DRAWN)},
         "deps": {
             dep["path"]: dep["md5"]
             for dep in entry.get("deps", ())
