@@ -76,7 +76,8 @@ def main() -> None:
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     drawn = {"normal": None, **pools(given.scores)}
-    cases = [(name, pool, share) for name, pool in drawn.items() for share in (0.3, 0.7)]
+    cases: list[tuple[str, np.ndarray | float | None, float]] = []
+    cases += [(name, pool, share) for name, pool in drawn.items() for share in (0.3, 0.7)]
     cases += [("events, sure", 0.2, 1.0), ("events, doubt", 3.0, 1.0)]
     print(f"coverage of 95 % intervals, {given.repeats} repeats, {given.groups} groups")
     print(f"{'seeds':<6}{'drawn':<20}{'e':<5}{'trainings':<11}" + "".join(f"{m:<19}" for m in METHODS))
