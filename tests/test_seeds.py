@@ -15,6 +15,7 @@ import yaml
 
 from tests import smoke
 from vans.errors import UserError
+from vans.score import score
 from vans.score.score import Resampling
 from vans.score.two_level import spread
 from vans.show import seeds as drawn
@@ -224,6 +225,26 @@ def test_groups_of_one_size_have_the_interval_of_their_means(runs):
     values = np.stack([run.arms["main"]["clip_v"][20:].to_numpy().reshape(20, 2).mean(1) for run in runs])
     found, right = table.means["main", "clip_v"].ours, spread(values).interval(values.mean(), 40)
     assert (found.value, found.lo, found.hi) == pytest.approx((right.value, right.lo, right.hi))
+
+
+def test_a_distance_of_seeds_that_agree_has_its_jackknifes_interval(tmp_path):
+    """From the scores' features to the table: two seeds that agree leave the samples' own error."""
+    features = np.random.default_rng(5).normal(size=(2, N, 3)) + np.array([0.5, 0.0])[:, None, None]
+    values, parts = score.summarise(SAMPLES.assign(caption=""), {"fvd": features}, Resampling(resamples=20))
+    one = SimpleNamespace(**{**vars(_scores("main")), "summary": {"metrics": values, **parts}})
+    run = seeds.of_run(_lock(), {"main": one})[0]  # type: ignore[dict-item]
+    table = seeds_table.build([run, replace(run, train_seed=5)])
+    found, right = table.means["main", "fvd"].ours, values["all"]["fvd"]
+    assert (found.value, found.lo, found.hi) == pytest.approx((right["value"], right["lo"], right["hi"]), rel=1e-3)
+
+
+def test_an_arms_interval_holds_only_what_can_be(runs):
+    rare = pd.Series(0.0, SAMPLES.index)
+    rare[3] = 1.0
+    rarely = [replace(run, arms={"main": run.arms["main"].assign(static=rare, video_event=1 - rare)}) for run in runs]
+    table = seeds_table.build(rarely)
+    static, event = (table.means["main", name].ours for name in ("static", "video_event"))
+    assert (static.lo, event.hi) == (0.0, 1.0) and static.hi == pytest.approx(1 - event.lo) and 0.01 < static.hi < 0.1
 
 
 def test_what_an_undecided_one_would_cost(table):

@@ -6,13 +6,13 @@ of the table (Holm).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from vans.score.bootstrap import LEVEL, Interval
-from vans.score.metrics import PAPER_METRICS
+from vans.score.metrics import METRICS, PAPER_METRICS
 from vans.score.score import KINDS
 from vans.score.two_level import Spread, spread
 from vans.tables.orders import ABLATION_CLAIMS, MAIN_CLAIMS, Order, adjust, expected
@@ -120,7 +120,7 @@ def build(runs: Sequence[Seed], kind: str = "all", metrics: Sequence[str] = SHOW
         for metric in metrics:
             found = {run.train_seed: of(run, arm, metric) for run in same}
             if some := _mean(found, {name: of(run, arm, metric) for name, run in other.items()}, n):
-                means[arm, metric] = some
+                means[arm, metric] = replace(some, ours=_possible(some.ours, metric))
     claims = []
     for first, second, claim in CLAIMS:
         for metric in (name for name in metrics if name in (*CLAIMED, *ALSO.get((first, second), ()))):
@@ -146,6 +146,13 @@ def _mean(
     value = float(np.mean(list(each.values())))
     varied = {name: both[0] for name, both in other.items() if both is not None}
     return Mean(components.interval(value, n), each, varied, components, components.p_value(value))
+
+
+def _possible(ours: Interval, metric: str) -> Interval:
+    """An arm's interval without what cannot be: distances and shares below 0, shares above 1."""
+    share = METRICS[metric].unit == "%"
+    lo = max(ours.lo, 0.0) if (share or METRICS[metric].distance) and ours.lo < 0 else ours.lo
+    return replace(ours, lo=lo, hi=1.0 if share and ours.hi > 1 else ours.hi)
 
 
 def _decided(claims: list[Claim]) -> list[Claim]:
