@@ -184,6 +184,15 @@ def test_an_arm_of_another_training_is_left_out(tmp_path):
     assert seeds.of_run(lock, SCORED)[1] == {"main": "score@main was run with another predictions/main"}  # type: ignore[arg-type]
 
 
+def test_scores_that_no_stage_made_are_left_out_and_a_run_without_any_is_one_line():
+    found, reasons = seeds.of_run(_lock(), {**SCORED, "theirs": _scores("theirs")})  # type: ignore[arg-type, dict-item]
+    assert list(found.arms) == ["sft", "main"] and reasons == {"theirs": "score@theirs is not in dvc.lock"}
+    with pytest.raises(UserError, match="no arm belongs to one run"):
+        seeds.of_run(_lock(), {})
+    with pytest.raises(UserError, match="sft is not there"):
+        seeds.of_run({}, SCORED)  # type: ignore[arg-type]
+
+
 def test_an_arm_of_a_folder_that_has_changed_since_is_left_out(tmp_path):
     """DVC's hash of a part of a folder comes from the cache's list of the whole."""
     files = [{"md5": "1", "relpath": "vdm/a"}, {"md5": "2", "relpath": "vlm/b"}, {"md5": "3", "relpath": "vlm/c"}]

@@ -150,8 +150,10 @@ def of_run(lock: Lock, scores: Mapping[str, Scores], cache: Path | None = None) 
     models or answers are of another run: a lock keeps the stages that were not run this time. UserError where no arm is
     left.
     """
-    behind = {arm: _behind(lock, f"score@{arm}") for arm in scores}
+    if "sft" not in lock:
+        raise UserError("dvc.lock: sft is not there; `dvc repro` first")
     seeds = {key: int(lock["sft"]["params"]["params.yaml"][key]) for key in ("seed", "train_seed")}
+    behind = {arm: _behind(lock, f"score@{arm}") for arm in scores}
     reasons = {arm: reason for arm, stages in behind.items() if (reason := _stale(lock, stages, seeds, cache))}
     kept = {arm: one for arm, one in scores.items() if arm not in reasons}
     if not kept:
@@ -176,23 +178,23 @@ def of_run(lock: Lock, scores: Mapping[str, Scores], cache: Path | None = None) 
 
 
 def _behind(lock: Lock, name: str) -> list[str]:
-    """A stage and all before it, but for `strip`: UserError if the lock lacks one."""
+    """A stage and all before it, but for `strip`."""
     made = {out["path"]: stage for stage, entry in lock.items() if stage != "strip" for out in entry.get("outs", ())}
     todo, found = [name], []
     while todo:
         stage = todo.pop()
         if stage in found:
             continue
-        if stage not in lock:
-            raise UserError(f"dvc.lock: {stage} is not there; `dvc repro {stage}`")
         found.append(stage)
-        for dep in lock[stage].get("deps", ()):
+        for dep in lock.get(stage, {}).get("deps", ()):
             todo += [other for path, other in made.items() if f"{dep['path']}/".startswith(f"{path}/")]
     return found
 
 
 def _stale(lock: Lock, stages: list[str], seeds: Mapping[str, int], cache: Path | None) -> str:
     """Why these stages are not of one run; "" if they are."""
+    if missing := [stage for stage in stages if stage not in lock]:
+        return f"{missing[0]} is not in dvc.lock"
     made = {out["path"]: out["md5"] for stage in stages for out in lock[stage].get("outs", ())}
     for stage in stages:
         params = lock[stage].get("params", {}).get("params.yaml", {})
