@@ -286,6 +286,12 @@ def test_an_arm_that_only_some_seeds_have(runs):
     assert len(table.means["main", "clip_v"].each) == 6
 
 
+def test_an_arm_that_no_layout_has_is_a_row_of_its_own_name(runs):
+    table = seeds_table.build([replace(run, arms={**run.arms, "round2": run.arms["main"]}) for run in runs])
+    assert table.arms[-1] == "round2" and "| round2 " in seeds_markdown.markdown({"all": table})
+    assert drawn.arms(table).axes
+
+
 def test_files_and_figures_of_the_table_and_of_none(runs, tmp_path):
     tables = seeds_markdown.write(runs, tmp_path)
     text = (tmp_path / "seeds.md").read_text()

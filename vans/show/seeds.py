@@ -24,7 +24,7 @@ def arms(table: SeedTable | None) -> Figure:
     rows = [arm for arm in table.arms if arm != "copy"]
     found = {name: {arm: one for arm in rows if (one := table.means.get((arm, name)))} for name in table.metrics}
     colours = {name: {arm: ARM_COLOURS.get(arm, MUTED) for arm in rows} for name in found}
-    return _panels({arm: ROWS[arm] for arm in rows}, found, colours, signs={})
+    return _panels({arm: ROWS.get(arm, arm) for arm in rows}, found, colours, signs={})
 
 
 def claims(table: SeedTable | None) -> Figure:

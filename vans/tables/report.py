@@ -60,7 +60,9 @@ def publish() -> None:
     target.mkdir(parents=True, exist_ok=True)
     if target.samefile(root / "results"):
         raise UserError(f"{target}: is results/ itself; make it a folder of its own")
-    for name in [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES] + [*PICTURES, *SEEDS]:
+    for name in (name for name in SEEDS if (root / "results" / name).exists()):
+        shutil.copyfile(root / "results" / name, target / name)
+    for name in [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES] + [*PICTURES]:
         if (root / "results" / name).exists():
             shutil.copyfile(root / "results" / name, target / name)
     readme = root / "README.md"

@@ -71,9 +71,10 @@ def headline(folder: Path, rows: dict[str, str]) -> str | None:
     return "\n\n".join([grid(table, rows, PAPER_METRICS), f"{_counted(table)} {ABOUT}", claims(table)])
 
 
-def grid(table: SeedTable, rows: dict[str, str] = ROWS, metrics: Sequence[str] = ()) -> str:
+def grid(table: SeedTable, rows: dict[str, str] | None = None, metrics: Sequence[str] = ()) -> str:
     """Rows of arms, columns of metrics: mean and interval."""
     names = list(metrics) or table.metrics
+    rows = {arm: ROWS.get(arm, arm) for arm in table.arms} if rows is None else rows
     some = {arm: title for arm, title in rows.items() if arm in table.arms}
     body = []
     for arm, title in some.items():
@@ -172,7 +173,9 @@ def _p(value: float) -> str:
 def _every_seed(table: SeedTable, metric: str) -> str:
     """Arms, then claims, a column a seed; runs that vary everything in columns of their own."""
     rows: list[tuple[str, Mean, bool]] = []
-    rows += [(ROWS[arm], table.means[arm, metric], False) for arm in table.arms if (arm, metric) in table.means]
+    rows += [
+        (ROWS.get(arm, arm), table.means[arm, metric], False) for arm in table.arms if (arm, metric) in table.means
+    ]
     rows += [(f"{one.order.claim} (difference)", one, True) for one in table.claims if one.order.metric == metric]
     head = ["", *(f"seed {seed}" for seed in table.seeds), *(f"*everything: {name}*" for name in table.varied)]
     body = []

@@ -74,7 +74,7 @@ class SeedTable:
 
     @property
     def arms(self) -> list[str]:
-        return [arm for arm in ROWS if any(arm == one for one, _ in self.means)]
+        return list(dict.fromkeys(arm for arm, _ in self.means))
 
     @property
     def undecided(self) -> list[Claim]:
@@ -116,7 +116,7 @@ def build(runs: Sequence[Seed], kind: str = "all", metrics: Sequence[str] = SHOW
         return None if a is None or b is None else (b[0] - a[0], b[1] - a[1])
 
     means = {}
-    for arm in ROWS:
+    for arm in dict.fromkeys([*ROWS, *(arm for run in runs for arm in run.arms)]):
         for metric in metrics:
             found = {run.train_seed: of(run, arm, metric) for run in same}
             if some := _mean(found, {name: of(run, arm, metric) for name, run in other.items()}, n):
@@ -151,7 +151,8 @@ def _mean(
 def _possible(ours: Interval, metric: str) -> Interval:
     """An arm's interval without what cannot be: distances and shares below 0, shares above 1."""
     share = METRICS[metric].unit == "%"
-    lo = max(ours.lo, 0.0) if (share or METRICS[metric].distance) and ours.lo < 0 else ours.lo
+    distance = METRICS[metric].distance and not getattr(METRICS[metric], "signed", False)
+    lo = 0.0 if (share or distance) and ours.lo < 0 else ours.lo
     return replace(ours, lo=lo, hi=1.0 if share and ours.hi > 1 else ours.hi)
 
 
