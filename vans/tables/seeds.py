@@ -66,7 +66,7 @@ class Seed:
         if arm not in self.arms or not len(rows):
             return None
         if METRICS[metric].distance:
-            found = self.distances[arm].get(metric, {}).get(kind)
+            found = self.distances.get(arm, {}).get(metric, {}).get(kind)
         elif set(METRICS[metric].columns) <= set(self.arms[arm].columns):
             left_out = leave_out(self.samples["group"].iloc[rows], self.blocks)
             weights = np.concatenate([np.ones((1, len(rows))), left_out])

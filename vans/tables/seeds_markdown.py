@@ -173,9 +173,7 @@ def _p(value: float) -> str:
 def _every_seed(table: SeedTable, metric: str) -> str:
     """Arms, then claims, a column a seed; runs that vary everything in columns of their own."""
     rows: list[tuple[str, Mean, bool]] = []
-    rows += [
-        (ROWS.get(arm, arm), table.means[arm, metric], False) for arm in table.arms if (arm, metric) in table.means
-    ]
+    rows += [(ROWS.get(arm, arm), one, False) for (arm, name), one in table.means.items() if name == metric]
     rows += [(f"{one.order.claim} (difference)", one, True) for one in table.claims if one.order.metric == metric]
     head = ["", *(f"seed {seed}" for seed in table.seeds), *(f"*everything: {name}*" for name in table.varied)]
     body = []
