@@ -24,7 +24,7 @@ PARAMS = load(ROOT)
 GRID = Grid(PARAMS, ROOT)
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 STAGES = [stage for stage in GRAPH if stage != "strip"]
-TABLES = ("benchmarks", "ablations")
+TABLES = ("benchmarks", "ablations", "seeds")
 
 
 def _body(stage: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ GRID = Grid(load(ROOT), ROOT)
 ANSWERS, SCORES = ({f"{stage}@{arm}" for arm in GRID.arms} for stage in ("answer", "score"))
 CELLS = {stage: {f"{s}@{key}" for s, key in GRID.cells if s == stage} for stage in TRAINED}
 GRPO = set().union(*CELLS.values())
-TABLES = {"benchmarks", "ablations"}
+TABLES = {"benchmarks", "ablations", "seeds"}
 
 
 class Committed:
@@ -36,7 +36,8 @@ class Committed:
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
             shutil.copyfile(ROOT / name, root / name)
-        (root / "data").mkdir()
+        for folder in ("data", "docs/results/seeds"):
+            (root / folder).mkdir(parents=True)
         self.repo = Repo.init(str(root), no_scm=True)
         self._strip()
         for out in (Path(out.fs_path) for stage in self.repo.index.stages for out in stage.outs):

@@ -273,15 +273,12 @@ def test_arms_scored_on_other_samples_are_not_compared(scored: Path, triplets: F
 
 
 def test_directions_follow_the_paper() -> None:
-    assert (
-        orders._direction("sft", "vdm_only", "clip_t", orders._paper_gap("sft", "vdm_only", "clip_t", "procedural"))
-        == -1
-    )
-    assert orders._direction("sft", "main", "fvd", orders._paper_gap("sft", "main", "fvd", "predictive")) == -1
-    assert orders._direction("sft", "stage1", "rouge_l", None) == 1  # given for procedural samples only
-    assert orders._direction("stage1", "main", "rouge_l", None) == 0  # equal in the paper
-    assert orders._direction("stage1", "main", "video_event", None) == 1  # not in the paper: the better side
-    assert orders._direction("stage1", "main", "static", None) == -1
+    assert orders.expected("sft", "vdm_only", "clip_t", "procedural")[1] == -1
+    assert orders.expected("sft", "main", "fvd", "predictive")[1] == -1
+    assert orders.expected("sft", "stage1", "rouge_l", "all") == (None, 1)  # given for procedural samples only
+    assert orders.expected("stage1", "main", "rouge_l", "all") == (None, 0)  # equal in the paper
+    assert orders.expected("stage1", "main", "video_event", "all") == (None, 1)  # not in the paper: the better side
+    assert orders.expected("stage1", "main", "static", "all") == (None, -1)
 
 
 def test_verdict_where_the_paper_sees_no_difference() -> None:

@@ -125,6 +125,15 @@ def publish(given: argparse.Namespace) -> None:
     report.publish()
 
 
+def seeds(given: argparse.Namespace) -> None:
+    """Keep the scores of this run and of DVC's experiments in docs/results/seeds/, for the table over seeds."""
+    from vans.params import find_root
+    from vans.tables.seeds import collect
+
+    print("\n".join(collect(find_root())))
+    print("then: dvc repro seeds (the table), vans publish, git add docs/results")
+
+
 def summary(given: argparse.Namespace) -> None:
     """What `make repro` prints at its end: tables, where the pictures are, the comparison."""
     from vans.tables import report
@@ -179,6 +188,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--published", action="store_true", help="those in docs/results/")
     add(compare)
     add(publish)
+    add(seeds)
     add(summary)
     add(targets)
     return top

@@ -180,14 +180,15 @@ def score(
 def summarise(
     frame: pd.DataFrame, features: dict[str, np.ndarray], resampling: Resampling
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, list[float | None]]]]:
-    """Every available metric with its interval, by kind and for all together; and, as ``<name>_draws``, what distances
-    such as FVD are in each resample, by kind.
+    """Every available metric with its interval, by kind and for all together; and, as ``<name>_draws`` and
+    ``<name>_left_out``, what distances such as FVD are in each resample and without each block of groups, by kind.
 
     ``features``: of each distance, [2, N, D] of answers and ground truth in the order of the rows. A distance's
     interval is a jackknife's: drawing with replacement repeats samples and so makes it too wide.
     """
     values: dict[str, dict[str, Any]] = {}
-    distances: dict[str, dict[str, list[float | None]]] = {f"{name}_draws": {} for name in features}
+    parts = ("draws", "left_out")
+    distances: dict[str, dict[str, list[float | None]]] = {f"{name}_{part}": {} for name in features for part in parts}
     for kind in KINDS:
         rows = _of_kind(frame, kind)
         if not len(rows):
@@ -203,6 +204,7 @@ def summarise(
                 value, *partial = fvd.resampled_distances(
                     seen, true, np.concatenate([np.ones((1, len(rows))), left_out]), metric.distance
                 )
+                distances[f"{metric.name}_left_out"][kind] = [_round(x) for x in partial]
                 found = bootstrap.jackknife(value, np.array(partial), metric.count(rows), resampling.level)
                 lo = max(found.lo, 0.0)
             else:

@@ -138,9 +138,13 @@ def orders(
                 measured = paired(one, two, metric, kind)
                 if measured is None:
                     continue
-                gap = _paper_gap(first, second, metric, kind)
-                direction = _direction(first, second, metric, gap)
+                gap, direction = expected(first, second, metric, kind)
                 found.append(Order(claim, first, second, metric, kind, gap, direction, *measured))
+    return adjust(found)
+
+
+def adjust(found: list[Order]) -> list[Order]:
+    """The orders with their p-values corrected for their number."""
     adjusted = bootstrap.holm([order.p for order in found])
     return [replace(order, adjusted=float(p)) for order, p in zip(found, adjusted, strict=True)]
 
@@ -160,16 +164,18 @@ def sentences(found: list[Order], kind: str = "all") -> list[str]:
     return out
 
 
+def expected(first: str, second: str, metric: str, kind: str) -> tuple[float | None, int]:
+    """The paper's difference of two rows, None where it gives none, and the sign that is expected of ours.
+
+    The paper gives some rows for procedural samples only: their sign is then expected of the others too.
+    """
+    given = _paper_gap(first, second, metric, kind)
+    gap = _paper_gap(first, second, metric, "procedural") if given is None else given
+    if gap is None:
+        return None, GOOD[METRICS[metric].better]
+    return given, 0 if abs(gap) < SAME else int(np.sign(gap))
+
+
 def _paper_gap(first: str, second: str, metric: str, kind: str) -> float | None:
     a, b = paper_value(first, kind, metric), paper_value(second, kind, metric)
     return None if a is None or b is None else b - a
-
-
-def _direction(first: str, second: str, metric: str, gap: float | None) -> int:
-    """The paper gives some rows for procedural samples only: their sign is then expected of the others
-    too."""
-    if gap is None:
-        gap = _paper_gap(first, second, metric, "procedural")
-    if gap is None:
-        return GOOD[METRICS[metric].better]
-    return 0 if abs(gap) < SAME else int(np.sign(gap))
