@@ -15,7 +15,7 @@ def both(frame: pd.DataFrame, name: str) -> np.ndarray | None:
     """[N] Is column ``name`` 1 for every question that was asked about one input? Once for each input, nan elsewhere.
 
     Counts inputs (a group of predictive samples is one scene, seen alike) with several questions whose true events all
-    differ: an answer that does not heed the question is never right about both. As groups are resampled whole, the mean
+    differ: one answer for all of them is never right. As groups are resampled whole, the mean
     of this column is the share of such inputs, and its interval is theirs. None without the oracle.
     """
     if not {name, "event"} <= set(frame):
