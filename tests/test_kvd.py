@@ -46,6 +46,16 @@ def test_the_truth_itself_is_at_0_and_one_sample_has_no_distance() -> None:
     assert np.isnan(kvd.weighted(a, a, np.array([[1.0, 0, 0, 0, 0, 0], [3.0, 0, 0, 0, 0, 0]]))).all()
 
 
+def test_the_detector_s_scale_does_not_matter() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(0.5, 1, (9, 4)), rng.normal(size=(9, 4))
+    unit = float(np.sqrt((b**2).mean()))
+    assert (
+        kvd.kvd(a, b) == pytest.approx(kvd.kernel_distance(a / unit, b / unit)) == pytest.approx(kvd.kvd(9 * a, 9 * b))
+    )
+    assert kvd.kvd(a, 0 * b) == pytest.approx(kvd.kernel_distance(a, 0 * b))
+
+
 @pytest.mark.parametrize("b", [np.zeros((5, 4)), np.zeros((6, 3)), np.full((6, 4), np.nan)])
 def test_what_cannot_be_compared_raises(b: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"row i of one sample|nan or inf"):

@@ -163,7 +163,6 @@ def test_scores_against_values_computed_here(scored: Path, triplets: FakeTriplet
         "video_event": 4 / 16,
         "static": 12 / 16,
         "no_event": 12 / 16,
-        "dynamic": 4 / 16,  # noise below VISIBLE is no motion
         "both_futures": 1 / 4,  # of eight predictive answers the first two are right: one scene of four
         "clip_v": (FakeClip().image(torch.from_numpy(clips)) * FakeClip().image(torch.from_numpy(target)))
         .sum(-1)
@@ -568,7 +567,7 @@ def test_what_is_unclear_is_not_still(triplets: FakeTriplets) -> None:
     assert seen["static"] == [1.0, 1.0, 0.0]
 
 
-def test_an_arm_that_no_table_knows_gets_a_row_of_its_own():
+def test_an_arm_that_no_table_knows_gets_a_row_of_its_own(scored: Path) -> None:
     models = {"vlm": "sft", "vdm": "sft"}
     told = {"sft": {}, "ceiling": {"captions": "ground_truth"}, "round2": {"vlm": "stage1/round2"}}
     told |= {"x": {"best_of": {"n": 4, "by": "clip_t_own"}}, "y": {"best_of": {"n": 2, "by": "video_event"}}}
@@ -580,11 +579,6 @@ def test_an_arm_that_no_table_knows_gets_a_row_of_its_own():
         ("y", "SFT, best of 2 by the oracle (ceiling)"),
         ("z", "z, best of 2 by the oracle (ceiling)"),
     ]
-    return layout
-
-
-def test_the_table_says_that_choosing_by_the_oracle_is_no_method(scored: Path, tmp_path: Path) -> None:
-    layout = test_an_arm_that_no_table_knows_gets_a_row_of_its_own()
     text = markdown.markdown(tables.build(scored / "scores", layout))
     assert "- SFT, best of 2 by the oracle (ceiling): no method: who chooses knows the true event;" in text
     assert "- stage 1 without r_v1: the same arm as *GRPO (VLM only)*" in text  # with further rows, too

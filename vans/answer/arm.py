@@ -44,7 +44,7 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     ids = ranks.share(held_out(triplets, params.evaluate.samples))
     vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device) if captions == "vlm" else None
     vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device) if captions != "none" else None
-    several = at.best_of and judge(at.best_of["by"], params, base, triplets, ranks.device)
+    chooser = judge(at.best_of["by"], params, base, triplets, ranks.device) if at.best_of else None
     texts: list[str] = []
     words: list[str] = []
     suffix = ".avi" if params.curate.codec == "raw" else ".mp4"
@@ -67,7 +67,7 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
         return list(zip(found, answers, videos, strict=True))
 
     for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
-        given = best_of(at.best_of["n"], several, chunk, draw) if at.best_of and several else draw(chunk)
+        given = best_of(at.best_of["n"], chooser, chunk, draw) if at.best_of and chooser else draw(chunk)
         for id, (caption, text, clip) in zip(chunk, given, strict=True):
             words.append(caption)
             texts.append(text)

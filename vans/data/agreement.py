@@ -74,8 +74,8 @@ def _cosines(rows: Sequence[dict], shards: Path, clip: "CLIP", which: str, progr
     import torch
 
     cosines: list[float] = []
-    said = {"desc": f"agreement, {which}", "unit": "clip", "disable": not progress}
-    bar = tqdm(total=len(rows), file=sys.stderr, mininterval=2.0, **said)
+    said = f"agreement, {which}"
+    bar = tqdm(total=len(rows), desc=said, unit="clip", disable=not progress, file=sys.stderr, mininterval=2.0)
     with bar, ThreadPoolExecutor(cores()) as pool:  # the decoder lets other threads run
         for at in range(0, len(rows), BATCH):
             part = rows[at : at + BATCH]

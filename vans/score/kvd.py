@@ -16,6 +16,21 @@ def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a @ b.T / a.shape[1] + 1.0) ** DEGREE
 
 
+def kvd(a: np.ndarray, b: np.ndarray) -> float:
+    """The kernel video distance of answers [N, D] and truth [N, D]; see `resampled`."""
+    return float(resampled(a, b, np.ones((1, len(a))))[0])
+
+
+def resampled(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The kernel video distance in each resample: features [N, D] twice and counts [B, N] -> [B].
+
+    `weighted` of features in units of the root mean square of the truth's, so that the kernel's 1 stands beside numbers
+    of its size whatever the detector's scale (else the cube is made of the few largest), and arms share one kernel.
+    """
+    unit = np.sqrt(np.square(np.asarray(b, np.float64)).mean()) or 1.0
+    return weighted(a / unit, b / unit, weights)
+
+
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """MMD² of features [N, D] of answers and [N, D] of their truths, row i of both of one sample; see `weighted`."""
     return float(weighted(a, b, np.ones((1, len(a))))[0])

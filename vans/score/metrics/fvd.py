@@ -4,7 +4,7 @@ import numpy as np
 
 from vans.score.batch import Batch
 from vans.score.fvd import frechet_distance
-from vans.score.kvd import kernel_distance, weighted
+from vans.score.kvd import kvd, resampled
 from vans.score.metric import metric
 
 
@@ -13,8 +13,9 @@ from vans.score.metric import metric
     "KVD",
     better="down",
     about="kernel distance of the same features (polynomial MMD², unbiased, JEDi's kind), which needs fewer samples",
-    distance=kernel_distance,
-    weighted=weighted,
+    digits=4,
+    distance=kvd,
+    weighted=resampled,
     signed=True,
 )
 @metric("fvd", "FVD", better="down", about="Fréchet distance of video features", digits=2, distance=frechet_distance)
