@@ -196,6 +196,15 @@ def test_publish_copies_the_tables_and_shows_the_headline(tmp_path, monkeypatch,
     assert readme.startswith(f"{report.BEGIN}\n\n{REGION}Every measure, ") and "wide" not in readme
     assert "warnings: [main table](docs/results/main.md).\n\n<!--" in readme
     assert {p.name for p in (tmp_path / "docs/results").iterdir()} == {"main.csv", "main.md", "main.png"}
+    (tmp_path / "docs/results/ablation.md").touch()  # of an earlier run
+    (tmp_path / "docs/results/ablation.png").touch()
+    (tmp_path / "README.md").write_text(f"{readme}![bars](docs/results/ablation.png)\n")
+    capsys.readouterr()
+    report.publish()
+    assert {p.name for p in (tmp_path / "docs/results").iterdir()} == {"main.csv", "main.md", "main.png"}
+    said = capsys.readouterr().out
+    assert "removed from docs/results/" in said and "ablation.md, ablation.png\n" in said
+    assert "README.md still shows ablation.png: take the line out" in said
     report.show_tables(published=True)
     assert "It holds." in (said := capsys.readouterr().out) and "long" not in said
 

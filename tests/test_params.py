@@ -97,6 +97,7 @@ WRONG = [
     ("scales.tiny.stage2.train_steps", 6, "stage2.train_steps: 6 is out of range; use a whole number from 0 to 5"),
     ("scales.tiny.models.vdm.references", 6, "models.vdm.references: 6 is more than the 5 latents of a video of 9"),
     ("scales.tiny.curate.agreement", "clip", "scales.tiny.curate.agreement: clip needs models.clip.repo"),
+    ("defaults.curate.rl_weights.visual_gain", 1.0, "curate.rl_weights.visual_gain: is CLIP's opinion; use 0.0, or"),
     ("scales.tiny.stage2.prompts", 3, "stage2.prompts is 3, which 2 processes cannot share evenly"),
     ("world.seed", True, "world.seed: True is not a whole number from 0 up"),
     ("world.sed", 1, "world.sed: unknown key; did you mean seed"),

@@ -23,6 +23,7 @@ from vans.params import read
 TRAINED = ("stage1", "stage2", "all_in_one")  # the stages with cells
 TABLE = "benchmarks"  # what the main chain is for
 CAPTIONS = ("vlm", "ground_truth", "none")
+CHOOSERS = ("clip_t_own", "video_event")  # of several answers: CLIP-T to the own caption, or the toy world's oracle
 T = TypeVar("T", "Cell", "Arm")
 
 
@@ -90,12 +91,16 @@ class Cell(Coupled):
 
 @dataclass(frozen=True)
 class Arm(Coupled):
-    """One row of a table. captions: whose ("vlm", "ground_truth"), or "none": the input clip is the answer."""
+    """One row of a table. captions: whose ("vlm", "ground_truth"), or "none": the input clip is the answer.
+
+    best_of: {n, by}: of n answers to each question the best one by one of CHOOSERS is kept; None: the first is.
+    """
 
     key: str
     vlm: str
     vdm: str
     captions: str = "vlm"
+    best_of: dict[str, Any] | None = None
 
 
 class Grid:
@@ -183,6 +188,15 @@ class Grid:
         where = f"dvc.yaml: answer: {key}"
         arm = _row(Arm, row, where, key=key)
         _known(arm.captions, CAPTIONS, f"{where}: captions")
+        if arm.best_of is not None:
+            told = arm.best_of
+            if arm.captions == "none":
+                raise UserError(f"{where}: best_of: captions: none gives no answers to choose among; leave it out")
+            if not isinstance(told, dict) or set(told) != {"n", "by"}:
+                raise UserError(f"{where}: best_of: must hold n and by, not {told!r}")
+            if type(told["n"]) is not int or told["n"] < 2:
+                raise UserError(f"{where}: best_of: n: {told['n']!r} is not a whole number from 2 up")
+            _known(told["by"], CHOOSERS, f"{where}: best_of: by")
         return arm
 
 

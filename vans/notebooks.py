@@ -232,8 +232,8 @@ def main(arguments: list[str] | None = None) -> None:
     execute.add_argument("name")
     execute.add_argument("--cell", help="cell of a GRPO stage: parameter `cell`")
     execute.add_argument("--arm", help="arm of the tables: parameter `arm`")
-    for told in ("--vlm", "--vdm", "--reward", "--captions", "--steps"):  # of the cell; the notebook reads dvc.yaml
-        execute.add_argument(told, help=argparse.SUPPRESS)
+    for told in ("vlm", "vdm", "reward", "captions", "steps", "best_of.n", "best_of.by"):
+        execute.add_argument(f"--{told}", help=argparse.SUPPRESS)  # of the cell; the notebook reads dvc.yaml
     given = parser.parse_args(arguments)
     root = find_root()
     if given.command == "strip":

@@ -29,7 +29,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from vans.data import engine, quality, sources, work
-from vans.data.agreement import agreement, judge
+from vans.data.agreement import agreement, judge, visual_gain
 from vans.data.annotate import Annotation, Annotator, Refused, Request, annotator
 from vans.data.cutting import Settings
 from vans.data.draw import Draw
@@ -315,11 +315,15 @@ def id_of(record: Record, first: str, second: str) -> str:
 def mark_rl(
     rows: list[dict], group: dict[str, str], shards: Path, params: Any, clip: Any = None, progress: bool = False
 ) -> None:
-    """Score every row and set group, agreement (clip: the CLIP that measures it), rl_score, rl and rl_reason."""
+    """Score every row and set group, agreement (clip: the CLIP that measures it), rl_score, rl and rl_reason, and
+    visual_gain where it has a weight."""
+    weights = vars(params.curate.rl_weights)
     cosines: list[float | None] = [None] * len(rows)
     if clip is not None:
         cosines = list(agreement(rows, shards, clip, progress))
-    weights = vars(params.curate.rl_weights)
+    if clip is not None and weights["visual_gain"]:
+        for row, gain in zip(rows, visual_gain(rows, shards, clip, progress), strict=True):
+            row["visual_gain"] = gain
     for row, cosine in zip(rows, cosines, strict=True):
         row |= {"group": group[row["video"]], "agreement": cosine}
         row["rl_score"] = quality.score(quality.terms(row, params.curate.rl_motion), weights)
@@ -360,7 +364,8 @@ def report(rows: list[dict], ledger: Ledger) -> dict:
 
 
 def _write(folder: Path, rows: list[dict], result: dict, ledger: Ledger) -> None:
-    manifest = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"agreement": "float64"})
+    columns = [*COLUMNS, *(["visual_gain"] if "visual_gain" in rows[0] else [])]
+    manifest = pd.DataFrame(rows, columns=columns).astype({"agreement": "float64"})
     manifest.to_parquet(folder / "manifest.parquet", index=False)
     drops = pd.DataFrame(ledger.drops, columns=["level", "name", "reason"])
     drops.to_csv(folder / "dropped.csv", index=False, lineterminator="\n")

@@ -76,6 +76,7 @@ class RLWeights(Section):
     motion: float = Field(ge=0)
     length: float = Field(ge=0)
     self_check: float = Field(ge=0)
+    visual_gain: float = Field(ge=0)  # measured where it is not 0, by the CLIP of `agreement`
 
 
 class EndpointParams(Section):
@@ -282,6 +283,10 @@ class Params(Section):
                 f"{vdm.references} is more than the {shown} latents of a video of {v.frames} frames; "
                 f"use a whole number from 1 to {shown}",
                 *("models", "vdm", "references"),
+            )
+        if self.curate.rl_weights.visual_gain and self.curate.agreement == "none":
+            raise Wrong(
+                "is CLIP's opinion; use 0.0, or curate.agreement: clip beside it", "curate", "rl_weights", "visual_gain"
             )
         if self.curate.agreement == "clip" and self.models.clip.repo is None:
             raise Wrong(

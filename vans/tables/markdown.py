@@ -55,9 +55,9 @@ def markdown(table: Table, more: Sequence[str] = ()) -> str:
     kinds = [kind for kind in table.kinds if kind != "all"] or table.kinds
     for kind in kinds:
         parts += [f"## {kind.capitalize()}", _grid(table, kind, HEADLINE, with_paper=True)]
-    if notes := [f"- {row.title}: {NOTES[row.name]}." for row in layout.rows if row.name in NOTES]:
-        if layout is ABLATION:
-            parts.append("\n".join(notes))
+    told = NOTES if layout.name == ABLATION.name else {}
+    if notes := [f"- {row.title}: {note}." for row in layout.rows if (note := row.note or told.get(row.name))]:
+        parts.append("\n".join(notes))
     parts += ["## Do the paper's orders hold?", _claims(table)]
     parts.append(DETAILS)
     for kind in kinds:

@@ -61,13 +61,22 @@ def publish() -> None:
     target.mkdir(parents=True, exist_ok=True)
     if target.samefile(root / "results"):
         raise UserError(f"{target}: is results/ itself; make it a folder of its own")
-    (target / machines.NAME).unlink(missing_ok=True)  # the last run's must not stand for this one
-    tables = [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES]
-    for name in [*tables, *PICTURES, *SEEDS, machines.NAME]:
+    readme = root / "README.md"
+    old = []
+    for name in (name for name in SEEDS if (root / "results" / name).exists()):
+        shutil.copyfile(root / "results" / name, target / name)
+    for name in [*(f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES), *PICTURES, machines.NAME]:
         if (root / "results" / name).exists():
             shutil.copyfile(root / "results" / name, target / name)
-    readme = root / "README.md"
-    atomic_write_text(readme, fill(readme.read_text(encoding="utf-8"), headline(target)))
+        elif (target / name).exists():  # of another run: its numbers must not stand beside these
+            (target / name).unlink()
+            old.append(name)
+    words = fill(readme.read_text(encoding="utf-8"), headline(target))
+    atomic_write_text(readme, words)
+    if old:
+        print(f"removed from docs/results/, since results/ has none and they were of another run: {', '.join(old)}")
+    if shown := [name for name in old if f"docs/results/{name}" in words]:
+        print(f"README.md still shows {', '.join(shown)}: take the line out, or run what makes it and publish again")
     print(f"published in docs/results/ and README.md: {', '.join(path.stem for path in tables)}")
 
 
