@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,7 +110,7 @@ def test_draws_are_named_so_that_the_first_is_the_answer_without_a_choice(
         generate=SimpleNamespace(batch=2), evaluate=SimpleNamespace(samples=3), curate=SimpleNamespace(codec="raw"),
         video=SimpleNamespace(fps=3.0),
     )  # fmt: skip
-    ranks = SimpleNamespace(share=lambda some: some, device="cpu", main=True, collect=lambda rows: rows)
+    ranks: Any = SimpleNamespace(share=lambda some: some, device="cpu", main=True, collect=lambda rows: rows)
     written = {}
     for name, best_of in (("plain", None), ("best", {"n": 3, "by": "clip_t_own"})):
         (tmp_path / name / "videos").mkdir(parents=True)

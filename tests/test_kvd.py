@@ -70,7 +70,8 @@ def _scored(a: np.ndarray, b: np.ndarray, resampling: Resampling) -> dict:
 
 def test_an_unbiased_distance_may_have_an_end_below_0() -> None:
     rng = np.random.default_rng(3)
-    found = _scored(*rng.normal(size=(2, 40, 4)), Resampling(0, 100, 20))  # type: ignore[misc]
+    seen, true = rng.normal(size=(2, 40, 4))
+    found = _scored(seen, true, Resampling(0, 100, 20))
     assert found["fvd"]["lo"] >= 0 and found["kvd"]["lo"] < 0 < found["kvd"]["hi"]
 
 

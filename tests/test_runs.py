@@ -3,6 +3,7 @@
 import json
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -172,8 +173,8 @@ def test_histories_side_by_side():
 
 
 # ---- what decides a run's numbers --------------------------------------------------------------------------------
-CELL = {"vlm": "sft", "vdm": "sft", "reward": "full"}
-USES = {  # of each run: what of the parameters counts, without its seeds and the machine
+CELL: dict[str, Any] = {"vlm": "sft", "vdm": "sft", "reward": "full"}
+USES: dict[str, tuple] = {  # of each run: what of the parameters counts, without its seeds and the machine
     "vae": (("seed", *base.KEYS["vae"]),),
     "vdm": (("seed", *base.KEYS["vdm"]),),
     "sft": (("seed", "train_seed", "sft.vlm", "models.vlm"),),
@@ -183,7 +184,7 @@ USES = {  # of each run: what of the parameters counts, without its seeds and th
     "vdm_only": stage2.uses(Cell("stage2", "vdm_only", **CELL, captions="ground_truth")),
     "all_in_one": (all_in_one.KEYS,),
 }
-CHANGES = [  # one of the parameters, and the runs whose numbers it changes
+CHANGES: list[tuple[dict[str, Any], set[str]]] = [  # one of the parameters, and the runs whose numbers it changes
     ({"seed": 1}, set(USES)),
     ({"train_seed": 1}, set(USES) - {"vae", "vdm"}),
     ({"base": {"vae": {"lr": 0.5}}}, {"vae", "vdm"}),

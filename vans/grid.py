@@ -108,10 +108,10 @@ class Grid:
 
     def __init__(self, params: Any, root: Path):
         path = Path(root) / "dvc.yaml"
-        self.stages = read(path).get("stages")
-        if not isinstance(self.stages, dict):
+        stages = read(path).get("stages")
+        if not isinstance(stages, dict):
             raise UserError(f"{path}: stages: missing; get it back with `git checkout dvc.yaml`")
-        self.params = params
+        self.params, self.stages = params, dict(stages)
         self.cells = {(s, key): self._cell(s, key, row) for s in TRAINED for key, row in self._rows(s).items()}
         self.arms = {key: self._arm(key, row) for key, row in self._rows("answer").items()}
         trained = {

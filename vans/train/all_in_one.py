@@ -54,9 +54,9 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
     s1, s2, here, at = params.stage1, params.stage2, Path(root), Cell(**cell)
     base, steps = here / "models/base", at.steps or params.all_in_one.steps
     terms = plugs(params.rewards.all_in_one[at.reward], params)
-    models = ["models/base", at.vlm_folder, at.vdm_folder]
+    starts = ["models/base", at.vlm_folder, at.vdm_folder]
     settings = settings_of(
-        params, here, ranks, "vans/train/all_in_one.py", KEYS, models, steps=steps, **at.reward_settings(params, here)
+        params, here, ranks, "vans/train/all_in_one.py", KEYS, starts, steps=steps, **at.reward_settings(params, here)
     )
     run = Run(here, at.name, settings, ranks, params.keep.checkpoints.stage1)
     if run.done:

@@ -22,7 +22,8 @@ def settings_of(
     sections or single ones ("sft.vlm", "train_seed"); "-stage1.reward" leaves a part out again. models: the folders
     below root whose files are hashed. more: what else decides (such as the reward terms of the cell).
     """
-    tree, used = params.resolved(), {}
+    tree: dict[str, Any] = params.resolved()
+    used: dict[str, Any] = {}
     for key in keys:
         *sections, last = key.removeprefix("-").split(".")
         place, source = used, tree
