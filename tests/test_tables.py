@@ -568,7 +568,8 @@ def test_what_is_unclear_is_not_still(triplets: FakeTriplets) -> None:
 
 def test_an_arm_that_no_table_knows_gets_a_row_of_its_own(scored: Path) -> None:
     models: dict[str, Any] = {"vlm": "sft", "vdm": "sft"}
-    told: dict[str, dict[str, Any]] = {"sft": {}, "ceiling": {"captions": "ground_truth"}, "round2": {"vlm": "stage1/round2"}}
+    told: dict[str, dict[str, Any]] = {"sft": {}, "ceiling": {"captions": "ground_truth"}}
+    told |= {"round2": {"vlm": "stage1/round2"}}
     told |= {"x": {"best_of": {"n": 4, "by": "clip_t_own"}}, "y": {"best_of": {"n": 2, "by": "video_event"}}}
     told |= {"z": {"vdm": "stage2/lone", "best_of": {"n": 2, "by": "video_event"}}}
     layout = tables.with_arms(tables.ABLATION, {key: Arm(key, **{**models, **row}) for key, row in told.items()})
