@@ -67,7 +67,7 @@ def test_clip_compares_a_video_with_its_own_caption(monkeypatch: pytest.MonkeyPa
             return clips.float().mean(dim=(2, 3))
 
         def text(self, captions: list[str]) -> torch.Tensor:
-            return torch.eye(3)[["rgb".index(caption[:1] or "r") for caption in captions]]
+            return torch.eye(3)[["rgb".index(caption.strip() or "r") for caption in captions]]
 
     monkeypatch.setattr(best, "load_clip", lambda *_: Model())
     red = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)

@@ -233,8 +233,7 @@ def protocol(
         "samples": f"{len(frame)} held out, in {groups} independent groups (one scene or source video each)",
         "clips": f"{frames} frames of {height} x {width}, every frame is used, none is resampled",
         "fvd": f"detector: {detector.name}; {size} features, unbiased covariances",
-        "kvd": "the same features in units of the truth's root mean square, kernel (x·y / dimensions + 1)^3, unbiased; "
-        "may fall below 0",
+        "kvd": "the same features / the truth's root mean square, kernel (x·y / D + 1)^3, unbiased: may be < 0",
         "bleu": f"sacrebleu {metrics.text.bleu_signature()}, BLEU@k with max_ngram_order=k, as a share of 1",
         "rouge_l": "rouge_score F-measure, no stemming; reads only a-z and 0-9 (other scripts score 0)",
         "clip": f"{getattr(clip, 'name', type(clip).__name__)}; CLIP-T against the ground-truth caption",
