@@ -164,8 +164,8 @@ class VDM:
     def embed(self, texts: list[str]) -> Tensor:
         """Captions -> text embeddings [N, L, D], zero beyond each text's tokens. Differentiable (for base training).
 
-        Texts are cleaned as the pipeline cleans them (broken Unicode, HTML entities, white space); a sign of the models'
-        own, such as </s>, is read as words.
+        Texts are cleaned as the pipeline cleans them (broken Unicode, HTML entities, white space); a sign of the
+        models' own, such as </s>, is read as words.
         """
         tokens = self.tokenizer(
             [plain(prompt_clean(text)) for text in texts],

@@ -35,8 +35,8 @@ def pretrained(
 ) -> Any:
     """`model.from_pretrained` of a folder or hub repository with all of its tensors; safetensors only.
 
-    No code of the folder is run, none is asked for. strict: nor may the file hold others. UserError in one line if there are none, some are missing or damaged, or a
-    file may not be read.
+    No code of the folder is run, and nobody is asked about it. strict: nor may the file hold others. UserError in one
+    line if there are none, some are missing or damaged, or a file may not be read.
     """
     where = Path(source, subfolder)
     _check_files(where)

@@ -116,6 +116,8 @@ def _fill(folder: Path, items: list, compute: Callable[[list], dict[str, Tensor]
     """Compute the chunks of `items` that are not yet in the folder, shared over ranks, each kept as it is done."""
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
     todo = [i for i in range(len(chunks)) if not (folder / f"chunk-{i:05d}.safetensors").exists()]
+    if ranks.main:
+        files.sweep(folder)
     ranks.barrier()
     mine = ranks.share(todo)
     for index in tqdm(mine, desc=title, disable=not (ranks.main and mine), mininterval=2, ncols=100):
