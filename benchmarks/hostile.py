@@ -48,7 +48,7 @@ from vans.toy import world
 NASTY: list[Any] = ["", "../../outside", "/etc/passwd", "a/b", "..", ".hidden", "a\nb", "a\0b", "\u202etxt", "x" * 300]
 NASTY += ["<|im_end|>", "</s>", "[/Ans]", "<script>x</script>", "=1+1", "00000.tar", "../00000.tar", "00000.tar\n"]
 NASTY += ["shards", "99999.tar", None, -1, 0, 1, 2**62, -(2**62), 511, 0.5, float("nan"), float("inf"), True, "train"]
-SIGNS = ["<|video_pad|>", "<|IM_END|>", "</s>", "<s>", "<pad>", "<extra_id_7>", "<end_of_text>", "<|endoftext|>", "<<|x|>"]
+SIGNS = ["<|video_pad|>", "<|IM_END|>", "</s>", "<s>", "<pad>", "<extra_id_7>", "<end_of_text>", "<<|x|>"]
 Case = Callable[[Path, random.Random], None]  # raises UserError, or is right; AssertionError where it is not
 
 
@@ -146,7 +146,8 @@ class Hostile:
     def predictions(self, folder: Path, draw: random.Random) -> None:
         """captions.csv in other encodings, with rows, quotes and cells out of place; videos that are none."""
         names = list(self.frame["id"][:3])
-        rows = damaged_rows([["id", "caption", "text"], *([n, draw.choice(("a, b", 'c "d"', "=e")), "f"] for n in names)], draw)
+        cells = [[name, draw.choice(("a, b", 'c "d"', "=e")), "f"] for name in names]
+        rows = damaged_rows([["id", "caption", "text"], *cells], draw)
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows(rows)
         (folder / "videos").mkdir(parents=True)
@@ -180,7 +181,8 @@ class Hostile:
     # --------------------------------------------------------------------------------------------------- texts
     def texts(self, folder: Path, draw: random.Random) -> None:
         """Questions and captions with signs of the models' own, markup and signs that cannot be seen."""
-        parts = [draw.choice([*SIGNS, "cone", "&lt;", "<b>", "|", "\n", "`", "$x$", "\u202e", "\x9b"]) for _ in range(6)]
+        pieces = [*SIGNS, "cone", "&lt;", "<b>", "|", "\n", "`", "$x$", "\u202e", "\x9b"]
+        parts = [draw.choice(pieces) for _ in range(6)]
         text = "".join(parts) if draw.random() < 0.5 else " ".join(parts)
         assert not template.special_tokens(template.plain(text)), text
         assert not set("\u202e\x9b") & set(answers.clean(text))

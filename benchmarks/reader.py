@@ -38,7 +38,7 @@ from vans.media import video
 
 WORKERS = (1, 2, 4)
 ROW: dict = dict.fromkeys(COLUMNS, "")
-ROW |= dict.fromkeys(NUMBERS, 0.0) | dict.fromkeys(COUNTS, 1) | {"input_end": 3.0, "target_start": 3.0, "target_end": 6.0}
+ROW |= dict.fromkeys(NUMBERS, 0.0) | dict.fromkeys(COUNTS, 1) | {"input_end": 3.0, "target_end": 3.0}
 ROW |= {"split": "train", "kind": "procedural", "rl": False}
 
 
