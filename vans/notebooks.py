@@ -89,7 +89,13 @@ def strip(source: str | Path, out: str | Path) -> list[Path]:
 def read(path: Path) -> nbformat.NotebookNode:
     """A notebook in the current format; UserError when it is missing or broken."""
     try:
-        return nbformat.read(path, as_version=4)
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:  # tools leave out, or null, what is empty
+            cell.source = "".join(cell.get("source") or "")
+            cell.metadata = nbformat.from_dict(cell.get("metadata") or {})
+            cell.metadata.tags = list(cell.metadata.get("tags") or [])
+            cell.cell_type = str(cell.cell_type)
+        return notebook
     except FileNotFoundError:
         raise UserError(f"{path}: missing; get it back with `git checkout notebooks`") from None
     except Exception as error:  # nbformat raises many kinds for broken files

@@ -17,7 +17,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import (
-    AutoProcessor,
     LogitsProcessor,
     LogitsProcessorList,
     Qwen2_5_VLConfig,
@@ -31,7 +30,7 @@ from transformers.video_utils import VideoMetadata
 from vans.errors import UserError
 from vans.files import usual_permissions
 from vans.models.grammar import Grammar, WithinTemplate
-from vans.models.whole import load_adapter, pretrained
+from vans.models.whole import companion, load_adapter, pretrained
 from vans.rng import generator
 from vans.template import special_tokens
 
@@ -108,10 +107,7 @@ class VLM:
         model = pretrained(
             Qwen2_5_VLForConditionalGeneration, source, "VLM", fix, revision=revision, dtype=dtype or torch.float32
         )
-        try:
-            processor = AutoProcessor.from_pretrained(str(source), revision=revision)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{source}: no VLM processor here ({str(error).splitlines()[0]}); {fix}") from error
+        processor = companion(Qwen2_5_VLProcessor, source, "VLM processor", fix, revision=revision)
         processor.tokenizer.padding_side = "left"
         autocast = dtype if dtype is not None and dtype != torch.float32 else None
         return cls(model, processor, system, autocast).frozen()
@@ -185,11 +181,14 @@ class VLM:
 
         UserError for a question that holds one of the model's own signs (`<|im_end|>`): it would end the question.
         """
-        if signs := special_tokens(question, self.tokenizer.all_special_tokens):
-            raise UserError(f"the question holds {signs[0]}, a sign of the model's own; ask without it: {question!r}")
+        self._check_words(question, "the question")
         messages = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
         messages.append({"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]})
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    def _check_words(self, text: str, what: str) -> None:
+        if signs := special_tokens(text, self.tokenizer.all_special_tokens):
+            raise UserError(f"{what} holds {signs[0]}, a sign of the model's own; do without it: {text[:400]!r}")
 
     def inputs(self, clips: Tensor, questions: list[str], fps: float | Sequence[float]):
         """uint8 clips [N, T, H, W, 3] and N questions -> the processor's batch, padded on the left.
@@ -280,7 +279,12 @@ class VLM:
         ]
 
     def encode_answers(self, texts: list[str]) -> Completions:
-        """Given answers as completions (for SFT): ids and mask with the end token, padded on the right."""
+        """Given answers as completions (for SFT): ids and mask with the end token, padded on the right.
+
+        UserError for one that holds a sign of the model's own: it would teach to end there.
+        """
+        for text in texts:
+            self._check_words(text, "an answer to learn from")
         rows = [self.tokenizer(t, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id] for t in texts]
         length = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
