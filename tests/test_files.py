@@ -88,7 +88,7 @@ def test_a_killed_run_leaves_nothing_in_place_and_the_next_one_tidies_up(tmp_pat
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     """The old folder has moved aside, the new one is not in place yet: the old one is put back."""
-    aside = tmp_path / f".model{files.PARTIAL}999999999-old"
+    aside = tmp_path / f".model{files.PARTIAL}{files.HOST}-999999999-old"
     aside.mkdir()
     (aside / "old").touch()
     files.remove_leftovers(tmp_path / "model")
@@ -96,7 +96,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
 
 
 def test_leftovers_of_a_live_process_are_left_alone(tmp_path):
-    theirs = tmp_path / f".model{files.PARTIAL}{os.getppid()}"
+    theirs = tmp_path / f".model{files.PARTIAL}{files.HOST}-{os.getppid()}"
     theirs.mkdir()
     files.remove_leftovers(tmp_path / "model")
     assert theirs.exists()

@@ -3,11 +3,10 @@
 Numbers are copied from results/ by these functions, never typed.
 """
 
-import shutil
 from pathlib import Path
 
 from vans.errors import UserError
-from vans.files import atomic_write_text
+from vans.files import atomic_write_bytes, atomic_write_text
 from vans.params import find_root
 
 TABLES = ("main", "ablation")
@@ -61,7 +60,7 @@ def publish() -> None:
         raise UserError(f"{target}: is results/ itself; make it a folder of its own")
     for name in [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES] + [*PICTURES]:
         if (root / "results" / name).exists():
-            shutil.copyfile(root / "results" / name, target / name)
+            atomic_write_bytes(target / name, (root / "results" / name).read_bytes())
     readme = root / "README.md"
     atomic_write_text(readme, fill(readme.read_text(encoding="utf-8"), headline(target)))
     print(f"published in docs/results/ and README.md: {', '.join(path.stem for path in tables)}")
