@@ -222,7 +222,8 @@ class Watch:
         while not self._over.wait(self.grace):
             self._strike()  # again: it is lost where it meets a destructor or an `except` for everything
             if time.monotonic() > end:
-                os.write(2, f"error: {self.obituary()}; nothing woke rank 0, so it ends too\n".encode())
+                with contextlib.suppress(OSError):
+                    os.write(2, f"error: {self.obituary()}; nothing woke rank 0, so it ends too\n".encode())
                 os._exit(1)
 
     def _strike(self) -> None:
