@@ -21,9 +21,11 @@ Linux only. The program ends with 1 if anything went wrong, and names the seed o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import hashlib
 import importlib
+import io
 import json
 import os
 import random
@@ -610,8 +612,10 @@ PARTS = (*FULL, "cost")
 
 def prepare() -> None:
     """What children inherit: the hook, forked workers, libraries that are imported late."""
-    with tempfile.TemporaryDirectory() as folder:
-        loop.write_curves(Path(folder) / "curves", [{"step": 0, "loss": 0.0}])
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        little(Path(folder))
+        runs.forget(folder, "loop")
     if os.fsync is not _flush:
         sys.addaudithook(_hook)
         os.fsync, warm.start = _flush, forked_workers

@@ -123,12 +123,12 @@ def test_a_damaged_checkpoint_is_not_taken(tmp_path, capsys, damage):
     assert torch.equal(weights, whole) and [row["step"] for row in run.history] == [0, 1, 2, 3]
 
 
-def test_what_a_killed_checkpoint_leaves_is_swept(tmp_path):
+def test_what_a_killed_process_leaves_is_swept(tmp_path):
     run, _ = train(tmp_path, stop=2)
-    for name in (".step-0000004.partial-", ".step-0000001.partial-"):
-        (run.folder / f"{name}{files.HOST}-999999999").mkdir()
-    train(tmp_path, stop=2)
-    assert not [p for p in run.folder.iterdir() if files.PARTIAL in p.name]
+    for name in (".step-0000004.partial-", "groups/.step-00001.json.partial-"):
+        (run.folder / f"{name}{files.HOST}-999999999").touch()
+    train(tmp_path, out=tmp_path / "out")
+    assert not [p for p in tmp_path.rglob("*") if files.PARTIAL in p.name], "it would be part of the model"
 
 
 def test_a_second_process_at_the_same_training_waits_for_the_first(tmp_path, monkeypatch):

@@ -194,8 +194,8 @@ class Run:
     def _place(self) -> None:
         """Set other runs of this name aside, find this one again if it was, and begin it if it is new."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        files.sweep(self.folder.parent)
-        files.sweep(self.folder)
+        for folder in (self.folder.parent, self.folder, self.folder / "groups"):
+            files.sweep(folder)
         for other in sorted(p for p in self.folder.parent.iterdir() if p.is_dir()):
             if other.name.startswith(ASIDE):
                 if other.name.endswith(self.digest) and not self.folder.exists():
