@@ -395,3 +395,27 @@ def test_a_world_is_rendered_into_an_empty_place_only(there, capsys, out):
     assert cli.main(["world", "--out", out]) == 1
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1 and left(there) == before
+
+
+def test_a_video_that_cannot_be_opened_is_said_before_anything_is_loaded(tmp_path, monkeypatch):
+    folder = tmp_path / "given"
+    clips = np.zeros((2, 9, 32, 32, 3), np.uint8)
+    predictions.save(folder, ["a", "b"], ["x", "y"], ["", ""], clips, 3.0)
+    (folder / "videos/b.avi").write_bytes(b"no video")
+    monkeypatch.setattr(run, "Triplets", lambda _: None)
+    monkeypatch.setattr(run, "held_out", lambda *_: ["a", "b"])
+    monkeypatch.setattr(run, "judges", lambda *_: pytest.fail("models were loaded"))
+    with pytest.raises(UserError, match="b.avi: cannot be read as a video"):
+        run.score_arm(folder, tmp_path, params=load(smoke.ROOT))
+
+
+def test_answers_for_which_there_is_no_room_are_not_begun(tmp_path, monkeypatch):
+    from vans.answer import arm
+
+    params = load(smoke.ROOT)
+    monkeypatch.setattr(arm, "Triplets", lambda _: None)
+    monkeypatch.setattr(arm, "held_out", lambda *_: ["a"] * 10)
+    monkeypatch.setattr(arm, "launch", lambda *_, **__: pytest.fail("it was computed"))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10 * 9 * 32 * 32 * 3 - 1})())
+    with pytest.raises(UserError, match="predictions/sft: .* are needed and"):
+        arm.predict(params, arm.Arm("sft", "sft", "sft"), tmp_path)

@@ -4,6 +4,7 @@ import builtins
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -337,6 +338,21 @@ def test_an_entry_is_whole_or_absent(tmp_path):
     os.utime(tmp_path / "cd" / f"{store.PARTIAL}1-cd35", (1, 1))
     there.prune(["ab12"])
     assert [p.name for p in tmp_path.glob("??/*")] == ["ab12"]
+
+
+def test_a_folder_that_another_process_sweeps_meanwhile_is_made_again(tmp_path, monkeypatch):
+    replace, swept = os.replace, []
+
+    def busy(source, target):
+        if not swept:
+            swept.append(True)
+            shutil.rmtree(tmp_path / "store")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", busy)
+    there = Store(tmp_path / "store")
+    there.put("ab12", 1, [b"x"])
+    assert swept and there.get("ab12") == (1, [b"x"])
 
 
 def test_digests_are_remembered_until_a_file_is_touched(tmp_path, monkeypatch):

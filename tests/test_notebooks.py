@@ -265,3 +265,24 @@ def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monke
     names["toy"] = False
     exec(code["cell-15"], names)
     assert not decoded and not shown
+
+
+@pytest.mark.parametrize("where", ["in a cell", "beside it"])
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, where):
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    def full(*_, **__):
+        if where == "beside it":  # the executed copy
+            raise OSError(28, "No space left on device")
+        said = "[Errno 28] No space left on device"
+        raise PapermillExecutionError(1, 1, "x", "OSError", said, ["Traceback", f"OSError: {said}"])
+
+    (tmp_path / "stripped").mkdir()
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_bytes((smoke.ROOT / name).read_bytes())
+    nbformat.write(_notebook("1"), tmp_path / "stripped/a.ipynb")
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    monkeypatch.setattr(notebooks, "set_environment", lambda *_: None)
+    with pytest.raises(UserError, match="a(.ipynb)?: no space left on the disk; free some and run again"):
+        notebooks.run("a", {}, root=tmp_path)

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import resource
 import sys
 import threading
 import time
@@ -94,6 +95,17 @@ print(json.dumps({{"scores": videos.reshape(2, 3, -1)[:, :, 0].tolist()[:1] + [[
     means = scores.means()
     assert means["dropped"].tolist() == pytest.approx([0, 1 / 3])
     assert means[str(tmp_path / "judge.py")].tolist() == pytest.approx([first.mean().item(), 1.75])  # of the kept ones
+
+
+def test_a_full_temporary_folder_is_one_line(tmp_path):
+    run = term(program(tmp_path, "print('{}')"), needs="video")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # no file may be larger
+    try:
+        with pytest.raises(UserError, match="no space left on the disk"):
+            score(rollout(), run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 WRONG = {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 from types import SimpleNamespace
 from typing import Any
 
@@ -113,6 +114,48 @@ def test_a_damaged_finished_run_is_not_taken(tmp_path, capsys, damage):
     again, weights = train(tmp_path, out=tmp_path / "new")
     assert "is damaged on the disk" in capsys.readouterr().out
     assert torch.equal(weights, whole) and (tmp_path / "new/w.json").exists() and again.done
+
+
+@pytest.mark.parametrize("damage", ["state.safetensors", "run.json"])
+def test_a_damaged_checkpoint_is_not_taken(tmp_path, capsys, damage):
+    _, whole = train(tmp_path / "a")
+    run, _ = train(tmp_path / "b", stop=2)
+    file = run.folder / "step-0000002" / damage
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+    run, weights = train(tmp_path / "b")
+    assert "checkpoint step-0000002 is damaged on the disk" in capsys.readouterr().out
+    assert torch.equal(weights, whole) and [row["step"] for row in run.history] == [0, 1, 2, 3]
+
+
+def test_what_a_killed_process_leaves_is_swept(tmp_path):
+    run, _ = train(tmp_path, stop=2)
+    for name in (".step-0000004.partial-", "groups/.step-00001.json.partial-"):
+        (run.folder / f"{name}{files.HOST}-999999999").touch()
+    train(tmp_path, out=tmp_path / "out")
+    assert not [p for p in tmp_path.rglob("*") if files.PARTIAL in p.name], "it would be part of the model"
+
+
+def test_a_second_process_at_the_same_training_waits_for_the_first(tmp_path, monkeypatch):
+    """The other process, which is in the middle of it, goes on only when this one has said that it waits."""
+    here, there = os.pipe(), os.pipe()
+    if not (child := os.fork()):
+        try:
+            train(tmp_path, stop=2)  # it has the run now
+            os.write(here[1], b"x")
+            ready = select.select([there[0]], [], [], 20)[0]
+            train(tmp_path, out=tmp_path / "theirs")
+            os._exit(0 if ready else 1)
+        finally:
+            os._exit(2)
+    os.read(here[0], 1)
+    monkeypatch.setattr(runs, "print", lambda said, **_: "waits" in said and os.write(there[1], b"x"), raising=False)
+    run, _ = train(tmp_path, out=tmp_path / "ours")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert run.done and not run.history, "it took the other's result"
+    assert (tmp_path / "ours/w.json").read_bytes() == (tmp_path / "theirs/w.json").read_bytes()
+    assert not list((tmp_path / "runs").rglob("*.lock"))
 
 
 def test_nothing_is_deleted_by_halves(tmp_path, monkeypatch):

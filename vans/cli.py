@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vans.errors import UserError
+from vans.files import is_full
 from vans.terminal import steady
 
 
@@ -22,17 +23,16 @@ def guarded(command: Callable[[], object], verbose: bool = False) -> int:
     with steady() as out:
         try:
             command()
-        except (UserError, OSError) as error:
-            if isinstance(error, OSError) and error.filename is None:
-                raise
-            if verbose:
-                traceback.print_exc()
-            line = error if isinstance(error, UserError) else f"{error.filename}: {error.strerror}"
-            print(f"vans: {line}", file=sys.stderr)
-            return 1
         except KeyboardInterrupt:
             print("vans: stopped", file=sys.stderr)
             return 130
+        except Exception as error:
+            if (line := _line(error)) is None:
+                raise
+            if verbose:
+                traceback.print_exc()
+            print(f"vans: {line}", file=sys.stderr)
+            return 1
         out.flush()
         if out.failed is None:
             return 0
@@ -40,6 +40,15 @@ def guarded(command: Callable[[], object], verbose: bool = False) -> int:
             return 141
         print(f"vans: standard output: {out.failed.strerror}; the command itself is done", file=sys.stderr)
         return 1
+
+
+def _line(error: Exception) -> str | None:
+    """What there is to say of an error that the user can put right; None of any other."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return f"no space left on the disk ({error}); free some and run again" if is_full(error) else None
 
 
 # ------------------------------------------------------------------------------------------------- commands
@@ -229,7 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
     if at < len(arguments) and arguments[at] in commands:
         options = {name: a.nargs != 0 for a in commands[arguments[at]]._actions for name in a.option_strings}
         arguments[at + 1 :] = plain(arguments[at + 1 :], options)
-    given = top.parse_args(arguments)
+    with steady():
+        given = top.parse_args(arguments)
     return guarded(lambda: given.function(given), verbose=given.verbose)
 
 

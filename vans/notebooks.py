@@ -20,7 +20,7 @@ import nbformat
 
 from vans import cpu, warm
 from vans.errors import UserError
-from vans.files import atomic_write_text
+from vans.files import atomic_write_text, is_full
 from vans.grid import Grid
 from vans.params import find_root, load
 from vans.tables import machines
@@ -134,12 +134,18 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
             stderr_file=sys.stderr,
             extra_arguments=["--IPKernelApp.log_level=50"],
         )
+    except OSError as error:
+        if is_full(error):
+            raise UserError(f"{target}: no space left on the disk; free some and run again") from error
+        raise
     except KeyboardInterrupt:
         logging.getLogger("asyncio").disabled = True  # it would report, with a traceback, that the cell was stopped
         raise
     except PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(error.evalue) from error
+        if is_full(error.evalue):
+            raise UserError(f"{name}: no space left on the disk; free some and run again") from error
         if error.ename == "KeyboardInterrupt":
             raise KeyboardInterrupt from error
         sys.exit(str(error))

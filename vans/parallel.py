@@ -33,6 +33,7 @@ from torch import Tensor
 
 from vans import files, warm
 from vans.errors import UserError
+from vans.terminal import steady
 
 PREFIX = re.compile(r"^(\[rank\d+\]: )?(vans\.errors\.UserError: )?")  # of a traceback's last line
 
@@ -228,7 +229,8 @@ class Watch:
         while not self._over.wait(self.grace):
             self._strike()  # again: it is lost where it meets a destructor or an `except` for everything
             if time.monotonic() > end:
-                os.write(2, f"error: {self.obituary()}; nothing woke rank 0, so it ends too\n".encode())
+                with contextlib.suppress(OSError):
+                    os.write(2, f"error: {self.obituary()}; nothing woke rank 0, so it ends too\n".encode())
                 os._exit(1)
 
     def _strike(self) -> None:
@@ -318,7 +320,8 @@ def _worker(place: str, rank: str, parent: str, module: str) -> None:
     torch.set_num_threads(spec["threads"])
     device_of(spec["device"], int(rank))
     (job.parent / f"started{rank}").touch()
-    _ranked(spec, int(rank), params)
+    with steady():  # its log is a file, on a disk that may be full
+        _ranked(spec, int(rank), params)
 
 
 if __name__ == "__main__":

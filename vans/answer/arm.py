@@ -30,7 +30,9 @@ from vans.template import parse_answer
 
 def predict(params: Any, arm: Arm, root: Path) -> Path:
     """Write an arm's predictions to predictions/<arm>: captions.csv and videos/<id>.*; returns the folder."""
-    out = root / "predictions" / arm.key
+    out, clip = root / "predictions" / arm.key, params.video
+    samples = len(held_out(Triplets(root / "triplets"), params.evaluate.samples))
+    files.check_free_space(out, samples * clip.frames * clip.height * clip.width * 3)
     with files.atomic_dir(out) as partial:
         job = {"root": str(root), "out": str(partial), "arm": arm.plain()}
         launch("vans.answer.arm:predict_share", params.machine, params=params, **job)

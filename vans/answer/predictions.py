@@ -36,6 +36,11 @@ class Predictions:
     texts: list[str]
     paths: dict[str, Path]
 
+    def check(self) -> None:
+        """Open every video: UserError for one that cannot be (what is damaged further inside shows in `clips`)."""
+        for path in self.paths.values():
+            video.Video(path)
+
     def clips(self, ids: Sequence[str], geometry: tuple[int, ...]) -> tuple[np.ndarray, int]:
         """The videos of some samples as uint8 [N, T, H, W, 3] of the given (T, H, W), and how many had to be
         fitted. Of a longer or larger video only what is wanted is held.

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from vans.errors import UserError
+from vans.files import no_space_is_a_user_error
 from vans.llm.answers import one_line
 from vans.llm.net import check_url, is_local
 from vans.params import find_root
@@ -64,7 +65,8 @@ class Executable:
             raise UserError(f"reward {path}: no program that can be run there; `chmod +x` it, or correct its path")
 
     def __call__(self, rollout: Rollout) -> list[list[float | None]]:
-        with tempfile.TemporaryDirectory(prefix="vans-reward-") as folder:
+        place = tempfile.gettempdir()
+        with no_space_is_a_user_error(place), tempfile.TemporaryDirectory(prefix="vans-reward-") as folder:
             request = {key: getattr(rollout, key) for key in ("ids", "questions", "truth", "answers", "captions")}
             if rollout.has_videos:
                 for name in ("videos", "inputs", "targets"):

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from vans.answer.predictions import open_folder
 from vans.data.batches import held_out
 from vans.data.triplets import Triplets
 from vans.errors import UserError
@@ -47,8 +48,9 @@ def score_arm(folder: str | Path, root: Path, name: str | None = None, params: P
     """Score a predictions folder on root's held-out samples; ``name``: of the arm (the folder's)."""
     params, triplets = params or load(root), Triplets(root / "triplets")
     use(own_metrics(params))
-    clip, detector = judges(params, root)
     ids = held_out(triplets, params.evaluate.samples)
+    open_folder(folder, ids).check()  # before anything is loaded, let alone computed
+    clip, detector = judges(params, root)
     return score(folder, triplets, clip, detector, resampling(params), arm=name, ids=ids, progress=_say)
 
 

@@ -3,11 +3,10 @@
 Numbers are copied from results/ by these functions, never typed.
 """
 
-import shutil
 from pathlib import Path
 
 from vans.errors import UserError
-from vans.files import atomic_write_text
+from vans.files import atomic_write_bytes, atomic_write_text
 from vans.params import find_root
 from vans.tables import machines
 
@@ -64,10 +63,10 @@ def publish() -> None:
     readme = root / "README.md"
     old = []
     for name in (name for name in SEEDS if (root / "results" / name).exists()):
-        shutil.copyfile(root / "results" / name, target / name)
+        atomic_write_bytes(target / name, (root / "results" / name).read_bytes())
     for name in [*(f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES), *PICTURES, machines.NAME]:
         if (root / "results" / name).exists():
-            shutil.copyfile(root / "results" / name, target / name)
+            atomic_write_bytes(target / name, (root / "results" / name).read_bytes())
         elif (target / name).exists():  # of another run: its numbers must not stand beside these
             (target / name).unlink()
             old.append(name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -115,17 +115,25 @@ def embeddings(root: Path, vdm: VDM, texts: list[str], ranks: Ranks) -> Embeddin
 def _fill(folder: Path, items: list, compute: Callable[[list], dict[str, Tensor]], ranks: Ranks, title: str) -> None:
     """Compute the chunks of `items` that are not yet in the folder, shared over ranks, each kept as it is done."""
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
-    todo = [i for i in range(len(chunks)) if not (folder / f"chunk-{i:05d}.safetensors").exists()]
     if ranks.main:
         files.sweep(folder)
-    ranks.barrier()
-    mine = ranks.share(todo)
+    todo = [i for i in range(len(chunks)) if not _readable(folder / f"chunk-{i:05d}.safetensors")]
+    mine = ranks.share(ranks.gather(todo)[0])  # of rank 0: another job may fill the folder, too
     for index in tqdm(mine, desc=title, disable=not (ranks.main and mine), mininterval=2, ncols=100):
         value = compute(chunks[index])
         files.check_free_space(folder, 2 * sum(v.nbytes for v in value.values()))
         with files.atomic_file(folder / f"chunk-{index:05d}.safetensors") as partial:  # other jobs may fill it, too
             save_file(value, partial)
     ranks.barrier()
+
+
+def _readable(chunk: Path) -> bool:
+    """Is a chunk there, as long as its header says?"""
+    try:
+        with safe_open(str(chunk), "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def shards_identity(folder: Path) -> list:
