@@ -2,7 +2,7 @@
 
     python benchmarks/seed.py --against d42d2bd [--root .] [--cells main]
 
-Runs every stage from SFT on (`--cells main`: those of the main table alone) by `dvc repro --force --single-item` in two
+Runs every stage from SFT on (`--cells main`: those of the main table alone) as its `make repro` does, forced, in two
 worktrees that share the triplets and base models of `root`, in turns: both revisions' SFT, then both revisions' cells
 of one stage, and so on, so that a load that changes meets both. Prints seconds and CPU seconds of each turn and, last,
 the ratio of all seconds. Needs a repository in which `dvc repro base` has run.
@@ -69,7 +69,9 @@ def run(folder: Path, names: list[str]) -> tuple[float, float]:
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     began, used = time.perf_counter(), _cpu()
     with open(folder / "seed.log", "a") as log:
-        command = [str(tools / "dvc"), "repro", "--force", "--single-item", *names]
+        warm = (folder / "vans" / "warm_server.py").exists()  # as `make repro` runs them
+        repro = [sys.executable, "-m", "vans.cli", "repro", "--"] if warm else [str(tools / "dvc"), "repro"]
+        command = [*repro, "--force", "--single-item", *names]
         done = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log, check=False)
     if done.returncode:
         sys.exit(f"{folder}: {' '.join(names)}: failed; see {folder / 'seed.log'}")

@@ -146,7 +146,7 @@ def running(environment: Mapping[str, str], libraries: Sequence[str] = LIBRARIES
         try:
             yield
         finally:
-            os.environ.pop(VARIABLE)
+            os.environ.pop(VARIABLE, None)
             if before is not None:
                 os.environ[VARIABLE] = before
             server.kill()
@@ -161,13 +161,20 @@ def serve(handle: int, parent: int, libraries: Sequence[str]) -> list[str]:
     with socket.socket(fileno=handle) as server:
         for name in libraries:
             importlib.import_module(name)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
+        signal.signal(signal.SIGCHLD, _reap)
         while True:
             connection, _ = server.accept()
             if os.fork() == 0:
                 break
             connection.close()
     return keep(connection, own)
+
+
+def _reap(*_: object) -> None:
+    """Keepers that have ended: waited for, so that their CPU time counts as this process's."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def keep(connection: socket.socket, own: Mapping[str, str]) -> list[str]:
