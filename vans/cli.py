@@ -71,6 +71,23 @@ def check(given: argparse.Namespace) -> None:
         raise SystemExit(1)
 
 
+def repro(given: argparse.Namespace) -> None:
+    """Run `dvc repro` with these arguments; the stages' libraries are imported once."""
+    import os
+    import subprocess
+
+    from vans import warm_server
+    from vans.notebooks import environment
+    from vans.params import find_root
+
+    env = {**os.environ, **environment(find_root())}
+    with warm_server.running(env):
+        env[warm_server.VARIABLE] = os.environ.get(warm_server.VARIABLE, "")
+        done = subprocess.run(["dvc", "repro", *given.arguments], env=env, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
 def estimate(given: argparse.Namespace) -> None:
     """Estimate calls, tokens and cost of annotating the data set with an LLM, before anything is asked."""
     from vans.data.annotate.estimate import Work, count, describe
@@ -176,6 +193,8 @@ def parser() -> argparse.ArgumentParser:
         "--pin", action="store_true", help="pin what is rendered in data.dvc instead of checking"
     )
     add(check)
+    sub = add(repro)
+    sub.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="of dvc repro; options behind --")
     sub = add(estimate)
     sub.add_argument("--segments", type=int, metavar="N", help="so many segments instead of those in data/")
     sub.add_argument("--pairs", type=int, metavar="N", help="so many pairs instead of those in data/")

@@ -18,7 +18,7 @@ from typing import Any
 
 import nbformat
 
-from vans import cpu, warm
+from vans import cpu, warm, warm_server
 from vans.errors import UserError
 from vans.files import atomic_write_text, is_full
 from vans.grid import Grid
@@ -133,6 +133,7 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             extra_arguments=["--IPKernelApp.log_level=50"],
+            kernel_manager_class="vans.warm_kernel.Manager",
         )
     except OSError as error:
         if is_full(error):
@@ -171,20 +172,25 @@ def check_parameters(notebook: nbformat.NotebookNode, values: dict[str, Any], so
 def set_environment(root: Path, name: str) -> None:
     """What the kernel and the processes it starts inherit: this copy of the code, threads, determinism, the workers
     that its trainer will want."""
-    machine, threads = load(root).machine, str(load(root).machine.threads)
+    machine = load(root).machine
     if module := LAUNCHES.get(name):
-        os.environ[warm.VARIABLE] = f"{machine.processes} {threads} {module}"
-    paths = [str(root), os.environ.get("PYTHONPATH", "")]
-    os.environ.update(
-        PYTHONPATH=os.pathsep.join(path for path in paths if path),
-        PYTHONHASHSEED="0",
-        OMP_NUM_THREADS=threads,
-        MKL_NUM_THREADS=threads,
-        OPENBLAS_NUM_THREADS=threads,
-        CUBLAS_WORKSPACE_CONFIG=":4096:8",
-        TOKENIZERS_PARALLELISM="false",
-        MPLBACKEND="module://matplotlib_inline.backend_inline",
-    )
+        os.environ[warm.VARIABLE] = f"{machine.processes} {machine.threads} {module}"
+    os.environ.update(environment(root))
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Variables that are the same for all stages."""
+    threads, paths = str(load(root).machine.threads), os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return {
+        "PYTHONPATH": os.pathsep.join([str(root), *(path for path in paths if path not in ("", str(root)))]),
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TOKENIZERS_PARALLELISM": "false",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
 
 
 def mathml(formula: str, display: str) -> str:
@@ -281,4 +287,5 @@ def check_grid(root: Path, stage: str) -> None:
 if __name__ == "__main__":
     from vans.cli import guarded
 
-    sys.exit(guarded(main))
+    code = warm_server.instead("vans.notebooks")
+    sys.exit(guarded(main) if code is None else code)

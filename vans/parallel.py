@@ -303,9 +303,9 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _worker(place: str, rank: str, parent: str, module: str) -> None:
+def _worker(place: str, rank: str, module: str) -> None:
     """A rank: import what the job will need, wait for the job, do it."""
-    _die_with_parent(int(parent))
+    _die_with_parent(int(os.environ["VANS_PARENT"]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle; it then ends this process
     importlib.import_module(module)
     job = Path(place) / "job.json"
