@@ -400,7 +400,7 @@ def test_a_world_is_rendered_into_an_empty_place_only(there, capsys, out):
 def test_a_video_that_cannot_be_opened_is_said_before_anything_is_loaded(tmp_path, monkeypatch):
     folder = tmp_path / "given"
     clips = np.zeros((2, 9, 32, 32, 3), np.uint8)
-    predictions.save(folder, ["a", "b"], ["x", "y"], ["", ""], clips, 3.0)
+    media_helpers.predictions(folder, ["a", "b"], ["x", "y"], clips)
     (folder / "videos/b.avi").write_bytes(b"no video")
     monkeypatch.setattr(run, "Triplets", lambda _: None)
     monkeypatch.setattr(run, "held_out", lambda *_: ["a", "b"])

@@ -341,7 +341,8 @@ def test_an_entry_is_whole_or_absent(tmp_path):
 
 
 def test_a_folder_that_another_process_sweeps_meanwhile_is_made_again(tmp_path, monkeypatch):
-    replace, swept = os.replace, []
+    replace = os.replace
+    swept: list = []
 
     def busy(source, target):
         if not swept:

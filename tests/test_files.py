@@ -256,7 +256,8 @@ def test_the_old_folder_of_a_live_process_is_not_taken_from_it(tmp_path):
 
 
 def test_a_folder_that_comes_between_the_two_renames_is_replaced(tmp_path, monkeypatch):
-    rename, renamed = os.rename, []
+    rename = os.rename
+    renamed: list = []
 
     def busy(source, target):
         if target == tmp_path / "model" and not renamed:

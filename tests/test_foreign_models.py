@@ -70,8 +70,10 @@ def change(path, **more):
     path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
 
 
-OWN = ("vlm/config.json", "vlm/processor_config.json", "vdm/tokenizer/tokenizer_config.json")
-OWN += ("clip/tokenizer_config.json",)
+OWN = [
+    *("vlm/config.json", "vlm/processor_config.json", "vdm/tokenizer/tokenizer_config.json"),
+    "clip/tokenizer_config.json",
+]
 
 
 @pytest.mark.parametrize("which", ["vlm", "vdm", "clip", *OWN])

@@ -78,6 +78,7 @@ def test_a_fork_dies_with_the_process_that_asked_for_it(server, folder):
     )
     env = {**server, "PYTHONPATH": os.pathsep.join([*sys.path, str(folder)])}
     asker = subprocess.Popen([sys.executable, "-c", asks], env=env, stdout=subprocess.PIPE, text=True)
+    assert asker.stdout
     pid = int(asker.stdout.readline())
     asker.kill()
     asker.wait()
