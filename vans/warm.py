@@ -79,7 +79,7 @@ def start(size: int, threads: int, module: str) -> Workers:
         log = open(folder / f"rank{rank}.log", "w+")  # noqa: SIM115
         command = [sys.executable, "-m", "vans.parallel", str(folder), str(rank), module]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "VANS_PARENT": str(os.getpid())}
-        files = {"stdout": log, "stderr": log, "env": environment}
+        files: dict[str, Any] = {"stdout": log, "stderr": log, "env": environment}
         children.append((warm_server.popen(command, **files) or subprocess.Popen(command, **files), log))
     return Workers(folder, threads, children)
 

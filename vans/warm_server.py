@@ -198,7 +198,8 @@ def keep(connection: socket.socket, own: Mapping[str, str]) -> list[str]:
         os.close(handle)
     with contextlib.suppress(OSError):
         connection.sendall(f"{child}\n".encode())
-        if connection in select.select([connection, read[0]], [], [])[0]:  # who asked is gone
+        watched: list[Any] = [connection, read[0]]
+        if connection in select.select(watched, [], [])[0]:  # who asked is gone
             os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with contextlib.suppress(OSError):
