@@ -78,11 +78,11 @@ def test_a_fork_dies_with_the_process_that_asked_for_it(server, folder):
     )
     env = {**server, "PYTHONPATH": os.pathsep.join([*sys.path, str(folder)])}
     asker = subprocess.Popen([sys.executable, "-c", asks], env=env, stdout=subprocess.PIPE, text=True)
-    assert asker.stdout
-    pid = int(asker.stdout.readline())
+    assert asker.stdout is not None
+    with asker.stdout as said:
+        pid = int(said.readline())
     asker.kill()
     asker.wait()
-    asker.stdout.close()
     for _ in range(3000):
         try:
             os.kill(pid, 0)

@@ -4,7 +4,6 @@ import os
 import subprocess
 from typing import Any
 
-from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
@@ -12,7 +11,7 @@ from vans import warm_server
 
 
 class Provisioner(LocalProvisioner):
-    async def launch_kernel(self, cmd: list[str], **given: Any) -> KernelConnectionInfo:
+    async def launch_kernel(self, cmd: list[str], **given: Any) -> Any:
         env = {**(given.get("env") or os.environ), "JPY_PARENT_PID": str(os.getpid())}
         options = {key: given.get(key) for key in ("cwd", "stdout", "stderr")}
         self.process: Any = warm_server.popen(cmd, env, stdin=subprocess.DEVNULL, start_new_session=True, **options)
