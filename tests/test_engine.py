@@ -139,8 +139,6 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_ray)
     with pytest.raises(UserError, match=r"pip install 'vans\[ray\]'"):
         list(engine.run(square, [1], engine="ray"))
-    with pytest.raises(UserError, match="local or ray"):
-        list(engine.run(square, [1], engine="spark"))
 
 
 def test_a_ray_cluster_that_is_not_there_is_one_line(monkeypatch):

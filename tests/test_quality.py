@@ -164,5 +164,5 @@ def test_agreement_is_clips_cosine_of_target_and_caption(tmp_path):
 def test_fields_of_the_tests_are_those_of_the_parameters():
     from vans.params import load
 
-    others = {"llm", "qwen"}  # of annotators that these tests do not ask
+    others = {"qwen"}  # of annotators that these tests do not ask
     assert set(vars(curate_params().curate)) == set(vars(load().curate)) - others

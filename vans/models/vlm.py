@@ -288,11 +288,13 @@ class VLM:
         if temperature > 0:
             processors.append(GumbelSampler(seeds, temperature, top_p))
         with self.autocast():  # each prompt is read once, and its keys and values are every answer's
+            self.network.rope_deltas = None  # of an earlier batch
             out = self.model(**arguments(inputs), use_cache=True, logits_to_keep=1)
             cache, logits = out.past_key_values, out.logits.repeat_interleave(times, 0)
             cache.batch_repeat_interleave(times)
             mask = inputs["attention_mask"].repeat_interleave(times, 0)
-            ahead = self.network.rope_deltas.repeat_interleave(times, 0)  # of a position before its place in the row
+            ahead = self.network.rope_deltas  # of a position before its place in the row; None: texts alone
+            ahead = mask.new_zeros(len(mask), 1) if ahead is None else ahead.repeat_interleave(times, 0)
             ids = mask.new_empty(len(seeds), 0)
             ended = torch.zeros(len(seeds), dtype=torch.bool, device=mask.device)
             while True:
