@@ -1215,6 +1215,7 @@ def test_a_local_qwen_runs_through_the_same_steps(tmp_path):
 def test_a_local_qwen_reads_a_text_in_a_batch_as_it_reads_it_alone(tmp_path):
     """Padding has no places: what comes next stands directly behind the last word, however long the others are."""
     torch = pytest.importorskip("torch")
+    from vans.data.annotate.qwen import Qwen
     from vans.models.tokenizer import chat_tokenizer
     from vans.models.vlm import VLM
     from vans.toy import world
@@ -1227,6 +1228,7 @@ def test_a_local_qwen_reads_a_text_in_a_batch_as_it_reads_it_alone(tmp_path):
     model.save(tmp_path / "qwen")
     local = params.curate.qwen.with_(repo=str(tmp_path / "qwen"), revision=None)
     asked = annotator(params.with_(curate={"qwen": local}), tmp_path, progress=False)
+    assert isinstance(asked, Qwen)
     chats = [[{"role": "user", "content": [{"type": "text", "text": text}]}] for text in ("the ball", "the cone " * 9)]
     seen: list = []
     asked.vlm.model.register_forward_hook(lambda *call: seen.append(call[-1].logits[0, -1]))

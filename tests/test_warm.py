@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from types import SimpleNamespace
+from argparse import Namespace
 
 import pytest
 
@@ -129,7 +129,7 @@ def test_vans_repro_waits_for_dvc_when_it_is_stopped(tmp_path, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as ended:
-            cli.repro(SimpleNamespace(arguments=[]))
+            cli.repro(Namespace(arguments=[]))
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended.value.code == 7

@@ -43,8 +43,10 @@ LIBRARIES = (
     "nbconvert",
     "papermill",
 )
-FIXED = ("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "NPY_", "PYTHONHASHSEED")
-FIXED += ("HF_", "TRANSFORMERS_", "CUDA_")
+FIXED = (
+    *("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "NPY_"),
+    *("PYTHONHASHSEED", "HF_", "TRANSFORMERS_", "CUDA_"),
+)
 LONGEST = 107 - len("/vans-warm-12345678/socket")  # of a folder for temporary files: a socket's name ends there
 PARENTS = ("JPY_PARENT_PID", "VANS_PARENT")  # variables that hold the parent's process id: the keeper's, for a fork
 
