@@ -1212,6 +1212,34 @@ def test_a_local_qwen_runs_through_the_same_steps(tmp_path):
     assert [str(m) for m in again.write(asked)] == made and "vlm" not in vars(again)  # not even loaded
 
 
+def test_a_local_qwen_reads_a_text_in_a_batch_as_it_reads_it_alone(tmp_path):
+    """Padding has no places: what comes next stands directly behind the last word, however long the others are."""
+    torch = pytest.importorskip("torch")
+    from vans.data.annotate.qwen import Qwen
+    from vans.models.tokenizer import chat_tokenizer
+    from vans.models.vlm import VLM
+    from vans.toy import world
+
+    params = settings(name="qwen")
+    model = VLM.scratch(params.models.vlm.config, chat_tokenizer(world.vocabulary()), 0)
+    for name, weight in model.model.named_parameters():
+        if "q_proj" in name or "k_proj" in name:
+            weight.mul_(12)  # attention that feels where a word stands
+    model.save(tmp_path / "qwen")
+    local = params.curate.qwen.with_(repo=str(tmp_path / "qwen"), revision=None)
+    asked = annotator(params.with_(curate={"qwen": local}), tmp_path, progress=False)
+    assert isinstance(asked, Qwen)
+    chats = [[{"role": "user", "content": [{"type": "text", "text": text}]}] for text in ("the ball", "the cone " * 9)]
+    seen: list = []
+    asked.vlm.model.register_forward_hook(lambda *call: seen.append(call[-1].logits[0, -1]))
+    for batch in (chats, chats[:1]):
+        seeds = [(i,) for i in range(len(batch))]
+        asked.vlm.sample(asked._inputs(batch, []), seeds=seeds, max_new_tokens=4, temperature=0)
+    together, alone = torch.stack(seen).split(len(seen) // 2)
+    assert not asked._inputs(chats, [])["attention_mask"].all()
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
 def test_a_local_qwen_that_is_not_there_is_a_user_error(tmp_path):
     pytest.importorskip("torch")
     params = settings(name="qwen")

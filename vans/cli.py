@@ -73,6 +73,7 @@ def check(given: argparse.Namespace) -> None:
 
 def repro(given: argparse.Namespace) -> None:
     """Run `dvc repro` with these arguments; the stages' libraries are imported once."""
+    import contextlib
     import os
     import subprocess
 
@@ -83,9 +84,12 @@ def repro(given: argparse.Namespace) -> None:
     env = {**os.environ, **environment(find_root())}
     with warm_server.running(env):
         env[warm_server.VARIABLE] = os.environ.get(warm_server.VARIABLE, "")
-        done = subprocess.run(["dvc", "repro", *given.arguments], env=env, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
+        with subprocess.Popen(["dvc", "repro", *given.arguments], env=env) as dvc:
+            while dvc.returncode is None:
+                with contextlib.suppress(KeyboardInterrupt):  # dvc has it, too, and waits for its stage to end
+                    dvc.wait()
+    if dvc.returncode:
+        raise SystemExit(dvc.returncode)
 
 
 def estimate(given: argparse.Namespace) -> None:
