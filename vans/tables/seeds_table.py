@@ -164,7 +164,7 @@ def _possible(ours: Interval, metric: str) -> Interval:
 
 def unresolved(claims: Sequence[Claim]) -> int:
     """How many Holm's procedure has not taken: the undecided, and those equal in the paper that may be equal here."""
-    return sum(np.isfinite(claim.p) and not claim.order.resolved for claim in claims)
+    return sum(bool(np.isfinite(claim.p)) and not claim.order.resolved for claim in claims)
 
 
 def _decided(claims: list[Claim]) -> list[Claim]:
