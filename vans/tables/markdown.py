@@ -92,7 +92,7 @@ def detector(scores: dict[str, Scores], short: bool = False) -> str:
 
 def _grid(table: Table, kind: str, names: tuple[str, ...], with_paper: bool) -> str:
     lines = table.frame[table.frame["kind"] == kind]
-    names = tuple(name for name in names if name in lines)
+    names = tuple(name for name in names if name in lines and (with_paper or lines[name].notna().any())) or names
     head = ["configuration", "n", *(_header(name, table.scores) for name in names)]
     if with_paper:
         head += [f"*paper* {METRICS[name].title}" for name in PAPER_METRICS]
