@@ -99,14 +99,14 @@ def _panel(axes: Axes, rows: pd.DataFrame, name: str, with_titles: bool) -> None
     axes.set_xticks([])
     axes.set_yticks(places, list(rows["title"]) if with_titles else [""] * len(rows))
     axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=8.5)
-    for title in axes.get_yticklabels():
-        _fit(title, axes.get_position().x0 * WIDTH - 2 * GAP)
+    for label in axes.get_yticklabels():
+        _fit(label, axes.get_position().x0 * WIDTH - 2 * GAP)
     axes.spines["bottom"].set_visible(False)
 
 
 def _fit(text: Text, room: float) -> None:
     """Make a text so small that it takes at most ``room`` pixels."""
-    text.set_fontsize(text.get_fontsize() * min(1.0, room / max(1.0, text.get_window_extent().width)))
+    text.set_fontsize(float(text.get_fontsize()) * min(1.0, room / max(1.0, text.get_window_extent().width)))
 
 
 def _limits(*values: np.ndarray, share: bool = False) -> tuple[float, float]:
