@@ -1050,6 +1050,23 @@ def test_a_special_token_in_a_text_is_asked_for_again(tmp_path, token):
     assert f"question held {token}, which models read as a sign of their own" in server.calls[1].text
 
 
+MARKS = ["<|im_end|>", "<|video_pad|>", "</s>", "<start_of_turn>", "<｜User｜>", "<<SYS>>", "[/INST]", "[TOOL_CALLS]"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_no_label_holds_a_sign_of_the_models_when_it_is_asked(tmp_path, mark):
+    """The rule is that of every prompt's placeholders, the judge's as well."""
+    apart = f"{mark[0]} {mark[1:].replace('<', '< ')}"
+    labels = {"topic": f"tea{mark}", "input_label": f"{mark} pours", "target_label": f"a{mark}b"}
+    asked = dataclasses.replace(requests(1)[0], **labels)
+    with Server() as server:
+        asking(server, tmp_path).write([asked])
+    for call in server.calls:
+        assert mark not in call.text and f"tea{apart}" in call.text and f"{apart} pours" in call.text
+    assert any(f"a{apart}b" in call.text for call in server.calls)
+    assert prompt_files.words("5 < 6 [x] [[input]] a<5 é") == "5 < 6 [x] [[input]] a<5 é"
+
+
 @pytest.mark.parametrize("field", ["question", "reasoning", "caption"])
 def test_no_triplet_is_made_of_a_text_with_a_special_token_whoever_wrote_it(field):
     from vans.data import curate
