@@ -109,6 +109,8 @@ def usual_permissions(path: str | Path) -> None:
 def check_readable(path: str | Path) -> Path:
     """Raise UserError if a file is there but is no regular file, or may not be read; what is not there passes."""
     path = Path(path)
+    if "\0" in str(path):
+        raise UserError(f"{path}: no file's name holds a zero byte")
     try:
         there = path.exists()
     except OSError as error:  # a name too long
