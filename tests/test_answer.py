@@ -150,7 +150,7 @@ def test_an_output_is_refused_before_anything_is_computed(there, capsys, monkeyp
 
 def test_a_videos_name_that_is_too_long_is_one_line(there, capsys):
     for name in (f"{'a' * 300}.mp4", f"b/{'a' * 300}/c.mp4", "a\0.mp4"):
-        with pytest.raises(UserError, match="cannot be read \\(File name too long\\)|no file's name holds"):
+        with pytest.raises(UserError, match="File name too long|no such video|no file's name holds"):
             ask.answer(name, QUESTION, "a.mp4", "sft")
         assert cli.main(["answer", name, QUESTION, "-o", "a.mp4"]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
