@@ -8,7 +8,7 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ def bare(text: str) -> str:
     return text[1:] if text[:1] == "'" and FORMULA.match(text[1:]) else text
 
 
-def quoting(texts: Sequence[Any]) -> int:
+def quoting(texts: Sequence[Any]) -> Literal[0, 1]:
     """How Python's csv quotes: where a text holds a carriage return, everything (of itself, it quotes only line feeds
     where these end the rows).
     """
