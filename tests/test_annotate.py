@@ -45,6 +45,7 @@ from vans.llm.net import check_url
 from vans.llm.secret import Secret
 from vans.media import video
 from vans.params import load
+from vans.rewards.terms import judge
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-5ecret-0f-the-test/+"
@@ -1050,6 +1051,25 @@ def test_a_special_token_in_a_text_is_asked_for_again(tmp_path, token):
     assert f"question held {token}, which models read as a sign of their own" in server.calls[1].text
 
 
+MARKS = ["<|im_end|>", "<|video_pad|>", "</s>", "<start_of_turn>", "<｜User｜>", "<<SYS>>", "[/INST]", "[TOOL_CALLS]"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_no_label_holds_a_sign_of_the_models_when_it_is_asked(tmp_path, mark):
+    """The rule is that of every prompt's placeholders, the judge's as well."""
+    apart = f"{mark[0]} {mark[1:].replace('<', '< ')}"
+    labels = {"topic": f"tea{mark}", "input_label": f"{mark} pours", "target_label": f"a{mark}b"}
+    asked = dataclasses.replace(requests(1)[0], **labels)
+    with Server() as server:
+        asking(server, tmp_path).write([asked])
+    for call in server.calls:
+        assert mark not in call.text and f"tea{apart}" in call.text and f"{apart} pours" in call.text
+    assert any(f"a{apart}b" in call.text for call in server.calls)
+    of_judge = prompt_files.load(judge.PROMPT).fill("user", question=f"And{mark}?", caption=f"tea{mark}")
+    assert mark not in of_judge and f"And{apart}?" in of_judge and f"tea{apart}" in of_judge
+    assert prompt_files.words("5 < 6 [x] [[input]] a<5 é") == "5 < 6 [x] [[input]] a<5 é"
+
+
 @pytest.mark.parametrize("field", ["question", "reasoning", "caption"])
 def test_no_triplet_is_made_of_a_text_with_a_special_token_whoever_wrote_it(field):
     from vans.data import curate
@@ -1074,6 +1094,15 @@ def test_another_process_reads_the_key_from_its_own_environment(tmp_path, monkey
         monkeypatch.setenv("VANS_API_KEY", "another-key")
         assert captions(pickle.loads(data).write(requests(1))) == EVENTS[:1]
     assert server.calls[0].headers["Authorization"] == "Bearer another-key"
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY", "https_proxy"])
+@pytest.mark.parametrize("proxy", ["http://[::1", "htp://me:hidden@proxy:1", "http://me:hidden@proxy:port", "socks9://a:1"])
+def test_a_proxy_that_is_none_is_one_line_without_its_password(tmp_path, monkeypatch, variable, proxy):
+    monkeypatch.setenv(variable, proxy)
+    with pytest.raises(UserError, match="HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no address of a proxy") as caught:
+        endpoint.OpenAI(settings("https://models.example/v1"), tmp_path, progress=False)
+    assert "hidden" not in "".join(traceback.format_exception_only(caught.value))
 
 
 def test_keys_that_are_missing_or_wrong(monkeypatch):

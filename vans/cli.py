@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vans.errors import UserError
 from vans.files import is_full
-from vans.terminal import steady
+from vans.visible import terminal
 
 
 def guarded(command: Callable[[], object], verbose: bool = False) -> int:
@@ -20,7 +20,7 @@ def guarded(command: Callable[[], object], verbose: bool = False) -> int:
     One line is a UserError, or a file that the system refuses. Standard output that cannot be written to ends nothing:
     the command goes on to its end, and the code is 141 if the reader of a pipe (head, less) has gone, else 1.
     """
-    with steady() as out:
+    with terminal() as out:
         try:
             command()
         except KeyboardInterrupt:
@@ -109,9 +109,10 @@ def answer(given: argparse.Namespace) -> None:
     """Answer a question about a video with a caption and a video of what happens next."""
     from vans.answer.ask import answer as respond
     from vans.params import find_root
+    from vans.visible import words
 
     caption = respond(given.video, given.question, given.output, given.arm or furthest_arm(find_root()))
-    print(f"caption: {caption}")
+    print(f"caption: {words(caption)}")
 
 
 def furthest_arm(root: Path) -> str:
@@ -261,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
     if at < len(arguments) and arguments[at] in commands:
         options = {name: a.nargs != 0 for a in commands[arguments[at]]._actions for name in a.option_strings}
         arguments[at + 1 :] = plain(arguments[at + 1 :], options)
-    with steady():
+    with terminal():
         given = top.parse_args(arguments)
     return guarded(lambda: given.function(given), verbose=given.verbose)
 

@@ -147,7 +147,9 @@ def running(environment: Mapping[str, str], libraries: Sequence[str] = LIBRARIES
     if too_long or not sys.platform.startswith("linux") or Path("/dev/nvidiactl").exists():
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="vans-warm-") as folder:
+    from vans.files import temporary  # not at the top: see above
+
+    with tempfile.TemporaryDirectory(prefix=temporary("warm")) as folder:
         place = str(Path(folder) / "socket")
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(place)

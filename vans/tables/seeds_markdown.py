@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vans import spreadsheet
 from vans.files import atomic_write_text
 from vans.score.metrics import METRICS, NONE, PAPER_METRICS, cell, number
-from vans.tables.markdown import DETAILS, grid_of
+from vans.tables.markdown import DETAILS, capital, escaped, grid_of
 from vans.tables.orders import VERBS
 from vans.tables.seeds import Seed
 from vans.tables.seeds_table import HOURS, ROWS, Claim, Mean, SeedTable, build, kinds, unresolved
@@ -38,7 +39,7 @@ def write(runs: Sequence[Seed], folder: Path) -> dict[str, SeedTable]:
     tables = {kind: build(runs, kind) for kind in kinds(runs)} if runs else {}
     frames = [table.frame() for table in tables.values()]
     frame = pd.concat(frames) if frames else pd.DataFrame(columns=["kind", "row", "claim", "metric"])
-    atomic_write_text(folder / "seeds.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    atomic_write_text(folder / "seeds.csv", spreadsheet.write(frame, "%.6g"))
     atomic_write_text(folder / "seeds.md", markdown(tables))
     return tables
 
@@ -55,7 +56,7 @@ def markdown(tables: dict[str, SeedTable]) -> str:
     for kind in (kind for kind in tables if kind != "all"):
         parts += [f"### {kind.capitalize()} samples", _counted(tables[kind]), grid(tables[kind]), claims(tables[kind])]
     for metric in table.metrics:
-        parts += [f"### Every seed: {METRICS[metric].heading}", _every_seed(table, metric)]
+        parts += [f"### Every seed: {escaped(METRICS[metric].heading)}", _every_seed(table, metric)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -88,7 +89,7 @@ def claims(table: SeedTable) -> str:
     """What became of each claim, one line each, and what the undecided ones would cost."""
     if not table.tested:
         return "Verdicts over seeds need two seeds at least."
-    lines = [f"- {line if line[1] == '_' else line[0].upper() + line[1:]}" for line in sentences(table)]
+    lines = [f"- {escaped(capital(line))}" for line in sentences(table)]
     return "\n\n".join([ABOUT_CLAIMS.format(n=len(table.tested)), "\n".join(lines), _cost(table)])
 
 
@@ -129,7 +130,7 @@ def _counted(table: SeedTable) -> str:
     told = ", ".join(map(str, table.seeds))
     text = f"{seeds} ({told}) on the same base models, {table.samples} held-out samples in {table.groups} groups."
     if table.varied:
-        text += f" Runs that vary base models and everything else, in no mean: {', '.join(table.varied)}."
+        text += f" Runs that vary base models and everything else, in no mean: {escaped(', '.join(table.varied))}."
     return text
 
 
