@@ -22,6 +22,7 @@ import unicodedata
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -1058,7 +1059,7 @@ MARKS = ["<|im_end|>", "<|video_pad|>", "</s>", "<start_of_turn>", "<｜User｜>
 def test_no_label_holds_a_sign_of_the_models_when_it_is_asked(tmp_path, mark):
     """The rule is that of every prompt's placeholders, the judge's as well."""
     apart = f"{mark[0]} {mark[1:].replace('<', '< ')}"
-    labels = {"topic": f"tea{mark}", "input_label": f"{mark} pours", "target_label": f"a{mark}b"}
+    labels: dict[str, Any] = {"topic": f"tea{mark}", "input_label": f"{mark} pours", "target_label": f"a{mark}b"}
     asked = dataclasses.replace(requests(1)[0], **labels)
     with Server() as server:
         asking(server, tmp_path).write([asked])

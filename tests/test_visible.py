@@ -180,4 +180,4 @@ def test_no_cell_is_a_formula_and_every_text_comes_back(tmp_path):
 def test_no_column_of_a_history_is_a_formula(name):
     """A history's columns are the names of reward terms, its cells numbers."""
     with pytest.raises(ValueError, match="unknown term"):
-        Rewards(stage1={"full": {name: 1.0}}, stage2={}, all_in_one={})
+        Rewards.model_validate({"stage1": {"full": {name: 1.0}}, "stage2": {}, "all_in_one": {}})
