@@ -165,7 +165,8 @@ def forked_workers(size: int, threads: int, module: str) -> warm.Workers:
 
         def job(rank: int = rank, log: Any = log) -> None:
             sys.stdout = sys.stderr = log
-            parallel._worker(str(folder), str(rank), str(parent), module)
+            os.environ["VANS_PARENT"] = str(parent)
+            parallel._worker(str(folder), str(rank), module)
 
         children.append((Forked(job), log))
     return warm.Workers(folder, threads, children)
