@@ -103,6 +103,15 @@ class Campaign:
         self.wrong.append(f"{case}: {why}")
         print(self.wrong[-1], flush=True)
 
+    def part(self, name: str, stages: list[str], count: int) -> None:
+        """One of PARTS, so many times."""
+        if name == "cost":
+            self.cost()
+        elif count and name in ("kills", "aimed"):
+            self.kills(stages, count, name == "aimed")
+        elif count:
+            getattr(self, name)(*([stages] if name in ("disk", "pairs") else []), count)
+
     def kills(self, stages: list[str], count: int, aimed: bool = False) -> None:
         """`count` kills in turn over the stages, each chain of them to its end."""
         name, right, number = "aimed" if aimed else "kills", Counter[str](), 0
@@ -307,23 +316,16 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, help=f"how many ({number}, quick {QUICK[name]})")
     given = parser.parse_args()
     stages, parts = given.stages.split(","), given.only.split(",") if given.only else PARTS
+    numbers = QUICK if given.quick else FULL
     prepare()
     with tempfile.TemporaryDirectory(prefix="vans-campaign-", dir=given.folder) as folder:
         campaign = Campaign(Ground(Path(folder)), given.seed, time.monotonic() + 60 * given.minutes)
         for part in parts:
-            if part == "cost":
-                campaign.cost()
-                continue
-            count = getattr(given, part)
-            count = (QUICK if given.quick else FULL)[part] if count is None else count
-            if not count:
-                continue
-            if part in ("kills", "aimed"):
-                campaign.kills(stages, count, part == "aimed")
-            elif part in ("disk", "pairs"):
-                getattr(campaign, part)(stages, count)
-            else:
-                getattr(campaign, part)(count)
+            count = getattr(given, part, None)
+            try:
+                campaign.part(part, stages, numbers.get(part, 1) if count is None else count)
+            except AssertionError as error:  # a run that nothing disturbed
+                campaign.fault(part, error)
     print(f"\n{len(campaign.wrong)} cases went wrong")
     if given.out:
         found = {"figures": campaign.figures, "wrong": campaign.wrong}
