@@ -21,6 +21,7 @@ Linux only. The program ends with 1 if anything went wrong, and names the seed o
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -38,9 +39,52 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.ground import STAGES, Ground, Knife, Run, digests, expect, prepare
+from benchmarks.ground import STAGES, WORLD, Ground, Knife, Run, digests, expect, prepare
 from tests import smoke
 from vans import files
+
+CHECKS = {  # what looks after files, weights and texts, and computes nothing
+    "vans.files": (
+        *("seal", "sealed", "sweep", "remove_leftovers", "discard", "usual_permissions", "digest"),
+        *("check_readable", "check_free_space"),
+    ),
+    "vans.template": ("special_tokens", "plain"),
+    "vans.data.manifest": ("_check_schema", "_check_rows", "_check_places"),
+    "vans.models.whole": ("check_finite", "_account", "_check_files"),
+    "vans.llm.answers": ("clean",),
+}
+
+
+def clocked(work: Callable[[], Any]) -> Callable[[], list[float]]:
+    """The work with a clock: CPU seconds in CHECKS, and of all."""
+    clock, spent, inside = time.process_time, [0.0], [False]
+
+    def timed(function: Callable) -> Callable:
+        def call(*given: Any, **named: Any) -> Any:
+            if inside[0]:
+                return function(*given, **named)
+            began, inside[0] = clock(), True
+            try:
+                return function(*given, **named)
+            finally:
+                inside[0] = False
+                spent[0] += clock() - began
+
+        return call
+
+    def run() -> list[float]:
+        for module, names in CHECKS.items():
+            for name in names:
+                function = getattr(importlib.import_module(module), name)
+                clocked_one = timed(function)
+                for other in [m for n, m in list(sys.modules.items()) if n.startswith("vans.")]:
+                    for key in [k for k, v in list(vars(other).items()) if v is function]:
+                        setattr(other, key, clocked_one)
+        began = clock()
+        work()
+        return [spent[0], clock() - began]
+
+    return run
 
 
 # ------------------------------------------------------------------------------------------------ the campaigns
@@ -58,6 +102,15 @@ class Campaign:
     def fault(self, case: str, why: Any) -> None:
         self.wrong.append(f"{case}: {why}")
         print(self.wrong[-1], flush=True)
+
+    def part(self, name: str, stages: list[str], count: int) -> None:
+        """One of PARTS, so many times."""
+        if name == "cost":
+            self.cost()
+        elif count and name in ("kills", "aimed"):
+            self.kills(stages, count, name == "aimed")
+        elif count:
+            getattr(self, name)(*([stages] if name in ("disk", "pairs") else []), count)
 
     def kills(self, stages: list[str], count: int, aimed: bool = False) -> None:
         """`count` kills in turn over the stages, each chain of them to its end."""
@@ -187,41 +240,40 @@ class Campaign:
         print(f"soak: {count} answers; MB and descriptors after a tenth and at the end: {value}", flush=True)
 
     def cost(self) -> None:
-        """CPU seconds in listing and checking files, of a training's."""
-        root, spent = self.ground.copy("sft"), [0.0]
+        """CPU seconds in checks, of a training's and of a curation's."""
+        works = {"training": ("sft", self._longer), "curation": ("curate", self._larger)}
+        for what, (stage, work) in works.items():
+            root = self.ground.copy(stage)
+            _, (checks, whole), _ = expect(Run(clocked(work(root)), root).wait(), "cost")
+            self.figures[f"cost of a {what}"] = {"checks": round(checks, 4), "whole": round(whole, 2)}
+            print(f"cost: {checks:.3f} of {whole:.2f} CPU s of a {what}, {checks / whole:.2%}", flush=True)
 
-        def timed(function: Callable) -> Callable:
-            def call(*given: Any) -> Any:
-                began = time.process_time()
-                try:
-                    return function(*given)
-                finally:
-                    spent[0] += time.process_time() - began
+    def _longer(self, root: Path) -> Callable[[], Any]:
+        """A training of a hundred steps, with its checkpoints."""
+        from vans.train import sft
 
-            return call
+        parts = {"steps": 50, "batch": 8, "micro_batch": 8}
+        params = self.ground.params.with_(keep={"checkpoints": {"sft": 50}}, sft={"vlm": parts, "vdm": parts})
+        return lambda: sft.train(params, root)
 
-        def work() -> list[float]:
-            files.seal, files.sealed = timed(files.seal), timed(files.sealed)
-            longer = self.ground.params.with_(
-                keep={"checkpoints": {"sft": 50}}, sft={"vlm": {"steps": 50}, "vdm": {"steps": 50}}
-            )
-            from vans.train import sft
+    def _larger(self, root: Path) -> Callable[[], Any]:
+        """A curation of some more sources."""
+        from vans.data.curate import curate
+        from vans.toy import world
 
-            began = time.process_time()
-            sft.train(longer, root)
-            return [spent[0], time.process_time() - began]
-
-        _, (checks, whole), _ = expect(Run(work, root).wait(), "cost")
-        self.figures["cost"] = {"checks": round(checks, 3), "training": round(whole, 2)}
-        print(f"cost: {checks:.3f} of {whole:.2f} CPU s of a training, {checks / whole:.2%}", flush=True)
+        params = self.ground.params.with_(world=dict.fromkeys(WORLD, 24))
+        made = Run(lambda: world.generate(self.ground.folder / "larger", params.world), root)
+        expect(made.wait(), "world")
+        return lambda: curate(self.ground.folder / "larger", root / "triplets", params, progress=False)
 
     def dvc(self, count: int) -> None:
         """`dvc repro sft` in a clone, killed with all its processes at a random moment, until it ends."""
         clone = smoke.clone(self.ground.folder / "clone")
         command, environment = [sys.executable, "-m", "dvc", "repro", "sft"], smoke.environment(clone)
         quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        began = time.monotonic()
         smoke.run(*command, cwd=clone)
+        again, began = [*command, "--force", "--single-item"], time.monotonic()
+        smoke.run(*again, cwd=clone)
         whole, seconds = digests(clone, STAGES["sft"][0]), time.monotonic() - began
         draw, killed, right = random.Random(f"{self.seed}/dvc"), 0, 0
         while killed < count and not self.over():
@@ -229,7 +281,6 @@ class Campaign:
                 shutil.rmtree(clone / name)
             shutil.rmtree(clone / ".dvc/cache/runs", ignore_errors=True)  # else it would bring back what it has seen
             while True:
-                again = [*command, "--force", "--single-item"]
                 process = subprocess.Popen(again, cwd=clone, env=environment, start_new_session=True, **quiet)
                 try:
                     code = process.wait(draw.uniform(0.2, 1.0) * seconds)
@@ -265,23 +316,16 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, help=f"how many ({number}, quick {QUICK[name]})")
     given = parser.parse_args()
     stages, parts = given.stages.split(","), given.only.split(",") if given.only else PARTS
+    numbers = QUICK if given.quick else FULL
     prepare()
     with tempfile.TemporaryDirectory(prefix="vans-campaign-", dir=given.folder) as folder:
         campaign = Campaign(Ground(Path(folder)), given.seed, time.monotonic() + 60 * given.minutes)
         for part in parts:
-            if part == "cost":
-                campaign.cost()
-                continue
-            count = getattr(given, part)
-            count = (QUICK if given.quick else FULL)[part] if count is None else count
-            if not count:
-                continue
-            if part in ("kills", "aimed"):
-                campaign.kills(stages, count, part == "aimed")
-            elif part in ("disk", "pairs"):
-                getattr(campaign, part)(stages, count)
-            else:
-                getattr(campaign, part)(count)
+            count = getattr(given, part, None)
+            try:
+                campaign.part(part, stages, numbers.get(part, 1) if count is None else count)
+            except AssertionError as error:  # a run that nothing disturbed
+                campaign.fault(part, error)
     print(f"\n{len(campaign.wrong)} cases went wrong")
     if given.out:
         found = {"figures": campaign.figures, "wrong": campaign.wrong}

@@ -165,7 +165,8 @@ def forked_workers(size: int, threads: int, module: str) -> warm.Workers:
 
         def job(rank: int = rank, log: Any = log) -> None:
             sys.stdout = sys.stderr = log
-            parallel._worker(str(folder), str(rank), str(parent), module)
+            os.environ["VANS_PARENT"] = str(parent)
+            parallel._worker(str(folder), str(rank), module)
 
         children.append((Forked(job), log))
     return warm.Workers(folder, threads, children)
@@ -179,9 +180,11 @@ class Run:
 
     def __init__(self, function: Callable[[], Any], folder: Path, blade: Knife | None = None, largest: int = 0):
         reader, writer = os.pipe()
+        parent = os.getpid()
         self.pid, self.reader = os.fork(), reader
         if not self.pid:
             os.close(reader)
+            parallel._die_with_parent(parent)
             self._child(function, folder, blade, largest, writer)
         os.close(writer)
 
@@ -330,6 +333,7 @@ class Ground:
             differing = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
             return f"{len(differing)} of {len(expected)} files differ: {', '.join(differing[:3])}"
         beside = [p for out in outs for p in (root / out).parent.iterdir() if files.PARTIAL in p.name]
+        beside += [p for p in (root / "cache").rglob("*") if files.PARTIAL in p.name]
         kept = [p for p in (root / "runs").rglob("*") if p.is_file()]
         return f"left behind: {(beside + kept)[0]}" if beside + kept else ""
 
