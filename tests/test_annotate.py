@@ -1049,7 +1049,7 @@ def test_a_special_token_in_a_text_is_asked_for_again(tmp_path, token):
 
     with Server(behave) as server:
         assert captions(asking(server, tmp_path).write(requests(1))) == EVENTS[:1]
-    assert f"question held {token}, which models read as a sign of their own" in server.calls[1].text
+    assert f"question held < {token[1:]}, which models read as a sign of their own" in server.calls[1].text
 
 
 MARKS = ["<|im_end|>", "<|video_pad|>", "</s>", "<start_of_turn>", "<｜User｜>", "<<SYS>>", "[/INST]", "[TOOL_CALLS]"]

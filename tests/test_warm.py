@@ -13,7 +13,7 @@ from argparse import Namespace
 
 import pytest
 
-from vans import cli, warm_server
+from vans import cli, files, warm_server
 
 JOB = """
 import json, os, sys, time
@@ -161,7 +161,8 @@ def test_forks_have_random_numbers_of_their_own(tmp_path):
 def test_there_is_no_server_where_a_sockets_name_would_be_too_long(tmp_path, monkeypatch):
     monkeypatch.delenv(warm_server.VARIABLE, raising=False)
     for spare, there in ((0, True), (-1, False)):
-        place = tmp_path.joinpath("x" * (warm_server.LONGEST - spare - len(os.fsencode(tmp_path)) - 1))
+        below = f"/{files.temporary('warm')}12345678/socket"
+        place = tmp_path.joinpath("x" * (107 - spare - len(below) - len(os.fsencode(tmp_path)) - 1))
         place.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(place))
         with warm_server.running(os.environ, ["json"]):

@@ -47,7 +47,7 @@ FIXED = (
     *("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "NPY_"),
     *("PYTHONHASHSEED", "HF_", "TRANSFORMERS_", "CUDA_"),
 )
-LONGEST = 107 - len("/vans-warm-12345678/socket")  # of a folder for temporary files: a socket's name ends there
+LONGEST = 107  # bytes of a socket's name
 PARENTS = ("JPY_PARENT_PID", "VANS_PARENT")  # variables that hold the parent's process id: the keeper's, for a fork
 
 
@@ -143,13 +143,14 @@ def instead(module: str) -> int | None:
 @contextlib.contextmanager
 def running(environment: Mapping[str, str], libraries: Sequence[str] = LIBRARIES) -> Iterator[None]:
     """A server with this environment, for this process and all that it starts."""
-    too_long = len(os.fsencode(tempfile.gettempdir())) > LONGEST
+    from vans.files import temporary  # not at the top: see above
+
+    prefix = temporary("warm")
+    too_long = len(os.fsencode(f"{tempfile.gettempdir()}/{prefix}12345678/socket")) > LONGEST
     if too_long or not sys.platform.startswith("linux") or Path("/dev/nvidiactl").exists():
         yield
         return
-    from vans.files import temporary  # not at the top: see above
-
-    with tempfile.TemporaryDirectory(prefix=temporary("warm")) as folder:
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
         place = str(Path(folder) / "socket")
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(place)
