@@ -19,11 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from vans.files import HOST, PARTIAL, atomic_write_text, no_space_is_a_user_error, sha256_file
+from vans.files import HOST, PARTIAL, atomic_write_text, no_space_is_a_user_error, sha256_file, sweep
 
 MAGIC = "vans-source-1"
 FRESH = 2.0  # s; a file changed so recently may change again within the same tick of its clock
-STALE = 86_400.0  # s; partial files of runs that were killed
 
 
 class Store:
@@ -41,7 +40,7 @@ class Store:
         sizes = [[len(blob), hashlib.sha256(blob).hexdigest()] for blob in blobs]
         head = json.dumps({"meta": meta, "blobs": sizes}).encode()
         path = self.path(key)
-        partial = path.with_name(f"{PARTIAL}{HOST}-{os.getpid()}-{key}")
+        partial = path.with_name(f".{key}{PARTIAL}{HOST}-{os.getpid()}")
 
         def write() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,9 +79,10 @@ class Store:
     def prune(self, used: Iterable[str]) -> None:
         """Remove all other entries, and what killed runs have left."""
         keep = set(used)
+        for folder in self.folder.glob("??"):
+            sweep(folder)
         for path in self.folder.glob("??/*"):
-            young = path.name.startswith(PARTIAL) and time.time() - _mtime(path) < STALE
-            if path.name not in keep and not young:
+            if path.name not in keep and PARTIAL not in path.name:
                 path.unlink(missing_ok=True)
 
 
@@ -111,10 +111,3 @@ def digests(files: Sequence[Path], memory: Path | None = None, threads: int = 1)
     if memory is not None and kept != known:
         atomic_write_text(memory, json.dumps(kept))
     return {path: state[3] for path, (_, state) in found.items()}
-
-
-def _mtime(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
