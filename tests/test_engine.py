@@ -325,6 +325,8 @@ def _alive(pid: int) -> bool:
 
 
 def test_an_entry_is_whole_or_absent(tmp_path):
+    beside = tmp_path / f".digests.json{store.PARTIAL}{store.HOST}-{os.getpid()}"
+    tmp_path /= "store"
     there = Store(tmp_path)
     assert there.get("ab12") is None
     there.put("ab12", {"n": 1}, [b"first", b""])
@@ -333,7 +335,9 @@ def test_an_entry_is_whole_or_absent(tmp_path):
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE, check=True)
     for pid in (os.getppid(), int(gone.stdout)):
         (tmp_path / "cd" / f".cd35{store.PARTIAL}{store.HOST}-{pid}").write_bytes(b"half")
+    beside.write_bytes(b"half")
     there.prune(["ab12"])
+    assert not beside.exists()
     live = tmp_path / "cd" / f".cd35{store.PARTIAL}{store.HOST}-{os.getppid()}"
     assert sorted(tmp_path.glob("??/*")) == [tmp_path / "ab/ab12", live], "another run may write"
     live.unlink()

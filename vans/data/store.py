@@ -79,7 +79,7 @@ class Store:
     def prune(self, used: Iterable[str]) -> None:
         """Remove all other entries, and what killed runs have left."""
         keep = set(used)
-        for folder in self.folder.glob("??"):
+        for folder in (self.folder.parent, *self.folder.glob("??")):
             sweep(folder)
         for path in self.folder.glob("??/*"):
             if path.name not in keep and PARTIAL not in path.name:
