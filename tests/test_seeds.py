@@ -404,3 +404,9 @@ def test_experiments_are_kept_without_being_applied(repository):
     assert kept[1].arms["main"]["clip_v"].tolist() == [0.01, 0.11, 0.21, 0.31, 0.41]
     changed = smoke.run("git", "status", "--porcelain", cwd=repository).split()
     assert changed == ["??", "docs/"], "nothing else is written"
+    more = replace(kept[0], arms={**kept[0].arms, "other": kept[0].arms["main"]})
+    more.save(repository / seeds.FOLDER)
+    assert f"{more.name}: stays as it is, with more arms of the same training" in seeds.collect(repository)
+    replace(more, shared={**more.shared, "triplets": "others"}).save(repository / seeds.FOLDER)
+    seeds.collect(repository)
+    assert list(seeds.load(repository / seeds.FOLDER)[0].arms) == ["main"], "of other data: made anew"

@@ -295,9 +295,22 @@ def collect(root: Path) -> list[str]:
     if not kept:
         raise UserError("; ".join(lines) + "; `dvc repro` first")
     for found in kept.values():
-        found.save(root / FOLDER)
+        if _richer(root / FOLDER / found.name, found):
+            lines.append(f"{found.name}: stays as it is, with more arms of the same training")
+        else:
+            found.save(root / FOLDER)
     load(root / FOLDER)
     return lines
+
+
+def _richer(path: Path, found: Seed) -> bool:
+    """Does the file that is there hold more arms, made by the same code, parameters and data?"""
+    try:
+        there = read(path)
+    except UserError:  # missing, or no whole file
+        return False
+    same = there.shared == found.shared and found.stages.items() <= there.stages.items()
+    return same and len(there.arms) > len(found.arms)
 
 
 def _of_revision(root: Path, rev: str | None, cache: Path) -> tuple[Seed, dict[str, str]]:
