@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
@@ -158,15 +159,16 @@ def test_forks_have_random_numbers_of_their_own(tmp_path):
     assert one[0] != two[0] and one[1] != two[1]
 
 
-def test_there_is_no_server_where_a_sockets_name_would_be_too_long(tmp_path, monkeypatch):
+def test_there_is_no_server_where_a_sockets_name_would_be_too_long(monkeypatch):
     monkeypatch.delenv(warm_server.VARIABLE, raising=False)
-    for spare, there in ((0, True), (-1, False)):
-        below = f"/{files.temporary('warm')}12345678/socket"
-        place = tmp_path.joinpath("x" * (107 - spare - len(below) - len(os.fsencode(tmp_path)) - 1))
-        place.mkdir()
-        monkeypatch.setattr(tempfile, "tempdir", str(place))
-        with warm_server.running(os.environ, ["json"]):
-            assert (warm_server.VARIABLE in os.environ) == there
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # pytest's own folder may be too long already
+        for spare, there in ((0, True), (-1, False)):
+            below = f"/{files.temporary('warm')}12345678/socket"
+            place = Path(short, "x" * (107 - spare - len(below) - len(os.fsencode(short)) - 1))
+            place.mkdir()
+            monkeypatch.setattr(tempfile, "tempdir", str(place))
+            with warm_server.running(os.environ, ["json"]):
+                assert (warm_server.VARIABLE in os.environ) == there
 
 
 def test_what_a_fork_could_not_be_is_started_the_usual_way(server, folder, monkeypatch):
