@@ -355,3 +355,17 @@ def test_detector_keeps_its_shape_and_weights(tmp_path, clips):
     detector.save(tmp_path)
     assert_close(ToyDetector.load(tmp_path).features(clips), detector.features(clips))
     assert "not I3D" in detector.name
+
+
+def test_what_is_saved_does_not_depend_on_what_was_read(params, tmp_path):
+    """A training that goes on after its last step saves what it would have saved then."""
+    vdm = VDM.scratch(params.models.vdm.config, text_tokenizer(WORDS), 0, **vdm_options(params))
+    clip = CLIP.scratch(params.models.clip.config, text_tokenizer(WORDS), 0)
+    for name in ("before", "after"):
+        vdm.save(tmp_path / name / "vdm")
+        clip.save(tmp_path / name / "clip")
+        vdm.embed(["a cone"])
+        clip.text(["a cone"])
+    for made in ("vdm/tokenizer/tokenizer.json", "clip/tokenizer.json"):
+        assert (tmp_path / "before" / made).read_bytes() == (tmp_path / "after" / made).read_bytes()
+        assert json.loads((tmp_path / "after" / made).read_text())["padding"]["strategy"] == {"Fixed": 24}

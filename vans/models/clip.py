@@ -94,6 +94,7 @@ class CLIP:
         preprocess = {**statistics, "interpolation": "bicubic", "resize_mode": "squash"}
         settings = {"model_cfg": self.config, "preprocess_cfg": preprocess}
         (folder / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        self.tokenizer([""])  # its file says how it was called last: as here, also where nothing was read yet
         self.tokenizer.tokenizer.save_pretrained(folder)
         usual_permissions(folder)
 

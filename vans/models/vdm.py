@@ -104,6 +104,7 @@ class VDM:
             "vae": self.vae,
         }
         index: dict[str, Any] = {"_class_name": "WanPipeline"}
+        self._tokens([""])  # a tokenizer's file says how it was called last: as here, also where nothing was read yet
         for name, part in parts.items():
             part.save_pretrained(folder / name)
             index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
@@ -167,15 +168,14 @@ class VDM:
         Texts are cleaned as the pipeline cleans them (broken Unicode, HTML entities, white space); a sign of the
         models' own, such as </s>, is read as words.
         """
-        tokens = self.tokenizer(
-            [plain(prompt_clean(text)) for text in texts],
-            padding="max_length",
-            truncation=True,
-            max_length=self.max_text,
-            return_tensors="pt",
-        ).to(self.device)
+        tokens = self._tokens([plain(prompt_clean(text)) for text in texts]).to(self.device)
         hidden = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         return hidden * tokens.attention_mask.unsqueeze(-1).to(hidden.dtype)
+
+    def _tokens(self, texts: list[str]) -> Any:
+        return self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=self.max_text, return_tensors="pt"
+        )
 
     def pick_references(self, latents: Tensor) -> Tensor:
         """n latents evenly spaced over the input video's T' latents, first and last included: [N, C, n, H', W']."""
