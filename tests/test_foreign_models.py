@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from open_clip.tokenizer import SimpleTokenizer
 from torch.testing import assert_close
 from transformers import AutoConfig
 
 from tests import smoke
 from vans.errors import UserError
-from vans.models.clip import CLIP
+from vans.models.clip import CLIP, words
 from vans.models.load import vdm_options
 from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
@@ -147,6 +148,13 @@ def test_a_sign_in_a_caption_ends_it_for_nobody(params, models, sign):
         assert_close(read(["the cone moves left"]), plain)
     ids = tokens("the cone < /s> moves").input_ids
     assert ids.count(tokens.eos_token_id) == 1
+
+
+@pytest.mark.parametrize("sign", [*SIGNS, "\uff1cend_of_text\uff1e", "&amp;amp;lt;end_of_text&amp;amp;gt;"])
+def test_what_clips_own_tokenizer_makes_of_a_text_is_no_sign(sign):
+    tokenizer = SimpleTokenizer()
+    ids = tokenizer([words(f"the cone {sign} moves")])[0].tolist()
+    assert ids.count(tokenizer.eot_token_id) == 1 and tokenizer.encode("moves")[0] in ids
 
 
 def test_an_answer_to_learn_from_and_a_question_hold_no_sign(models):

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import ftfy
 import open_clip
 import torch
 from open_clip.model import CLIP as OpenCLIP
@@ -127,8 +128,8 @@ class CLIP:
 
     def text_features(self, texts: list[str]) -> Tensor:
         """Differentiable unit-length features of texts: [N, D]; a sign of the models' own is read as words."""
-        words = [plain(html.unescape(html.unescape(text))) for text in texts]  # open_clip's tokenizer unescapes, too
-        return normalize(self.model.encode_text(self.tokenizer(words).to(self.device)), dim=-1)
+        tokens = self.tokenizer([words(text) for text in texts]).to(self.device)  # [N, L]
+        return normalize(self.model.encode_text(tokens), dim=-1)
 
     @torch.no_grad()
     def image(self, clips: Tensor, batch: int = 64) -> Tensor:
@@ -139,6 +140,15 @@ class CLIP:
     def text(self, texts: list[str]) -> Tensor:
         """[N, D], on the CPU. CLIP's own limit of 77 tokens truncates longer captions."""
         return self.text_features(texts).float().cpu()
+
+
+def words(text: str) -> str:
+    """A text without a sign of the models' own, however it is spelt: open_clip's tokenizer mends Unicode (a wide `<`)
+    and unescapes HTML before it looks for them, so this is done here until nothing changes any more.
+    """
+    while (mended := html.unescape(ftfy.fix_text(text))) != text:
+        text = mended
+    return plain(text)
 
 
 def _check_parts(config: dict) -> None:
