@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from tests.test_seeds import made_up
 from tests.test_show import CLIP, FakeTriplets, _group, _oracle_frame, scored  # noqa: F401
 from vans import notebooks, spreadsheet, visible
+from vans.answer import predictions
 from vans.cli import guarded
 from vans.errors import UserError
 from vans.params.rewards import Rewards
@@ -174,6 +175,16 @@ def test_no_cell_is_a_formula_and_every_text_comes_back(tmp_path):
     assert list(again) == list(frame) and list(again["=name"]) == CELLS and np.allclose(again["n"], frame["n"])
     plain = pd.DataFrame({"a": ["x", "it's"], "n": [1.5, None]})
     assert spreadsheet.write(plain) == plain.to_csv(index=False, lineterminator="\n")
+
+
+def test_captions_come_back_from_a_file_without_formulas(tmp_path):
+    ids = [f"a{i}" for i in range(len(CELLS))]
+    (tmp_path / "captions.csv").write_text(predictions.captions_csv(ids, CELLS, CELLS), encoding="utf-8", newline="")
+    raw = pd.read_csv(tmp_path / "captions.csv", dtype=str, keep_default_na=False)
+    assert not any(text[:1] and text[0] in "=+-@\t\r\n＝" for name in raw for text in raw[name])
+    assert list(predictions._read_captions(tmp_path / "captions.csv", ids).values()) == [(text, text) for text in CELLS]
+    ordinary = predictions.captions_csv(["a"], ["it's, so"], ["[Think] x"])
+    assert ordinary == 'id,caption,text\na,"it\'s, so",[Think] x\n', "and the bytes of others stay"
 
 
 @pytest.mark.parametrize("name", ["=x:f", "-a/judge.sh", "+a/judge.sh", "@a/judge.sh"])

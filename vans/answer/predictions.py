@@ -4,7 +4,8 @@
     <folder>/videos/<id>.avi   or .mp4, .mkv, .webm, .mov
 
 Answers of another size or length than the ground truth are fitted to it (frames picked evenly, cover and
-crop) and counted, so that the scores can say so. Names and ids are compared in NFC.
+crop) and counted, so that the scores can say so. Names and ids are compared in NFC. What a spreadsheet would take for a
+formula ("-2 degrees") may stand behind an apostrophe (`vans.spreadsheet`).
 """
 
 import csv
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vans import spreadsheet
 from vans.errors import UserError
 from vans.files import check_readable
 from vans.media import video
@@ -52,11 +54,11 @@ class Predictions:
 
 
 def captions_csv(ids: Sequence[str], captions: Sequence[str], texts: Sequence[str]) -> str:
-    """The text of captions.csv."""
+    """The text of captions.csv; in no cell of it a spreadsheet finds a formula."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, lineterminator="\n", quoting=spreadsheet.quoting([*captions, *texts]))
     writer.writerow(COLUMNS)
-    writer.writerows(zip(ids, captions, texts, strict=True))
+    writer.writerows(map(spreadsheet.guarded, row) for row in zip(ids, captions, texts, strict=True))
     return file.getvalue()
 
 
@@ -107,7 +109,7 @@ def _read_captions(path: Path, ids: Sequence[str]) -> dict[str, tuple[str, str]]
                 if name in rows:
                     raise UserError(f"{path}: {name!r} stands twice; keep one row per sample")
                 if name in wanted:
-                    rows[name] = (row["caption"], row.get("text") or "")
+                    rows[name] = (spreadsheet.bare(row["caption"]), spreadsheet.bare(row.get("text") or ""))
     except csv.Error as error:
         where = f"{path}: the row of line {reader.line_num + 1}"
         raise UserError(f"{where}: {error}; close or double its quotes") from error
@@ -118,7 +120,7 @@ def _read_captions(path: Path, ids: Sequence[str]) -> dict[str, tuple[str, str]]
 
 def _row_id(where: str, row: dict, columns: int, ids: Sequence[str]) -> str:
     """The id of a row that is as long as the header and has not swallowed the row of one of `ids`."""
-    name = _nfc(row["id"] or "")
+    name = _nfc(spreadsheet.bare(row["id"] or ""))
     if None in row or None in row.values():
         count = columns + len(row.get(None, ())) - sum(value is None for value in row.values())
         raise UserError(f"{where}: {name!r} has {count} values for {columns} columns; quote what holds a comma")

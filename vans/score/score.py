@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vans import spreadsheet
 from vans.answer import predictions
 from vans.errors import UserError
 from vans.files import atomic_write_text
@@ -27,9 +28,7 @@ from vans.score.metrics import METRICS
 
 KINDS = ("procedural", "predictive", "all")
 BATCH = 32  # clips read at a time
-WORDS = ("truth", "caption")  # columns of text
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet would compute
-QUOTE = re.compile(r"^'(?='*[=+\-@\t\r])")
+WORDS = ("id", "group", "truth", "caption")  # columns of text
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,7 @@ class Scores:
     def save(self, folder: str | Path) -> None:
         """Write ``<arm>.csv`` (per sample), then ``<arm>.json`` (the summary)."""
         folder = Path(folder)
-        frame = self.frame.assign(**{name: self.frame[name].map(_quoted) for name in WORDS if name in self.frame})
-        text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        atomic_write_text(folder / f"{self.arm}.csv", text)
+        atomic_write_text(folder / f"{self.arm}.csv", spreadsheet.write(self.frame, "%.6g"))
         summary = json.dumps(self.summary, indent=2, ensure_ascii=False) + "\n"
         atomic_write_text(folder / f"{self.arm}.json", _lists_on_one_line(summary))
 
@@ -98,14 +95,11 @@ def load(folder: str | Path, arm: str) -> Scores:
     path = Path(folder) / f"{arm}.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        frame = pd.read_csv(path.with_name(f"{arm}.csv"), dtype={"id": str, "group": str})
-        # a column without any caption is read as numbers
-        words = {name: frame[name].fillna("").astype(str) for name in WORDS if name in frame}
-        bare = {name: text.str.replace(QUOTE, "", regex=True) for name, text in words.items()}
+        frame = spreadsheet.read(path.with_name(f"{arm}.csv"), WORDS)
     except (OSError, ValueError) as error:
         fix = f"run `dvc repro score@{arm}`"
         raise UserError(f"{path}: no whole scores of {arm} ({error}); {fix}") from error
-    return Scores(arm, frame.assign(**bare), summary)
+    return Scores(arm, frame, summary)
 
 
 def load_all(folder: str | Path, arms: Sequence[str] | None = None) -> dict[str, Scores]:
@@ -268,11 +262,6 @@ def _names(rows: pd.DataFrame, captions: Sequence[str]) -> pd.DataFrame:
             "caption": captions,
         }
     )
-
-
-def _quoted(text: Any) -> Any:
-    """A caption that a spreadsheet would take for a formula, behind an apostrophe; `load` takes it away."""
-    return f"'{text}" if isinstance(text, str) and FORMULA.match(text) else text
 
 
 def _of_kind(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
