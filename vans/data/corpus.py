@@ -10,6 +10,8 @@ import numpy as np
 from vans.data.triplets import Triplets
 from vans.toy import oracle, world
 
+RESTS = 0.15  # share of single pictures in which nothing happens yet
+SALIENT = 0.8  # of the largest difference from the first picture: what the others show
 EXERCISES = ("describe the video .", "ask a question .", "tell a story .")
 
 
@@ -51,8 +53,11 @@ class Corpus:
             self._colours[which] = {i: r.colour for i, r in zip(self.ids, readings, strict=True)}
         return self._colours[which][id]
 
-    def describe(self, id: str, which: str, draw: np.random.Generator) -> str:
-        """A description of a clip: with colour, in a plain wording, or (rarely) in a flowery one."""
+    def describe(self, id: str, which: str, draw: np.random.Generator, other: float = 0.5) -> str:
+        """A description of a clip: with colour, in a plain wording, or (rarely) in a flowery one.
+
+        other: share of the plain ones that have the word which labels never have.
+        """
         sentence = self.sentence(id, which)
         known = world.read_label(sentence)
         if known is None:
@@ -60,8 +65,26 @@ class Corpus:
         u = draw.random()
         if u < self.flowery:
             return world.caption(*known, "flowery", int(draw.integers(2)))
-        plain = world.caption(*known, "plain", int(draw.integers(2)))
-        return plain.replace("the ", f"a {self.colour(id, which)} ", 1) if u < 0.4 else plain
+        plain = world.caption(*known, "plain", int(draw.random() < other))
+        return self._coloured(plain, id, which) if u < 0.4 else plain
+
+    def _coloured(self, text: str, id: str, which: str) -> str:
+        return text.replace("the ", f"a {self.colour(id, which)} ", 1)
+
+    def moment(
+        self, id: str, which: str, clip: np.ndarray, draw: np.random.Generator
+    ) -> tuple[int, str]:
+        """(frame, what is said of it), as pictures on the web have it: what is spoken of can be seen.
+
+        clip: uint8 [T, H, W, 3]. The frame is one of those that differ most from the first one, with the clip's
+        description; or (a share of RESTS) the first one, in which nothing happens.
+        """
+        known = world.read_label(self.sentence(id, which))
+        if known is not None and draw.random() < RESTS:
+            text = world.still(known[0])
+            return 0, self._coloured(text, id, which) if draw.random() < 0.4 else text
+        change = np.abs(clip.astype(np.int16) - clip[0]).mean(axis=(1, 2, 3))
+        return int(draw.choice(np.flatnonzero(change >= SALIENT * change.max()))), self.describe(id, which, draw)
 
     def exercise(
         self, id: str, which: str, draw: np.random.Generator, tags: tuple[str, ...]
