@@ -30,11 +30,10 @@ from vans.models.clip import load_clip
 from vans.params import load
 from vans.similarity import clip_score, frame_similarity
 from vans.toy import world
-from vans.toy.render import DURATIONS, EVENTS, LATEST, TRANSIENT, render_event
+from vans.toy.render import DURATIONS, EVENTS, ONSETS, TRANSIENT, render_event
 from vans.toy.sources import draw_scene
 
 SEED = 101
-ONSETS = range(1, LATEST + 2)  # the first frame away from rest, of 9
 LASTING = tuple(e for e in EVENTS if e not in TRANSIENT)
 ROWS: dict[str, tuple[Sequence[str], Sequence[int], Sequence[int]]] = {  # events, durations, onsets
     "the world's transient events": (TRANSIENT, DURATIONS, ONSETS),
@@ -53,7 +52,9 @@ class Payoff:
     both: float
 
 
-def payoff(clip: Any, events: Sequence[str], durations: Sequence[int], onsets: Sequence[int], n: int, seed: int) -> Payoff:
+def payoff(
+    clip: Any, events: Sequence[str], durations: Sequence[int], onsets: Sequence[int], n: int, seed: int
+) -> Payoff:
     """clip: has `image(clips)` and `text(captions)`, as `vans.models.clip.CLIP`. n: scenes, each with all moments."""
     v2, c2 = [], []
     for i in range(n):

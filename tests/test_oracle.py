@@ -5,7 +5,7 @@ import pytest
 
 from vans.data.draw import Draw
 from vans.toy import oracle
-from vans.toy.render import DURATIONS, EVENTS, LATEST, TRANSIENT, Scene, render_event
+from vans.toy.render import DURATIONS, EVENTS, ONSETS, TRANSIENT, Scene, render_event
 from vans.toy.sources import draw_scene
 
 
@@ -19,7 +19,7 @@ def drawn(count: int) -> tuple[np.ndarray, list[Scene], list[str]]:
 def moment(event: str, i: int) -> tuple[int, int]:
     """Start and duration: each of the world's in turn."""
     if event in TRANSIENT:
-        return (i // 8) % (LATEST + 1), DURATIONS[(i // 48) % len(DURATIONS)]
+        return ONSETS[(i // 8) % 4] - 1, DURATIONS[(i // 32) % 2]
     return (i // 8) % 3, 0
 
 

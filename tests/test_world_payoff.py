@@ -19,8 +19,8 @@ spec.loader.exec_module(bench)
 class Eyes:
     """A CLIP that sees rest or event in a frame: the cosine with the caption is `rest` or 0.75.
 
-    Those of the base CLIP in a development world were 0.01 to 0.42 at rest, 0.70 to 0.82 at an event's end, 0.56 to 0.79
-    in a transient event's first and last frame.
+    Those of the base CLIP in a development world were 0.01 to 0.42 at rest, 0.72 to 0.82 at an event's end, and 0.56 to
+    0.79 in a transient event's first and last frame.
     """
 
     def __init__(self, rest: float) -> None:

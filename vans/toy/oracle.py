@@ -68,7 +68,7 @@ def _bank() -> Bank:
                 rest.append(_shrink(coverage(shape, scale, pose(scene, None, 0.0))))
                 maps.append(np.stack([_shrink(coverage(shape, scale, p) * p.opacity) for p in poses]))
     shown = np.array([[place[state] for state in row] for row in states])
-    return Bank(np.float32(rest), np.float32(maps), shown, [event for event, _, _ in told])
+    return Bank(np.array(rest, np.float32), np.array(maps, np.float32), shown, [event for event, _, _ in told])
 
 
 def _shrink(maps: np.ndarray) -> np.ndarray:

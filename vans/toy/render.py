@@ -17,7 +17,7 @@ FPS = 3.0  # frames per second of every source
 SAMPLES = 4  # anti-aliasing samples per pixel and axis
 EVENT_STEPS = 7  # frame steps from rest to the end of an event that lasts
 DURATIONS = (3, 4)  # frames away from rest, of a transient event
-LATEST = 6  # the last frame at rest before a transient event is one of 0..LATEST
+ONSETS = (1, 3, 5, 7)  # the first frame away from rest, of a transient event in a shot of 9
 HALFWAY = 0.75  # how far a transient event is in its first and last frame
 FLOOR_Y = 26.0  # the line on which the object stands
 RADIUS = 7.5  # half height of the object at rest
@@ -137,7 +137,7 @@ def frame(scene: Scene, at: Pose | None, room: np.ndarray | None = None) -> np.n
 
 
 def progress(event: str | None, frames: int, start: int, duration: int = DURATIONS[0]) -> list[float]:
-    """How far an event is in each frame, 0..1. start: the last frame at rest; duration: of a transient event, frames."""
+    """How far an event is in each frame, 0..1. start: last frame at rest; duration: frames, of a transient event."""
     if event in TRANSIENT:
         away = [HALFWAY] + [1.0] * (duration - 2) + [HALFWAY]
         return [away[t - start - 1] if 0 < t - start <= duration else 0.0 for t in range(frames)]

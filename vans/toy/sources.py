@@ -23,7 +23,7 @@ from vans.toy.render import (
     DURATIONS,
     FLOORS,
     FPS,
-    LATEST,
+    ONSETS,
     POSTER,
     POSTERS,
     SIZE,
@@ -60,11 +60,11 @@ def draw_scene(draw: Draw) -> Scene:
 def draw_shot(draw: Draw, scene: Scene, event: str, short: bool = False) -> np.ndarray:
     """One segment with the event inside, after at least one rest frame.
 
-    3.3 to 5 s; 3 s for a transient event, which begins at any moment of it. short: 2 to 2.7 s.
+    3.3 to 5 s; 3 s for a transient event, which begins at one of ONSETS. short: 2 to 2.7 s.
     """
     if event in TRANSIENT:
         duration = draw.of(DURATIONS)
-        start, length = (0, 6 + draw.below(3)) if short else (draw.below(LATEST + 1), 9)
+        start, length = (0, 6 + draw.below(3)) if short else (draw.of(ONSETS) - 1, 9)
         return render_event(scene, event, length, start, duration)
     if short:
         return render_event(scene, event, 6 + draw.below(3), 0)

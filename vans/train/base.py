@@ -159,7 +159,7 @@ def train_vae(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
 # ---------------------------------------------------------------------------------------------- 2. CLIP
 def train_clip(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     """Symmetric contrastive loss over the whole batch (features of other ranks included, without gradient); texts
-    that are the same are all positives. An image is a single frame, most often one that shows what the text says: of the
+    that are the same are all positives. An image is one frame, most often one that shows what the text says: of the
     mean of several, rest and event would look alike, and CLIPScore would not see that a video stands still."""
 
     def build(part):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vans import files
@@ -118,10 +119,7 @@ def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
         # the whole batch's draws, then this process's part of them: the same for any number of processes
         whole = batch_ids(ids, step, s.batch, *keys)
         levels = training_sigmas(len(whole), vdm.shift, generator(*keys, step)).tolist()
-        dropped, labelled = numpy_generator(*keys, step).random((2, len(whole)))
-        source = ["caption" if u >= s.labels else "target_sentence" for u in labelled]
-        said = [triplets.row(i)[column] for i, column in zip(whole, source, strict=True)]
-        said = [vdm.negative_prompt if u < s.drop_caption else text for u, text in zip(dropped, said, strict=True)]
+        said = texts_of([triplets.row(i) for i in whole], s, vdm.negative_prompt, numpy_generator(*keys, step))
         mine, levels, said = ranks.share(whole), ranks.share(levels), ranks.share(said)  # B of this rank
         optim.zero_grad()
         total = 0.0
@@ -139,3 +137,10 @@ def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
         optim.step()
         run.log(step, loss=total, grad_norm=norm.item())
     return run.finish(out, lambda folder: vdm.dit.save_pretrained(folder / "transformer"))
+
+
+def texts_of(rows: list[dict], s: Any, negative: str, draw: np.random.Generator) -> list[str]:
+    """What the VDM is told of each clip: its caption, the source's label of it (`labels`), nothing (`drop_caption`)."""
+    dropped, labelled = draw.random((2, len(rows)))
+    said = [row["target_sentence" if u < s.labels else "caption"] for row, u in zip(rows, labelled, strict=True)]
+    return [negative if u < s.drop_caption else text for u, text in zip(dropped, said, strict=True)]
