@@ -9,8 +9,8 @@ TESTED := .venv/.tested
 
 ## everything: environment, data, the main chain and its table first, then the whole graph, the tables
 repro: data
-	dvc repro benchmarks
-	dvc repro $$(vans targets)
+	vans repro benchmarks
+	vans repro $$(vans targets)
 	@vans summary
 
 ## is everything there that a run needs? Ends with a smoke run of every stage, in under a minute

@@ -43,10 +43,10 @@ from PIL import Image
 from vans import params as parameters
 from vans.data import curate, work
 from vans.data.annotate import annotator
+from vans.data.cutting import Cut, Settings
 from vans.data.fingerprint import FRAMES, GRID
 from vans.data.leaks import apart, check_splits, proven
 from vans.data.ledger import Ledger
-from vans.data.pairs import Cut, Settings
 from vans.data.records import Record
 from vans.data.shards import ShardWriter
 from vans.data.shots import Segment

@@ -30,12 +30,16 @@ import pandas as pd
 import torch
 
 from vans import params as parameters
-from vans.data.shards import ShardWriter
+from vans.data.manifest import COUNTS, NUMBERS
+from vans.data.shards import COLUMNS, ShardWriter
 from vans.data.stream import Loader, Stream
 from vans.files import atomic_write_text
 from vans.media import video
 
 WORKERS = (1, 2, 4)
+ROW: dict = dict.fromkeys(COLUMNS, "")
+ROW |= dict.fromkeys(NUMBERS, 0.0) | dict.fromkeys(COUNTS, 1) | {"input_end": 3.0, "target_end": 3.0}
+ROW |= {"split": "train", "kind": "procedural", "rl": False}
 
 
 def synthetic(folder: Path, count: int, clip: parameters.Video, codec: str) -> Path:
@@ -48,9 +52,10 @@ def synthetic(folder: Path, count: int, clip: parameters.Video, codec: str) -> P
     writer, rows = ShardWriter(folder / "shards"), []
     for i in range(count):
         place = writer.add(f"s{i:06d}", (files[i % 16], files[(i + 1) % 16]), codec)
-        rows.append({"id": f"s{i:06d}", "question": "what next ?", "reasoning": "so", "caption": "that", **place})
+        texts = {"question": "what next ?", "reasoning": "so", "caption": "that"}
+        rows.append(ROW | {"id": f"s{i:06d}", **texts, **place})
     writer.close()
-    pd.DataFrame(rows).to_parquet(folder / "manifest.parquet", index=False)
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(folder / "manifest.parquet", index=False)
     return folder
 
 

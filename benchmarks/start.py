@@ -1,14 +1,16 @@
 """From the start of a stage to its first training step, beside another revision: what a small change costs to try.
 
-    python benchmarks/start.py --against d42d2bd [--root .] [--repeats 3]
+    python benchmarks/start.py --against d42d2bd [--root .] [--repeats 3] [--warm]
 
 Runs stage 1 of the current scale headless (`python -m vans.notebooks run 04_stage1 --cell full`) in two worktrees that
 share the triplets, base models and SFT of `root`, in turns, and stops each when its first rollout group is written.
+--warm: HEAD's as `vans repro` starts it, a fork of the process that has imported the libraries; without it by itself.
 Prints seconds and, last, their ratio (medians). Needs a repository in which `dvc repro sft` has run, and nothing
 beside it.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -18,6 +20,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from vans import warm_server
+from vans.notebooks import environment
 
 SHARED = ("data", "triplets", "cache", "models/base", "models/sft")
 
@@ -32,14 +37,14 @@ def worktree(root: Path, revision: str, folder: Path) -> Path:
     return folder
 
 
-def first_step(folder: Path, limit: float = 600.0) -> float:
-    """Seconds until the first rollout group stands on the disk."""
+def first_step(folder: Path, more: dict[str, str], limit: float = 600.0) -> float:
+    """Seconds until the first rollout group stands on the disk. more: environment variables."""
     shutil.rmtree(folder / "runs", ignore_errors=True)
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", **more}
     command = [sys.executable, "-m", "vans.notebooks", "run", "04_stage1", "--cell", "full"]
     began = time.perf_counter()
     with open(folder / "start.log", "w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
             while not any((folder / "runs").rglob("step-00000.json")):
                 if process.poll() is not None or time.perf_counter() - began > limit:
@@ -57,17 +62,25 @@ def main() -> None:
     parser.add_argument("--against", required=True, help="the other revision")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="a repository in which SFT has run")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--warm", action="store_true", help="HEAD's under the server of `vans repro`")
     given = parser.parse_args()
     root = given.root.resolve()
     with tempfile.TemporaryDirectory(prefix="vans-start-") as place:
         trees = {name: worktree(root, name, Path(place) / f"tree{i}") for i, name in enumerate((given.against, "HEAD"))}
+        more: dict[str, dict[str, str]] = {name: {} for name in trees}
+        server = contextlib.ExitStack()
+        if given.warm:
+            same = environment(trees["HEAD"])
+            server.enter_context(warm_server.running({**os.environ, **same}))
+            more["HEAD"] = {**same, warm_server.VARIABLE: os.environ.pop(warm_server.VARIABLE)}
         try:
             seconds: dict[str, list[float]] = {name: [] for name in trees}
             for _ in range(given.repeats):
                 for name, tree in trees.items():
-                    seconds[name].append(first_step(tree))
+                    seconds[name].append(first_step(tree, more[name]))
                     print(f"{name}: {seconds[name][-1]:.1f} s", flush=True)
         finally:
+            server.close()
             for tree in trees.values():
                 subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=root, check=False)
     before, after = (statistics.median(times) for times in seconds.values())

@@ -9,6 +9,8 @@ import av
 import numpy as np
 
 from tests.fuzz_helpers import numbered
+from vans.answer.predictions import CAPTIONS, captions_csv
+from vans.media import video
 
 SIZE = (64, 64)  # px; the smallest that all encoders take
 PIXELS = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le", "huffyuv": "yuv422p"}
@@ -99,3 +101,22 @@ def _silence(stream, sound: Sound) -> list:
     for packet in packets:
         packet.pts, packet.dts = packet.pts + move, packet.dts + move
     return packets
+
+
+def predictions(folder, ids, captions, clips, texts=None) -> None:
+    """A predictions folder as `vans.answer.arm` writes it: clips uint8 [N, T, H, W, 3] at 3 pictures/s."""
+    for name, clip in zip(ids, clips, strict=True):
+        video.write(folder / "videos" / f"{name}.avi", clip, 3.0)
+    table = captions_csv(ids, captions, texts or [""] * len(ids))
+    (folder / CAPTIONS).write_text(table, encoding="utf-8", newline="")
+
+
+def read(path) -> tuple[np.ndarray, float]:
+    """All pictures of a video, uint8 [T, H, W, 3], and its fps."""
+    opened = video.Video(path)
+    return np.stack([picture for _, picture in opened.frames()]), opened.info.fps
+
+
+def cut(path, start: float, count: int, fps: float, height: int, width: int) -> np.ndarray:
+    """`count` pictures at start, start + 1/fps, ...: uint8 [count, height, width, 3]."""
+    return video.Video(path).sample([start + i / fps for i in range(count)], height, width)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import fuzz_helpers as fuzz
-from tests import smoke
+from tests import media_helpers, smoke
 from tests.data_helpers import real_clips
 from vans import cli, files
 from vans.answer import ask, predictions
@@ -63,7 +63,7 @@ def test_every_suffix_that_is_offered_is_written_and_read(tmp_path, suffix):
     frames = world.render_event(world.Scene(shape="cone", colour="blue"), "left")
     for name in (f"a{suffix}", f"b{suffix.upper()}"):
         video.write(tmp_path / name, frames, 3.0)
-        again, fps = video.read(tmp_path / name)
+        again, fps = media_helpers.read(tmp_path / name)
         assert again.shape == frames.shape and fps == pytest.approx(3)
         assert np.abs(again.astype(int) - frames).mean() < (1 if suffix == ".avi" else 12)
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix.upper()}").read_bytes()
@@ -82,7 +82,7 @@ def test_an_answer_is_written_as_its_name_asks(there, capsys, name):
     assert cli.main(["answer", "x.avi", QUESTION, "-o", name]) == 0
     said = capsys.readouterr().out
     path = there / (f"{name}answer.mp4" if name.endswith("/") else name)
-    frames, fps = video.read(path)
+    frames, fps = media_helpers.read(path)
     assert frames.shape == (9, 32, 32, 3) and fps == pytest.approx(3)
     assert "forced into it" in said and said.index("rendered in") < said.index("written: ") < said.index("caption: ")
     caption = said.split("caption: ")[1].strip()
@@ -93,7 +93,7 @@ def test_an_answer_is_written_as_its_name_asks(there, capsys, name):
 def test_names_and_questions_may_begin_with_a_dash(there, capsys):
     (there / "x.avi").rename(there / "-x.avi")
     assert cli.main(["answer", "-x.avi", "-5 degrees , what now ?", "--output", "-o.mp4"]) == 0
-    assert video.read(there / "-o.mp4")[0].shape[0] == 9
+    assert media_helpers.read(there / "-o.mp4")[0].shape[0] == 9
     with pytest.raises(SystemExit):
         cli.main(["answer", "-x.avi", "q", "--arn", "main"])
     assert "unrecognized arguments: --arn main" in capsys.readouterr().err
@@ -220,7 +220,7 @@ def test_an_answer_outlives_its_terminal(there, monkeypatch, capsys):
         monkeypatch.setattr(sys, "stdout", full)
         assert cli.main(["answer", "x.avi", QUESTION, "-o", "a.avi"]) == 1
         assert sys.stdout is full
-    assert video.read(there / "a.avi")[0].shape == (9, 32, 32, 3)
+    assert media_helpers.read(there / "a.avi")[0].shape == (9, 32, 32, 3)
 
 
 def test_what_a_terminal_cannot_show_is_escaped(tmp_path, monkeypatch):
@@ -250,9 +250,7 @@ CLIP = np.zeros((9, 32, 32, 3), np.uint8)
 
 @pytest.fixture
 def folder(tmp_path):
-    predictions.save(
-        tmp_path / "mine", IDS, ["x, y", 'say "z"', "two\nlines", "w"], [""] * 4, np.stack([CLIP] * 4), 3.0
-    )
+    media_helpers.predictions(tmp_path / "mine", IDS, ["x, y", 'say "z"', "two\nlines", "w"], [CLIP] * 4)
     return tmp_path / "mine"
 
 
@@ -331,7 +329,7 @@ def test_a_long_and_large_video_is_scored_a_picture_at_a_time(folder):
     clips, fitted = found.clips(["a"], (9, 32, 32))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    whole = video.read(folder / "videos/a.mp4")[0]
+    whole = media_helpers.read(folder / "videos/a.mp4")[0]
     picked = np.linspace(0, len(whole) - 1, 9).round().astype(int)
     assert fitted == 1 and len(whole) == 300
     assert np.array_equal(clips[0], np.stack([video.fit(whole[i], 32, 32) for i in picked]))
@@ -397,3 +395,27 @@ def test_a_world_is_rendered_into_an_empty_place_only(there, capsys, out):
     assert cli.main(["world", "--out", out]) == 1
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1 and left(there) == before
+
+
+def test_a_video_that_cannot_be_opened_is_said_before_anything_is_loaded(tmp_path, monkeypatch):
+    folder = tmp_path / "given"
+    clips = np.zeros((2, 9, 32, 32, 3), np.uint8)
+    media_helpers.predictions(folder, ["a", "b"], ["x", "y"], clips)
+    (folder / "videos/b.avi").write_bytes(b"no video")
+    monkeypatch.setattr(run, "Triplets", lambda _: None)
+    monkeypatch.setattr(run, "held_out", lambda *_: ["a", "b"])
+    monkeypatch.setattr(run, "judges", lambda *_: pytest.fail("models were loaded"))
+    with pytest.raises(UserError, match="b.avi: cannot be read as a video"):
+        run.score_arm(folder, tmp_path, params=load(smoke.ROOT))
+
+
+def test_answers_for_which_there_is_no_room_are_not_begun(tmp_path, monkeypatch):
+    from vans.answer import arm
+
+    params = load(smoke.ROOT)
+    monkeypatch.setattr(arm, "Triplets", lambda _: None)
+    monkeypatch.setattr(arm, "held_out", lambda *_: ["a"] * 10)
+    monkeypatch.setattr(arm, "launch", lambda *_, **__: pytest.fail("it was computed"))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10 * 9 * 32 * 32 * 3 - 1})())
+    with pytest.raises(UserError, match="predictions/sft: .* are needed and"):
+        arm.predict(params, arm.Arm("sft", "sft", "sft"), tmp_path)

@@ -54,6 +54,10 @@ def test_data_is_compared_with_its_pin(root, monkeypatch):
     with pytest.raises(UserError, match="not what data.dvc pins; `dvc add data`"):
         check.data(root)
     assert check.data(root).startswith("data/ is what data.dvc pins")
+    (root / "elsewhere").mkdir()
+    (root / "data/late").symlink_to(root / "elsewhere")
+    with pytest.raises(UserError, match="data/late: is a link to a folder, and DVC does not see"):
+        check.data(root)
 
 
 def test_weights_are_made_here_or_to_be_downloaded_or_wrong(root, monkeypatch):

@@ -1,6 +1,7 @@
 """The command line: one clear line and an exit code for whatever goes wrong; data, tables, README."""
 
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,23 @@ def test_exit_codes(capsys):
     assert cli.guarded(fails, verbose=True) == 1
     assert "Traceback" in capsys.readouterr().err
     assert cli.guarded(interrupted) == 130
+
+
+def test_a_full_disk_is_one_line_wherever_it_is_noticed(capsys):
+    def full():
+        raise OSError(28, "No space left on device")  # of a write, which knows no file
+
+    assert cli.guarded(full) == 1
+    said = "vans: no space left on the disk ([Errno 28] No space left on device); free some and run again\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["wrold"]])
+def test_help_needs_nobody_who_reads_it(arguments):
+    command = [sys.executable, "-m", "vans.cli", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode in (0, 2) and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
 def test_an_unexpected_error_keeps_its_traceback():
@@ -196,8 +214,34 @@ def test_publish_copies_the_tables_and_shows_the_headline(tmp_path, monkeypatch,
     assert readme.startswith(f"{report.BEGIN}\n\n{REGION}Every measure, ") and "wide" not in readme
     assert "warnings: [main table](docs/results/main.md).\n\n<!--" in readme
     assert {p.name for p in (tmp_path / "docs/results").iterdir()} == {"main.csv", "main.md", "main.png"}
+    (tmp_path / "docs/results/ablation.md").touch()  # of an earlier run
+    (tmp_path / "docs/results/ablation.png").touch()
+    (tmp_path / "README.md").write_text(f"{readme}![bars](docs/results/ablation.png)\n")
+    capsys.readouterr()
+    report.publish()
+    assert {p.name for p in (tmp_path / "docs/results").iterdir()} == {"main.csv", "main.md", "main.png"}
+    said = capsys.readouterr().out
+    assert "removed from docs/results/" in said and "ablation.md, ablation.png\n" in said
+    assert "README.md still shows ablation.png: take the line out" in said
     report.show_tables(published=True)
     assert "It holds." in (said := capsys.readouterr().out) and "long" not in said
+
+
+def test_a_full_disk_leaves_what_was_published(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    for folder, word in (("results", "new"), ("docs/results", "old")):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in ("main.csv", "main.md"):
+            (tmp_path / folder / name).write_text(f"{word}\n" * 1000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # no file may be larger
+    try:
+        with pytest.raises(UserError, match="main.csv: no space left"):
+            report.publish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "docs/results/main.csv").read_text() == "old\n" * 1000
 
 
 def test_tables_are_not_published_onto_themselves(tmp_path, monkeypatch):

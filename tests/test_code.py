@@ -1,6 +1,7 @@
 """What code decides a stage's numbers: what counts as a change of it, and what stands behind each stage."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,7 @@ def test_a_new_term_changes_only_the_presets_that_use_it(copy):
 
 
 def test_a_term_of_ones_own_counts_by_its_source(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # another test's
     (tmp_path / "mine.py").write_text("def f(r):\n    return 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     before = code.of_term("mine:f", ROOT)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests import media_helpers
 from tests.data_helpers import curate_params, real_clips, world_params
 from vans.data import annotate
 from vans.data import curate as module
@@ -318,7 +319,7 @@ def test_real_steps_are_cut_from_real_videos(tmp_path):
     assert row["caption"] == "Place a second red pepper half below the first one."
     assert row["input_start"] >= 0.4 and row["input_end"] <= 3.6
     assert row["input_end"] - row["input_start"] == pytest.approx(3.0)
-    again = video.cut(tmp_path / "data/coin/peppers_on_tray.mp4", row["target_start"], 9, 3.0, 32, 32)
+    again = media_helpers.cut(tmp_path / "data/coin/peppers_on_tray.mp4", row["target_start"], 9, 3.0, 32, 32)
     assert np.array_equal(triplets.clips([row["id"]], "target")[0], again)
 
 
@@ -331,7 +332,7 @@ def test_real_steps_at_the_papers_size_are_mp4(tmp_path):
     clips = triplets.clips(triplets.select(), "target")
     assert clips.shape == (1, 33, 352, 640, 3)
     start = triplets.frame["target_start"].iloc[0]
-    exact = video.cut(tmp_path / "data/coin/peppers_on_tray.mp4", start, 33, 11.0, 352, 640)
+    exact = media_helpers.cut(tmp_path / "data/coin/peppers_on_tray.mp4", start, 33, 11.0, 352, 640)
     assert np.abs(clips[0].astype(int) - exact).mean() < 3.0  # H.264 loses a little, never a frame
 
 
@@ -351,7 +352,7 @@ def test_the_published_table_with_its_known_defects(tmp_path):
 def test_segments_that_are_already_cut_are_taken_as_they_are(tmp_path):
     copy_clips(tmp_path / "data" / "t", "triplets.csv")
     for i, start in (("1", 0.4), ("2", 4.7)):
-        frames = video.cut(real_clips() / "peppers_on_tray.mp4", start, 33, 11.0, 64, 96)
+        frames = media_helpers.cut(real_clips() / "peppers_on_tray.mp4", start, 33, 11.0, 64, 96)
         (tmp_path / "data/t/peppers_on_tray").mkdir(exist_ok=True)
         video.write(tmp_path / f"data/t/peppers_on_tray/{i}.mp4", frames, 11.0)
     report = curate(tmp_path / "data", tmp_path / "out", curate_params(), progress=False)

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import media_helpers
 from tests.data_helpers import curate_params, real_clips, world_params
 from vans.data import duplicates
 from vans.data.annotate import Annotation
 from vans.data.curate import curate
+from vans.data.cutting import Look, Piece, Settings, cut
 from vans.data.duplicates import Search, groups, leaking, proof, unclear, vectors
 from vans.data.fingerprint import FRAMES, GRID, fingerprint, fingerprints
 from vans.data.leaks import apart, proven
 from vans.data.ledger import Ledger
-from vans.data.pairs import Look, Piece, Settings, cut
 from vans.data.records import Given, Record
 from vans.data.shots import Segment
 from vans.data.triplets import Triplets
@@ -349,7 +350,7 @@ def test_different_real_videos_are_far_apart(real):
 
 @pytest.mark.parametrize("name", ["peppers_on_tray", "toddler_living_room"])
 def test_copies_of_a_real_video_are_near(real, tmp_path, name):
-    frames, fps = video.read(real[name])
+    frames, fps = media_helpers.read(real[name])
     original = fingerprint(video.Video(real[name]))
     height, width = frames.shape[1:3]
     y, x = height * 3 // 100, width * 3 // 100
@@ -372,7 +373,7 @@ def test_the_same_source_under_another_name_leaves_training(real, tmp_path):
     for name in ("peppers_on_tray", "birthday", "silence_girl"):
         shutil.copyfile(real[name], folder / f"{name}.mp4")
     database = json.loads((real_clips() / "annotations.json").read_text())["database"]
-    frames, fps = video.read(real["silence_girl"])  # its subset is testing
+    frames, fps = media_helpers.read(real["silence_girl"])  # its subset is testing
     (tmp_path / "data" / "other").mkdir()
     encode(tmp_path / "data/other/elsewhere.mp4", scaled(frames, 180, 320), fps)
     copy = {**database["silence_girl"], "subset": "training"}

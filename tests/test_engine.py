@@ -4,6 +4,7 @@ import builtins
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,14 +18,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests import media_helpers
 from tests.data_helpers import curate_params, world_params
 from vans.data import curate as curation
 from vans.data import engine, pairs, store, work
 from vans.data import shards as shards_module
 from vans.data.annotate import Annotation, Refused
 from vans.data.curate import curate
+from vans.data.cutting import Settings
 from vans.data.ledger import Ledger
-from vans.data.pairs import Settings
 from vans.data.records import Record
 from vans.data.shards import ShardWriter
 from vans.data.shots import Segment
@@ -137,8 +139,6 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_ray)
     with pytest.raises(UserError, match=r"pip install 'vans\[ray\]'"):
         list(engine.run(square, [1], engine="ray"))
-    with pytest.raises(UserError, match="local or ray"):
-        list(engine.run(square, [1], engine="spark"))
 
 
 def test_a_ray_cluster_that_is_not_there_is_one_line(monkeypatch):
@@ -338,6 +338,22 @@ def test_an_entry_is_whole_or_absent(tmp_path):
     assert [p.name for p in tmp_path.glob("??/*")] == ["ab12"]
 
 
+def test_a_folder_that_another_process_sweeps_meanwhile_is_made_again(tmp_path, monkeypatch):
+    replace = os.replace
+    swept: list = []
+
+    def busy(source, target):
+        if not swept:
+            swept.append(True)
+            shutil.rmtree(tmp_path / "store")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", busy)
+    there = Store(tmp_path / "store")
+    there.put("ab12", 1, [b"x"])
+    assert swept and there.get("ab12") == (1, [b"x"])
+
+
 def test_digests_are_remembered_until_a_file_is_touched(tmp_path, monkeypatch):
     files = [tmp_path / name for name in ("a", "b")]
     for i, path in enumerate(files):
@@ -472,7 +488,7 @@ def test_pictures_to_choose_from_are_few_at_once_and_kept_for_the_next_run(clock
         for name in ("v", "w")
     }
     (tmp_path / "data/coin/COIN.json").write_text(json.dumps({"database": database}))
-    frames, _ = video.read(tmp_path / "data/coin/v.avi")
+    frames, _ = media_helpers.read(tmp_path / "data/coin/v.avi")
     video.write(tmp_path / "data/coin/w.avi", 255 - frames[::-1], RATE)
     sizes = []
 

@@ -1,12 +1,19 @@
 """Files that are whole or absent: what a crash, a full disk or an exception leaves behind."""
 
 import errno
+import io
 import os
+import resource
+import shutil
 import subprocess
 import sys
+import tarfile
 import textwrap
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from vans import files
 from vans.errors import UserError
@@ -88,7 +95,7 @@ def test_a_killed_run_leaves_nothing_in_place_and_the_next_one_tidies_up(tmp_pat
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     """The old folder has moved aside, the new one is not in place yet: the old one is put back."""
-    aside = tmp_path / f".model{files.PARTIAL}999999999-old"
+    aside = tmp_path / f".model{files.PARTIAL}{files.HOST}-999999999-old"
     aside.mkdir()
     (aside / "old").touch()
     files.remove_leftovers(tmp_path / "model")
@@ -96,7 +103,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
 
 
 def test_leftovers_of_a_live_process_are_left_alone(tmp_path):
-    theirs = tmp_path / f".model{files.PARTIAL}{os.getppid()}"
+    theirs = tmp_path / f".model{files.PARTIAL}{files.HOST}-{os.getppid()}"
     theirs.mkdir()
     files.remove_leftovers(tmp_path / "model")
     assert theirs.exists()
@@ -166,3 +173,146 @@ def test_a_file_that_is_none_or_not_to_be_read(tmp_path, monkeypatch):
 
 def test_a_user_error_is_one_line():
     assert str(UserError("a\n  b\tc")) == "a b c"
+
+
+# ------------------------------------------------------------------------------------------------- full disks
+def _safetensors(path):
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(5000)}, path)
+
+
+def _tokenizers(path):
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    Tokenizer(WordLevel({str(i): i for i in range(5000)}, "0")).save(str(path))
+
+
+def _tar(path):
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo("a")
+        member.size = 5000
+        tar.addfile(member, io.BytesIO(bytes(5000)))
+
+
+WRITERS = {
+    "python": lambda path: path.write_bytes(bytes(5000)),
+    "shutil": lambda path: shutil.copyfile(np.__file__, path),
+    "numpy": lambda path: np.save(path.with_suffix(".npy"), np.zeros(5000)),
+    "csv": lambda path: pd.DataFrame({"a": range(5000)}).to_csv(path),
+    "parquet": lambda path: pd.DataFrame({"a": np.random.default_rng(0).random(5000)}).to_parquet(path),
+    "png": lambda path: Image.effect_noise((200, 200), 50).save(path, "png"),
+    "safetensors": _safetensors,
+    "tokenizers": _tokenizers,
+    "tar": _tar,
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_no_room_is_one_line_whatever_library_writes(tmp_path, writer):
+    with files.atomic_dir(tmp_path / "out") as folder:
+        (folder / "old").write_text("whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # no file may be larger
+    try:
+        full = pytest.raises(UserError, match=r"out: no space left on the disk; free some and run again$")
+        with full, files.atomic_dir(tmp_path / "out") as folder:
+            WRITERS[writer](folder / "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["out", "out/old"]
+
+
+def test_other_errors_are_not_taken_for_a_full_disk():
+    for error in (OSError(errno.EACCES, "Permission denied"), ValueError("28"), OSError("of no file")):
+        assert not files.is_full(error)
+
+
+# ---------------------------------------------------------------------------------------------- several processes
+def test_partial_files_carry_host_and_process(tmp_path):
+    with files.atomic_file(tmp_path / "chunk") as partial:
+        assert partial.name == f".chunk{files.PARTIAL}{files.HOST}-{os.getpid()}"
+        partial.write_text("x")
+
+
+def test_what_another_host_has_begun_is_left_for_a_week(tmp_path):
+    theirs = tmp_path / f".model{files.PARTIAL}0123abcd-999999999"
+    theirs.mkdir()
+    files.remove_leftovers(tmp_path / "model")
+    files.sweep(tmp_path)
+    assert theirs.exists()
+    os.utime(theirs, (0, 0))
+    files.sweep(tmp_path)
+    assert not theirs.exists()
+
+
+def test_the_old_folder_of_a_live_process_is_not_taken_from_it(tmp_path):
+    """It is between its two renames: putting the old one back would make its second one fail."""
+    aside = tmp_path / f".model{files.PARTIAL}{files.HOST}-{os.getppid()}-old"
+    aside.mkdir()
+    files.remove_leftovers(tmp_path / "model")
+    assert aside.exists() and not (tmp_path / "model").exists()
+
+
+def test_a_folder_that_comes_between_the_two_renames_is_replaced(tmp_path, monkeypatch):
+    rename = os.rename
+    renamed: list = []
+
+    def busy(source, target):
+        if target == tmp_path / "model" and not renamed:
+            renamed.append(target)
+            target.mkdir()
+            (target / "theirs").touch()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", busy)
+    with files.atomic_dir(tmp_path / "model") as folder:
+        (folder / "ours").touch()
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["model", "model/ours"]
+
+
+def test_two_processes_may_write_the_same_folder_and_file(tmp_path):
+    script = f"""
+        import sys
+        from pathlib import Path
+        from vans import files
+        for i in range(60):
+            with files.atomic_dir({str(tmp_path / "model")!r}) as folder:
+                for name in "ab":
+                    (folder / name).write_text(sys.argv[1] * 100)
+            with files.atomic_file({str(tmp_path / "chunk")!r}) as partial:
+                partial.write_text(sys.argv[1] * 100)
+            files.discard({str(tmp_path / "chunk")!r})
+            files.sweep({str(tmp_path)!r})
+    """
+    code = textwrap.dedent(script)
+    both = [subprocess.Popen([sys.executable, "-c", code, who], stderr=subprocess.PIPE) for who in "12"]
+    for process in both:
+        assert not process.communicate()[1] and process.returncode == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert len({p.read_text() for p in (tmp_path / "model").iterdir()}) == 1, "one's folder, or the other's"
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path):
+    name = "x" * 251 + ".mp4"
+    files.check_output(tmp_path / name)
+    files.atomic_write_bytes(tmp_path / name, b"1")
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+# --------------------------------------------------------------------------------------------------- sealed folders
+def test_a_sealed_folder_has_all_its_files_to_the_byte(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/x").write_text("abc")
+    assert files.sealed(tmp_path) is None, "not sealed yet"
+    files.seal(tmp_path, {"position": 3})
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.sealed(tmp_path) == {"position": 3, "files": {"sub/x": [3, digest]}}
+    for text in ("abd", "ab", ""):
+        (tmp_path / "sub/x").write_text(text)
+        assert files.sealed(tmp_path) is None
+    (tmp_path / "sub/x").write_text("abc")
+    for record in ("", "{", "[]", '{"files": 1}', '{"files": {"none": [0, ""]}}'):
+        (tmp_path / files.LISTED).write_text(record)
+        assert files.sealed(tmp_path) is None

@@ -1,6 +1,8 @@
 """dvc.yaml against the code and against DVC: the grid's rows, the code and the parameters that each stage uses."""
 
+import ast
 import copy
+import json
 import re
 import shutil
 from pathlib import Path
@@ -22,7 +24,7 @@ PARAMS = load(ROOT)
 GRID = Grid(PARAMS, ROOT)
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 STAGES = [stage for stage in GRAPH if stage != "strip"]
-TABLES = ("benchmarks", "ablations")
+TABLES = ("benchmarks", "ablations", "seeds")
 
 
 def _body(stage: str) -> dict[str, Any]:
@@ -88,6 +90,20 @@ SFT = {"vlm": "sft", "vdm": "sft"}
         ),
         ("answer", {**SFT, "captions": "truth"}, "captions: 'truth' is unknown; known: vlm, ground_truth, none"),
         ("answer", {**SFT, "reward": "full"}, "'reward' is unknown; known: vlm, vdm, captions"),
+        ("answer", {**SFT, "best_of": 8}, "best_of: must hold n and by, not 8"),
+        ("answer", {**SFT, "best_of": {"n": 8}}, "best_of: must hold n and by, not {'n': 8}"),
+        ("answer", {**SFT, "best_of": {"n": 1, "by": "clip_t_own"}}, "best_of: n: 1 is not a whole number from 2 up"),
+        ("answer", {**SFT, "best_of": {"n": True, "by": "clip_t_own"}}, "best_of: n: True is not a whole number"),
+        (
+            "answer",
+            {**SFT, "best_of": {"n": 8, "by": "clip_t"}},
+            "best_of: by: 'clip_t' is unknown; did you mean clip_",
+        ),
+        (
+            "answer",
+            {**SFT, "captions": "none", "best_of": {"n": 8, "by": "video_event"}},
+            "best_of: captions: none gives no answers to choose among; leave it out",
+        ),
         ("answer", {"vlm": "sft"}, "vdm: missing; add it"),
         ("answer", {"vlm": "sft", "vdm": "stage2/mian"}, "vdm: 'stage2/mian' is unknown; did you mean stage2/main?"),
     ],
@@ -212,7 +228,10 @@ def test_a_stage_depends_on_its_code_and_its_notebook(stage):
 
 @pytest.mark.parametrize("stage", code.ENTRIES)
 def test_a_notebook_calls_what_writes_its_outputs(stage):
-    assert code.imports_of_notebook(NOTEBOOKS[_notebook(stage)], ROOT).issuperset(code.ENTRIES[stage])
+    cells = json.loads(NOTEBOOKS[_notebook(stage)].read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    modules = {module for source in sources for module in code.imported(ast.parse(source), "", ROOT)}
+    assert modules.issuperset(code.ENTRIES[stage])
 
 
 @pytest.mark.parametrize("stage", ["answer", *TRAINED])

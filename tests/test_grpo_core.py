@@ -74,7 +74,7 @@ CASES = [
 def test_objective_and_its_gradient_by_hand(ratio, advantage, value, gradient):
     old = torch.tensor([[-1.3]], dtype=torch.float64)
     logp = (old + math.log(ratio)).requires_grad_()
-    terms, seen, stopped = core.clipped_objective(logp, old, torch.tensor([advantage]).double(), clip=0.2)
+    terms, seen, stopped = core.clipped_objective(logp, old, torch.tensor([advantage]).double(), clip_range=0.2)
     terms.sum().backward()
     assert seen.item() == pytest.approx(ratio)
     assert terms.item() == pytest.approx(value)
@@ -87,7 +87,7 @@ def test_first_inner_update_has_ratio_exactly_one_and_reinforce_gradient():
     old = torch.randn(4, 6, generator=generator)
     logp = old.clone().requires_grad_()
     advantages = torch.tensor([1.0, -1.0, 0.5, 0.0])
-    terms, ratio, stopped = core.clipped_objective(logp, old, advantages, clip=1e-3)
+    terms, ratio, stopped = core.clipped_objective(logp, old, advantages, clip_range=1e-3)
     assert (ratio == 1.0).all() and stopped == 0
     core.grpo_loss(terms, torch.zeros_like(terms), beta=0.0).backward()
     expected = -advantages[:, None].expand(4, 6) / (4 * 6)
@@ -97,7 +97,7 @@ def test_first_inner_update_has_ratio_exactly_one_and_reinforce_gradient():
 def test_old_policy_and_advantage_are_constants():
     logp, old = torch.zeros(1, 2, requires_grad=True), torch.zeros(1, 2, requires_grad=True)
     advantages = torch.ones(1, requires_grad=True)
-    core.clipped_objective(logp, old, advantages, clip=0.2)[0].sum().backward()
+    core.clipped_objective(logp, old, advantages, clip_range=0.2)[0].sum().backward()
     assert logp.grad is not None and old.grad is None and advantages.grad is None
 
 

@@ -106,9 +106,9 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, metric.Metric]:
 
 def test_the_order_of_the_columns() -> None:
     assert list(METRICS) == [
-        *("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "fvd", "clip_v", "clip_t", "clip_t_own", "psnr"),
-        *("motion_ratio", "caption_event", "caption_renderable", "video_event", "identity", "static"),
-        *("format", "think_words"),
+        *("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "fvd", "kvd", "clip_v", "clip_t", "clip_t_own"),
+        *("psnr", "motion_ratio", "caption_event", "caption_renderable", "video_event", "identity", "static"),
+        *("format", "think_words", "both_captions", "both_futures", "no_event", "dynamic"),
     ]
 
 
@@ -159,8 +159,78 @@ def test_own_metrics(tmp_path, monkeypatch: pytest.MonkeyPatch, registry: dict[s
     metric.use(["mine:words", "mine:plain", "mine:words"])
     assert list(registry)[-2:] == ["caption_words", "plain"]
     assert registry["plain"].about == "A number" and registry["plain"].better == ""
-    for bad in ("mine:absent", "nowhere.at.all:x", "mine", ""):
-        with pytest.raises(UserError, match="evaluate.metrics: .*package.module:function"):
+    broken = {"syntax": "def (", "name": "x = y", "leaves": "raise SystemExit(3)", "wrong": "raise ValueError('a\\nb')"}
+    for name, text in broken.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "number.py").write_text("x = 3")
+    for bad in ("mine:absent", "nowhere.at.all:x", "mine", "", *(f"{name}:x" for name in broken), "number:x"):
+        with pytest.raises(UserError, match="evaluate.metrics: .*package.module:function") as caught:
             metric.use([bad])
+        assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="there is a metric psnr already"):
         metric.use(["mine:psnr"])
+
+
+def test_a_distance_is_given_for_every_batch_or_for_none(registry: dict[str, metric.Metric]) -> None:
+    def seldom(batch: Batch) -> tuple[np.ndarray, np.ndarray] | None:
+        return None if batch.ids[0] == "b" else (np.ones((1, 2)), np.zeros((1, 2)))
+
+    metric.metric("far", "far", distance=lambda a, b: 0.0)(seldom)
+    metric.metric("near", "near", distance=lambda a, b: 1.0)(seldom)  # the same features, for two distances
+    parts = [metric.measure(Batch(i, i, i), [registry["far"], registry["near"]])[1] for i in "aba"]
+    assert list(parts[0]) == ["far", "near"] and not parts[1]
+    assert metric.joined(parts[::2])["near"].tolist() == [[[1, 1], [1, 1]], [[0, 0], [0, 0]]]
+    assert metric.joined(parts[1:2]) == {}
+    with pytest.raises(UserError, match=r"^metric far: gave no features for 1 of 3 batches; .*every batch, or None"):
+        metric.joined(parts)
+
+
+def test_rows_that_a_sum_has_no_numbers_for_do_not_count() -> None:
+    frame = pd.DataFrame({"motion": [0.3, np.nan, 0.1], "motion_gt": [0.1, 0.2, 0.1]})
+    assert METRICS["motion_ratio"].of(frame, np.ones((1, 3))) == pytest.approx([2.0])
+    assert METRICS["motion_ratio"].count(frame) == 2
+
+
+# ---------------------------------------------------------------- of the table of all samples
+
+
+def _asked(*rows: tuple[str, str, str, float]) -> pd.DataFrame:
+    """kind, group, true event, is the video right?"""
+    frame = pd.DataFrame(rows, columns=["kind", "group", "event", "video_event"])
+    return frame.assign(caption_event=1.0, event_seen=np.where(frame["video_event"] == 1, frame["event"], "none"))
+
+
+def test_both_futures_are_right_only_together() -> None:
+    p = "predictive"
+    frame = _asked(
+        *((p, "a", "left", 1.0), (p, "b", "jump", 1.0), (p, "a", "grow", 1.0), (p, "b", "dive", 0.0)),
+        *((p, "same", "left", 1.0), (p, "same", "left", 1.0), (p, "lone", "fade", 1.0)),
+        *(("procedural", "film", "left", 1.0), ("procedural", "film", "grow", 1.0)),
+    )
+    table = metric.measure_table(frame)
+    assert table["both_futures"].tolist() == pytest.approx([1, 0, *[np.nan] * 7], nan_ok=True)  # once for each input
+    assert table["both_captions"].tolist() == pytest.approx([1, 1, *[np.nan] * 7], nan_ok=True)
+    assert METRICS["both_futures"].count(table) == 2
+    of = METRICS["both_futures"].of(table, np.array([[1.0] * 9, [2.0, 0.0, 2.0, 0.0, *[1.0] * 5], [0.0] * 9]))
+    assert of == pytest.approx([0.5, 1.0, np.nan], nan_ok=True)
+    assert "both_futures" not in metric.measure_table(frame.drop(columns="event"))
+    assert table["no_event"].mean() == pytest.approx(1 / 9)
+
+
+def test_an_answer_that_does_not_heed_the_question_is_never_right_about_both() -> None:
+    rows = [("predictive", str(i // 2), ("left", "grow")[i % 2], float(i % 2 == 0)) for i in range(20)]
+    table = metric.measure_table(_asked(*rows))
+    assert table["video_event"].mean() == 0.5 and table["both_futures"].mean() == 0.0
+
+
+def test_dynamic_degree_by_hand() -> None:
+    frame = pd.DataFrame({"motion": [0.0, 0.049, 0.05, 0.3, 0.2], "motion_gt": [0.1, 0.1, 0.1, 0.1, 0.0]})
+    table = metric.measure_table(frame)
+    assert table["dynamic"].tolist() == pytest.approx([0, 0, 1, 1, np.nan], nan_ok=True)
+    assert "no_event" not in table and "both_futures" not in table
+
+
+def test_a_metric_of_the_table_gives_one_value_a_sample(registry: dict[str, metric.Metric]) -> None:
+    metric.metric("odd", "odd", table=True)(lambda frame: [1.0])
+    with pytest.raises(UserError, match="metric odd: gave shape"):
+        metric.measure_table(pd.DataFrame({"id": ["a", "b"]}))

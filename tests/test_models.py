@@ -197,7 +197,7 @@ def test_a_video_does_not_depend_on_what_else_is_in_the_batch(vdm, clips):
 
 def test_the_vaes_and_the_renderers_batch_are_parameters(params, clips, monkeypatch):
     vdm = VDM.scratch(params.models.vdm.config, text_tokenizer(WORDS), 0, **vdm_options(params))
-    assert (vdm.vae_batch, vdm.dit_batch) == (params.machine.vae_batch, params.machine.dit_batch) == (16, 64)
+    assert (vdm.vae_batch, vdm.dit_batch) == (params.machine.vae_batch, params.machine.dit_batch) == (16, 16)
     paper = load(smoke.ROOT, scale="paper").machine
     assert (paper.vae_batch, paper.dit_batch) == (1, 8)
     sizes: dict[str, list[int]] = {"encode": [], "decode": [], "dit": []}
@@ -302,6 +302,29 @@ def test_log_probs_of_repeated_prompts_and_padding(vlm, clips):
         vlm.inputs(clips[1:], ["what happens next if the wind blows ?"], 3.0), vlm.encode_answers(["the cone moves"])
     )
     assert_close(logp[2:3, : alone.shape[1]], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_kept_features_stand_for_a_clips_pixels_and_are_made_once(vlm, clips, monkeypatch):
+    questions = ["what will happen ?", "what happens next if the wind blows ?"]
+    inputs, answers = vlm.inputs(clips, questions, 3.0), vlm.encode_answers(["[Think] a ball", "the", "cone", "ball"])
+
+    def batch() -> dict:
+        make = [lambda i=i: vlm.inputs(clips[i : i + 1], [questions[i]], 3.0) for i in (0, 1)]
+        return vlm.together([vlm.kept(("clip", i), make[i]) for i in (0, 1)])
+
+    first = batch()
+    assert "pixel_values_videos" not in first and len(first["video_features"]) == 2
+    for key in ("input_ids", "attention_mask", "mm_token_type_ids", "video_grid_thw"):
+        assert torch.equal(first[key], inputs[key]), key  # padded on the left, as the processor does
+    assert_close(vlm.log_probs(first, answers), vlm.log_probs(inputs, answers), rtol=1e-4, atol=1e-4)
+    settings = {"seeds": [(i,) for i in range(4)], "max_new_tokens": 6, "temperature": 1.0}
+    assert vlm.sample(first, **settings).texts == vlm.sample(inputs, **settings).texts
+    with monkeypatch.context() as patch:
+        patch.setattr(vlm, "inputs", None)  # nothing is tokenised or encoded again
+        assert torch.equal(batch()["video_features"][1], first["video_features"][1])
+    vlm.prompts.clear()
+    monkeypatch.setattr("vans.models.vlm.PROMPT_BYTES", 0)
+    assert torch.equal(batch()["video_features"][0], first["video_features"][0]) and not vlm.prompts
 
 
 def test_tags_and_punctuation_are_words_of_their_own(vlm):

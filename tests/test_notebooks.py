@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tests import smoke
-from vans import notebooks
+from vans import notebooks, warm
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 from vans.params import from_dict, load, read
@@ -92,6 +93,21 @@ def test_a_run_leaves_the_executed_copy_and_its_page(repository):
     assert done.returncode == 0, done.stderr
     assert f"no_t1 {repository}" in done.stdout
     assert {p.name for p in (repository / "executed").iterdir()} == {"a.no_t1.ipynb", "a.no_t1.html"}
+
+
+def test_the_word_to_start_workers_is_gone_after_the_notebook(repository, monkeypatch):
+    told = []
+
+    def execute(*_, **__):
+        told.append(os.environ.get(warm.VARIABLE))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    nbformat.write(_notebook("cell"), repository / "notebooks/04_stage1.ipynb")
+    with pytest.raises(KeyboardInterrupt):
+        notebooks.run("04_stage1", {"cell": "full"}, root=repository)
+    assert told == ["2 1 vans.train.stage1"] and warm.VARIABLE not in os.environ
 
 
 def test_the_page_reads_without_a_network(tmp_path):
@@ -249,3 +265,24 @@ def test_the_curation_notebook_plays_no_more_than_it_is_asked_to(tmp_path, monke
     names["toy"] = False
     exec(code["cell-15"], names)
     assert not decoded and not shown
+
+
+@pytest.mark.parametrize("where", ["in a cell", "beside it"])
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, where):
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    def full(*_, **__):
+        if where == "beside it":  # the executed copy
+            raise OSError(28, "No space left on device")
+        said = "[Errno 28] No space left on device"
+        raise PapermillExecutionError(1, 1, "x", "OSError", said, ["Traceback", f"OSError: {said}"])
+
+    (tmp_path / "stripped").mkdir()
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_bytes((smoke.ROOT / name).read_bytes())
+    nbformat.write(_notebook("1"), tmp_path / "stripped/a.ipynb")
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    monkeypatch.setattr(notebooks, "set_environment", lambda *_: None)
+    with pytest.raises(UserError, match="a(.ipynb)?: no space left on the disk; free some and run again"):
+        notebooks.run("a", {}, root=tmp_path)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from vans.errors import UserError
+from vans.grid import Grid
 from vans.params import Params, find_root, from_dict, load, read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,6 +97,7 @@ WRONG = [
     ("scales.tiny.stage2.train_steps", 6, "stage2.train_steps: 6 is out of range; use a whole number from 0 to 5"),
     ("scales.tiny.models.vdm.references", 6, "models.vdm.references: 6 is more than the 5 latents of a video of 9"),
     ("scales.tiny.curate.agreement", "clip", "scales.tiny.curate.agreement: clip needs models.clip.repo"),
+    ("defaults.curate.rl_weights.visual_gain", 1.0, "curate.rl_weights.visual_gain: is CLIP's opinion; use 0.0, or"),
     ("scales.tiny.stage2.prompts", 3, "stage2.prompts is 3, which 2 processes cannot share evenly"),
     ("world.seed", True, "world.seed: True is not a whole number from 0 up"),
     ("world.sed", 1, "world.sed: unknown key; did you mean seed"),
@@ -141,6 +143,22 @@ def test_a_file_that_is_not_yaml(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(UserError, match="params.yaml"):
         load(tmp_path)
+
+
+def test_the_grid_is_read_as_dvc_reads_it(tmp_path):
+    """YAML 1.2: `on` is a name, 08 is 8, and a key that stands twice is refused."""
+    text = (ROOT / "dvc.yaml").read_text()
+    row = "      full: {vlm: sft, vdm: sft, reward: full}\n      no_t1:"
+    assert text.count(row) == 1
+    path = tmp_path / "dvc.yaml"
+    path.write_text(text.replace(row, f"      on: {{vlm: sft, vdm: sft, reward: full, steps: 08}}\n{row}"))
+    assert Grid(load(ROOT), tmp_path).cell("stage1", "on").steps == 8
+    path.write_text(text.replace(row, row.replace("no_t1:", "full:")))
+    with pytest.raises(UserError, match='dvc.yaml: not valid YAML: .*duplicate key "full"'):
+        Grid(load(ROOT), tmp_path)
+    path.write_text("stages: 3")
+    with pytest.raises(UserError, match="dvc.yaml: stages: missing; get it back with `git checkout dvc.yaml`"):
+        Grid(load(ROOT), tmp_path)
 
 
 def test_a_missing_file(tmp_path):
@@ -251,12 +269,15 @@ def test_terms_of_ones_own(tree, term):
 
 
 @pytest.mark.parametrize(
-    "term", ["V1", "judge.sh", "a b:c", "x:", "https://me:hush@a.example", "ftp://a.example/x", ""]
+    "term",
+    ["V1", "judge.sh", "a b:c", "x:", "https://me:hush@a.example", "http://far.example/x", "ftp://a.example/x", ""],
 )
 def test_terms_that_lead_nowhere(tree, term):
     tree["rewards"]["stage1"]["full"][term] = 1.0
-    with pytest.raises(UserError, match=r"rewards\.stage1\.full\."):
+    with pytest.raises(UserError, match=r"rewards\.stage1\.full[.:]") as caught:
         from_dict(tree)
+    said = str(caught.value)
+    assert "hush" not in said and "plain_http" not in said, "a secret, and a key that a term does not have"
 
 
 def test_a_scale_goes_over_the_defaults_and_each_over_neither(tree):

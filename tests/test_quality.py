@@ -7,12 +7,12 @@ import pytest
 
 from tests.data_helpers import curate_params
 from vans.data import quality
-from vans.data.agreement import agreement, judge
+from vans.data.agreement import agreement, judge, visual_gain
 from vans.data.shots import Best
 from vans.errors import UserError
 from vans.media import video
 
-WEIGHTS = {"agreement": 2.0, "motion": 1.0, "length": 1.0, "self_check": 1.0}
+WEIGHTS = {"agreement": 2.0, "motion": 1.0, "length": 1.0, "self_check": 1.0, "visual_gain": 0.0}
 
 
 def row(id, **fields):
@@ -51,6 +51,9 @@ def test_motion_is_the_mean_change_of_a_pixel():
         ({"caption_words": 60}, {"length": 0.5}),
         ({"caption_words": 500}, {"length": 0.0}),
         ({"questions_refused": 3}, {"self_check": 0.25}),
+        ({}, {"visual_gain": None}),
+        ({"visual_gain": float("nan")}, {"visual_gain": None}),
+        ({"visual_gain": 0.7}, {"visual_gain": 0.7}),
     ],
 )
 def test_terms_are_what_their_definitions_say(measured, expected):
@@ -65,6 +68,9 @@ def test_the_score_is_the_weighted_mean_of_what_was_measured():
     assert quality.score(terms, WEIGHTS) == pytest.approx(3 / 5)
     assert quality.score({**terms, "agreement": None}, WEIGHTS) == pytest.approx(2 / 3, abs=1e-6)
     assert quality.score(terms, dict.fromkeys(WEIGHTS, 0.0)) == 0.0
+    gained = {**terms, "visual_gain": 0.0}
+    assert quality.score(gained, WEIGHTS) == quality.score(terms, WEIGHTS)  # a weight of 0 changes nothing
+    assert quality.score(gained, {**WEIGHTS, "visual_gain": 1.0}) == pytest.approx(3 / 6)
 
 
 def test_best_scores_first_and_equals_by_a_draw():
@@ -132,6 +138,7 @@ def test_agreement_is_clips_cosine_of_target_and_caption(tmp_path):
     for i, pictures in enumerate(clips):
         file, _ = video.encode(pictures, 3.0, "raw")
         place = {"shard": "a.tar", "target_offset": len(data), "target_size": len(file)}
+        place |= {"input_offset": 0, "input_size": len(file)}  # of all the same input: that of the first is its target
         rows.append({"caption": f"the {('ball', 'box', 'cone')[i]} jumps up and lands again .", **place})
         data += file
     (tmp_path / "a.tar").write_bytes(data)
@@ -144,6 +151,11 @@ def test_agreement_is_clips_cosine_of_target_and_caption(tmp_path):
     texts = clip.text([str(r["caption"]) for r in rows])
     expected = (frames * texts[:, None]).sum(-1).mean(-1)
     assert found == pytest.approx(expected.tolist(), abs=1e-3)
+    given = (frames[:1] * texts[:, None]).sum(-1).mean(-1)
+    gains = visual_gain(rows, tmp_path, judge(params))
+    scale = clip.model.logit_scale.exp()
+    assert gains == pytest.approx(torch.sigmoid(scale * (expected - given)).tolist(), abs=1e-3)
+    assert gains[0] == 0.5 and len({*gains}) == 3
     params.models.clip.repo = None
     with pytest.raises(UserError, match="curate.agreement"):
         judge(params)
@@ -152,5 +164,5 @@ def test_agreement_is_clips_cosine_of_target_and_caption(tmp_path):
 def test_fields_of_the_tests_are_those_of_the_parameters():
     from vans.params import load
 
-    others = {"llm", "qwen"}  # of annotators that these tests do not ask
+    others = {"qwen"}  # of annotators that these tests do not ask
     assert set(vars(curate_params().curate)) == set(vars(load().curate)) - others

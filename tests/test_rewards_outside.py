@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import resource
 import sys
 import threading
 import time
@@ -96,6 +97,17 @@ print(json.dumps({{"scores": videos.reshape(2, 3, -1)[:, :, 0].tolist()[:1] + [[
     assert means[str(tmp_path / "judge.py")].tolist() == pytest.approx([first.mean().item(), 1.75])  # of the kept ones
 
 
+def test_a_full_temporary_folder_is_one_line(tmp_path):
+    run = term(program(tmp_path, "print('{}')"), needs="video")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # no file may be larger
+    try:
+        with pytest.raises(UserError, match="no space left on the disk"):
+            score(rollout(), run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 WRONG = {
     "exit code": ("sys.exit('no model here')", "exit code 1: no model here"),
     "no word": ("", "did not print"),
@@ -144,6 +156,16 @@ def test_a_program_that_is_not_there_or_does_not_start_is_one_line(tmp_path):
     path.chmod(0o755)
     with pytest.raises(UserError, match="does not start .*`#!"):
         values(term(path))
+
+
+def test_a_program_is_looked_for_in_the_repository_wherever_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "notebooks").mkdir()
+    program(tmp_path, "print(json.dumps({'scores': [[1, 2, 3], [4, 5, 6]]}))")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert values(term("./judge.py"), rollout(videos=False)) == [[1, 2, 3], [4, 5, 6]]
+    with pytest.raises(UserError, match="reward ../judge.py: no program"):
+        term("../judge.py")
 
 
 def test_three_rollouts_in_a_row_without_a_score_stop_with_one_line(tmp_path):

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from PIL import Image, WebPImagePlugin
 from safetensors.numpy import save_file
 
-from vans.answer import predictions
+from tests import media_helpers
 from vans.score import score
 from vans.score.bootstrap import Interval
 from vans.show import arms, curves, frames, groups, oracle, page, sheets, style, teaser, videos
@@ -274,9 +274,6 @@ def test_curves_leave_out_what_the_history_does_not_have() -> None:
     history = pd.DataFrame({"step": range(40), "t1": np.linspace(0, 1, 40), "empty": np.nan})
     figure = curves.curves(history, {"t1": "ROUGE-L", "v1": "CLIP-V", "empty": "nothing"}, title="stage 1")
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["ROUGE-L"]
-    both = curves.overlay({"full": history, "without": history.assign(t1=0.5)}, ["t1", "v1"])
-    assert [line.get_label() for line in both.axes[0].get_lines()] == ["full", "without"]
-    assert _pixels(both).std() > 0
 
 
 # ---------------------------------------------------------------- videos
@@ -366,7 +363,7 @@ def scored(tmp_path) -> str:
         }
         summary = {"arm": arm, "n": 3, "metrics": values, **about, **draws}
         score.Scores(arm, frame, summary).save(tmp_path / "scores")
-        predictions.save(tmp_path / "pred" / arm, list("abc"), ["x", "y", "z"], [""] * 3, np.stack([CLIP] * 3), 3.0)
+        media_helpers.predictions(tmp_path / "pred" / arm, "abc", "xyz", [CLIP] * 3)
     return str(tmp_path)
 
 
@@ -483,7 +480,6 @@ def test_dollars_in_words_stop_no_picture(scored: str) -> None:
         curves.bars({MARKUP: 1, "$\\q$": 2}, MARKUP, MARKUP),
         curves.histogram({MARKUP: [1, 2], "$\\q$": [2, 3]}, MARKUP, MARKUP),
         curves.curves(history, {MARKUP: MARKUP}, title=MARKUP),
-        curves.overlay({MARKUP: history}, {MARKUP: MARKUP}, title=MARKUP),
         oracle.blame_bars({MARKUP: broken}),
         oracle.confusion({MARKUP: broken}),
         sheets.triplets_sheet(Hostile(), ["a"]),

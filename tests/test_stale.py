@@ -22,7 +22,7 @@ GRID = Grid(load(ROOT), ROOT)
 ANSWERS, SCORES = ({f"{stage}@{arm}" for arm in GRID.arms} for stage in ("answer", "score"))
 CELLS = {stage: {f"{s}@{key}" for s, key in GRID.cells if s == stage} for stage in TRAINED}
 GRPO = set().union(*CELLS.values())
-TABLES = {"benchmarks", "ablations"}
+TABLES = {"benchmarks", "ablations", "seeds"}
 
 
 class Committed:
@@ -36,7 +36,8 @@ class Committed:
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
             shutil.copyfile(ROOT / name, root / name)
-        (root / "data").mkdir()
+        for folder in ("data", "docs/results/seeds"):
+            (root / folder).mkdir(parents=True)
         self.repo = Repo.init(str(root), no_scm=True)
         self._strip()
         for out in (Path(out.fs_path) for stage in self.repo.index.stages for out in stage.outs):
@@ -91,6 +92,11 @@ def put(old: str, new: str) -> Callable[[str], str]:
         return re.sub(old, new, text, flags=re.M)
 
     return change
+
+
+def moved(line: str, before: str) -> Callable[[str], str]:
+    """A line taken out and put, two columns to the left, in front of another one."""
+    return lambda text: put(f"^{before}", line[2:] + before)(put(f"^{line}", "")(text))
 
 
 def value(key: str, new: Any) -> Callable[[str], str]:
@@ -186,6 +192,19 @@ STALE: dict[str, tuple[dict[str, Callable[[str], str]], set[str]]] = {
     "an annotator": ({"vans/data/annotate/new.py": more, "vans/data/annotate/__init__.py": more}, {"curate"}),
     "how answers are rendered": ({"vans/answer/arm.py": more}, ANSWERS),
     "a notebook's code": ({"notebooks/05_stage2.ipynb": cell(-1, more, "code")}, CELLS["stage2"]),
+    # What a section holds may stand in defaults; of a single key DVC says that it is gone from the scale.
+    "the video, in defaults": (
+        {"params.yaml": value("defaults.video", {"fps": 4.0})},
+        {"curate", *GRPO, *ANSWERS},
+    ),
+    "CLIP, in defaults": (
+        {"params.yaml": value("defaults.models.clip", {"config": {"embed_dim": 32}})},
+        {"curate", "base", "sft", *GRPO, *ANSWERS, *SCORES},
+    ),
+    "a key moved to defaults": (
+        {"params.yaml": moved("      dtype: float32\n", "    workers: 0")},
+        {"base", "sft", *GRPO, *ANSWERS},
+    ),
     "the training's seed": ({"params.yaml": value("train_seed", 1)}, {"sft", *GRPO}),
 }
 

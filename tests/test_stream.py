@@ -161,9 +161,12 @@ def test_a_damaged_clip_is_named(damaged, workers):
 
 def test_a_shard_that_ends_too_early(damaged):
     last = sorted((damaged / "shards").iterdir())[-1]
-    last.write_bytes(last.read_bytes()[:2000])
-    with pytest.raises(UserError, match=f"{last.name}.* is damaged .the shard ends before it"):
-        list(Stream(damaged, 4, KEYS, epochs=1))
+    data = last.read_bytes()
+    stream = Stream(damaged, 4, KEYS, epochs=1)
+    last.write_bytes(data[:2000])
+    for read in (lambda: list(stream), lambda: Stream(damaged, 4, KEYS)):
+        with pytest.raises(UserError, match=f"{last.name}.* is damaged .the shard ends before it"):
+            read()
 
 
 def test_what_is_missing_is_named(damaged):
@@ -207,7 +210,7 @@ def big(folder: Path, count: int) -> Path:
     frame = pd.read_parquet(folder / "manifest.parquet")
     whole = frame.iloc[np.arange(count) % len(frame)].reset_index(drop=True)
     number = pd.Series(np.arange(count)).astype(str)
-    whole["id"] = "activitynet/v_" + number.str.zfill(11) + "/" + number
+    whole["id"] = "activitynet-v_" + number.str.zfill(11) + "-" + number
     for name, words in (("question", 15), ("reasoning", 60), ("caption", 20)):
         whole[name] = ("word " * (words - 1)) + number
     out = folder.parent / f"big-{count}"

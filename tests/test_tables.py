@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,10 @@ import pytest
 import torch
 from sacrebleu.metrics import BLEU
 
+from tests import media_helpers
 from vans.answer import predictions
 from vans.errors import UserError
+from vans.grid import Arm
 from vans.media import video
 from vans.score import bootstrap, metrics, samples, score
 from vans.score.bootstrap import Interval
@@ -102,7 +105,7 @@ def _save(folder: Path, triplets: FakeTriplets, right: int, noise: float, seed: 
         captions.append(truth)
         clips.append(np.clip(clip + rng.normal(0, noise, clip.shape), 0, 255).astype(np.uint8))
     texts = [f"[Think]so it is[/Think][Ans]{caption}[/Ans]" for caption in captions]
-    predictions.save(folder, ids, captions, texts, np.stack(clips), 3.0)
+    media_helpers.predictions(folder, ids, captions, clips, texts)
     return folder
 
 
@@ -139,7 +142,12 @@ def test_scores_of_the_truth_itself(triplets: FakeTriplets, tmp_path: Path) -> N
             assert interval is not None and interval.n == n
             assert (interval.value, interval.lo, interval.hi) == pytest.approx((1, 1, 1), abs=1e-5), name
         assert found.interval(kind, "fvd").value == pytest.approx(0, abs=1e-6)  # type: ignore[union-attr]
+        assert found.interval(kind, "kvd").value == 0  # type: ignore[union-attr]
+        assert found.interval(kind, "dynamic").value == 1  # type: ignore[union-attr]
         assert found.interval(kind, "static").value == 0  # type: ignore[union-attr]
+    for name in ("both_captions", "both_futures"):
+        assert [found.interval(kind, name) for kind in ("predictive", "all")] == [Interval(1, 1, 1, 4)] * 2
+        assert found.interval("procedural", name) is None
     assert found.interval("all", "no such metric") is None
 
 
@@ -156,6 +164,8 @@ def test_scores_against_values_computed_here(scored: Path, triplets: FakeTriplet
         "caption_renderable": 4 / 16,
         "video_event": 4 / 16,
         "static": 12 / 16,
+        "no_event": 12 / 16,
+        "both_futures": 1 / 4,  # of eight predictive answers the first two are right: one scene of four
         "clip_v": (FakeClip().image(torch.from_numpy(clips)) * FakeClip().image(torch.from_numpy(target)))
         .sum(-1)
         .mean(),
@@ -272,15 +282,12 @@ def test_arms_scored_on_other_samples_are_not_compared(scored: Path, triplets: F
 
 
 def test_directions_follow_the_paper() -> None:
-    assert (
-        orders._direction("sft", "vdm_only", "clip_t", orders._paper_gap("sft", "vdm_only", "clip_t", "procedural"))
-        == -1
-    )
-    assert orders._direction("sft", "main", "fvd", orders._paper_gap("sft", "main", "fvd", "predictive")) == -1
-    assert orders._direction("sft", "stage1", "rouge_l", None) == 1  # given for procedural samples only
-    assert orders._direction("stage1", "main", "rouge_l", None) == 0  # equal in the paper
-    assert orders._direction("stage1", "main", "video_event", None) == 1  # not in the paper: the better side
-    assert orders._direction("stage1", "main", "static", None) == -1
+    assert orders.expected("sft", "vdm_only", "clip_t", "procedural")[1] == -1
+    assert orders.expected("sft", "main", "fvd", "predictive")[1] == -1
+    assert orders.expected("sft", "stage1", "rouge_l", "all") == (None, 1)  # given for procedural samples only
+    assert orders.expected("stage1", "main", "rouge_l", "all") == (None, 0)  # equal in the paper
+    assert orders.expected("stage1", "main", "video_event", "all") == (None, 1)  # not in the paper: the better side
+    assert orders.expected("stage1", "main", "static", "all") == (None, -1)
 
 
 def test_verdict_where_the_paper_sees_no_difference() -> None:
@@ -368,13 +375,13 @@ def test_numbers_as_text(value: float, metric: str, expected: str) -> None:
 def test_verdicts_of_a_table_are_corrected_together(scored: Path) -> None:
     table = tables.build(scored / "scores", tables.MAIN)
     p = np.array([order.p for order in table.orders])
-    assert len(p) == 3 * 8 * 3 and [order.adjusted for order in table.orders] == pytest.approx(
+    assert len(p) == 3 * 9 * 3 and [order.adjusted for order in table.orders] == pytest.approx(
         list(bootstrap.holm(p.tolist())), nan_ok=True
     )
     weak = [o for o in table.orders if o.ours.lo * o.ours.hi > 0 and o.adjusted > 0.05]
     assert weak and {order.verdict for order in weak if order.direction} == {"not resolved"}
     text = markdown.markdown(table)
-    assert text.count("corrected for the 72 differences of this table (Holm") == 2
+    assert text.count("corrected for the 81 differences of this table (Holm") == 2
     assert any(order.verdict == "holds" for order in table.orders)
 
 
@@ -440,11 +447,37 @@ def test_gains_by_term_show_a_hacked_reward() -> None:
     assert len(drawn.gains(list(found.values())).axes) == 3 and drawn.gains([])
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "gain", "reading"),
+    [(0.2, 0.6, 0.4, "both rise"), (1.5, 1.1, 0.4, "both rise"), (0.9, 1.3, -0.2, "its own measure falls")],
+)
+def test_a_gain_in_what_is_best_near_1_is_how_much_nearer_it_came(
+    start: float, end: float, gain: float, reading: str
+) -> None:
+    rest = {"motion_gt": [1.0] * 8, "clip_v": [0.5] * 8}
+    scores = {
+        "sft": _arm("sft", motion=[start] * 8, video_event=[0.0] * 8, **rest),
+        "moved": _arm("moved", motion=[end] * 8, video_event=[1.0] * 8, **rest),
+    }
+    (found,) = terms.gains(scores, {"moved": terms.Trained("sft", ["motion"])})
+    assert found.own is not None and found.own.value == pytest.approx(gain)
+    assert found.reading == reading and found.signs[0] == np.sign(gain)
+    assert terms.rows([found])[0][3] == "motion, nearer to 1"
+
+
+def test_less_of_what_is_better_down_is_a_gain() -> None:
+    scores = {arm: _arm(arm, static=[still] * 8, clip_v=[0.5] * 8) for arm, still in (("sft", 1.0), ("moved", 0.0))}
+    (found,) = terms.gains(scores, {"moved": terms.Trained("sft", ["static"])})
+    assert found.own is not None and found.own.value == -1 and found.signs == (1, 0, 0)
+
+
 def test_how_an_arm_was_trained_is_read_from_the_grid() -> None:
-    def models(vlm: str, vdm: str, captions: str = "vlm") -> SimpleNamespace:
-        return SimpleNamespace(vlm=vlm, vdm=vdm, captions=captions)
+    def models(vlm: str, vdm: str, captions: str = "vlm", best_of: dict | None = None) -> SimpleNamespace:
+        return SimpleNamespace(vlm=vlm, vdm=vdm, captions=captions, best_of=best_of)
 
     arms = {
+        "sft_best": models("sft", "sft", best_of={"n": 2, "by": "clip_t_own"}),  # no start: it is chosen, not made
+        "tuned_best": models("stage1/full", "sft", best_of={"n": 2, "by": "clip_t_own"}),
         "sft": models("sft", "sft"),
         "stage1": models("stage1/full", "sft"),
         "main": models("stage1/full", "stage2/main"),
@@ -533,9 +566,22 @@ def test_what_is_unclear_is_not_still(triplets: FakeTriplets) -> None:
     assert seen["static"] == [1.0, 1.0, 0.0]
 
 
-def test_an_arm_that_no_table_knows_gets_a_row_of_its_own():
-    layout = tables.with_arms(tables.ABLATION, ["sft", "ceiling", "round2"])
-    assert [row.name for row in layout.rows[len(tables.ABLATION.rows) :]] == ["round2"]
+def test_an_arm_that_no_table_knows_gets_a_row_of_its_own(scored: Path) -> None:
+    models: dict[str, Any] = {"vlm": "sft", "vdm": "sft"}
+    told: dict[str, dict[str, Any]] = {"sft": {}, "ceiling": {"captions": "ground_truth"}}
+    told |= {"round2": {"vlm": "stage1/round2"}}
+    told |= {"x": {"best_of": {"n": 4, "by": "clip_t_own"}}, "y": {"best_of": {"n": 2, "by": "video_event"}}}
+    told |= {"z": {"vdm": "stage2/lone", "best_of": {"n": 2, "by": "video_event"}}}
+    layout = tables.with_arms(tables.ABLATION, {key: Arm(key, **{**models, **row}) for key, row in told.items()})
+    assert [(row.name, row.title) for row in layout.rows[len(tables.ABLATION.rows) :]] == [
+        ("round2", "round2"),
+        ("x", "SFT, best of 4 by CLIP-T own"),
+        ("y", "SFT, best of 2 by the oracle (ceiling)"),
+        ("z", "z, best of 2 by the oracle (ceiling)"),
+    ]
+    text = markdown.markdown(tables.build(scored / "scores", layout))
+    assert "- SFT, best of 2 by the oracle (ceiling): no method: who chooses knows the true event;" in text
+    assert "- stage 1 without r_v1: the same arm as *GRPO (VLM only)*" in text  # with further rows, too
 
 
 def test_scores_of_an_arm_without_any_caption_come_back(scored: Path, tmp_path: Path) -> None:

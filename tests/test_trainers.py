@@ -25,7 +25,7 @@ from vans.grpo.tokens import vlm_updates
 from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Ranks, launch
 from vans.params import Params, load
-from vans.rng import noise
+from vans.rng import noise, seed_of
 from vans.template import answer_text
 from vans.toy import world
 from vans.train import all_in_one, base, sft, stage1, stage2
@@ -199,6 +199,25 @@ def test_train_seed_changes_the_training_and_neither_data_nor_answers(root, tmp_
         stage1.train(params, STAGE1, other)
         ends.append(adapter(other / STAGE1.out / "vlm"))
     assert same(*ends) == []
+
+
+@pytest.mark.parametrize("trainer, cell", [(stage2, STAGE2), (all_in_one, BOTH)])
+def test_a_lora_of_the_vdm_begins_where_both_seeds_say(root, tmp_path, monkeypatch, trainer, cell):
+    begun = []
+
+    def begin(vdm, rank, seed):
+        begun.append(seed)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "make_trainable", begin)
+    for seed, train_seed in ((0, 0), (0, 1), (1, 0)):
+        params, other = changed(
+            root, tmp_path / f"{seed}{train_seed}", seed=seed, train_seed=train_seed, stage2={"lora_rank": 2}
+        )
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(params, cell, other)
+    assert begun == [seed_of(*seeds, "stage2", "lora") % 2**31 for seeds in ((0, 0), (0, 1), (1, 0))]
+    assert len(set(begun)) == 3
 
 
 def test_a_cell_has_steps_of_its_own(root, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import media_helpers
 from tests.data_helpers import real_clips
 from tests.fuzz_helpers import read_number, video_bytes
 from vans.data import shots
@@ -59,7 +60,7 @@ def test_cuts_are_exact_to_the_frame(tmp_path, fps):
     for start in (0.0, 0.4, 1.0, 17 / fps, round(23 / fps, 3)):
         times = start + np.arange(9) / 11.0
         expected = [int((t + video.TOLERANCE) * fps + 1e-9) for t in times]
-        assert numbers(video.cut(tmp_path / "a.mp4", start, 9, 11.0, 32, 48)) == expected
+        assert numbers(media_helpers.cut(tmp_path / "a.mp4", start, 9, 11.0, 32, 48)) == expected
 
 
 STEADY = [Fraction(i, 8) for i in range(100)]
@@ -351,10 +352,11 @@ def test_the_best_window_is_the_first_with_most_motion():
     frames = np.concatenate([still, moving, still])
     change = np.abs(np.diff(frames[:, 0, 0, 0].astype(int)))
     sums = [change[i : i + 4].sum() for i in range(len(change) - 3)]
-    assert shots.best_window(frames, 5) == int(np.argmax(sums))
-    assert shots.best_window(still, 3) == 0
-    with pytest.raises(ValueError, match="window"):
-        shots.best_window(still, 6)
+    for pictures, count, at in ((frames, 5, int(np.argmax(sums))), (still, 3, 0)):
+        best = shots.Best(count)
+        for picture in pictures:
+            best.push(picture)
+        assert best.at == at
 
 
 def test_real_clips_are_read_to_their_end():

@@ -8,6 +8,7 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", F
 
 __version__ = "0.1.0"
 
-from vans import warm  # noqa: E402
+from vans import cpu, warm  # noqa: E402
 
+cpu.cap()
 warm.as_told()

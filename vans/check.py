@@ -125,11 +125,12 @@ def all_parameters(root: Path) -> str:
 
 
 def data(root: Path) -> str:
-    """data/ is what data.dvc pins."""
-    from vans.setup import _dvc
+    """data/ is what data.dvc pins, and DVC sees all of it."""
+    from vans.setup import _dvc, check_links
 
     if not (root / "data").exists():
         raise UserError("data/ is missing; `vans world` makes the toy world, `dvc checkout data.dvc` brings back yours")
+    check_links(root / "data")
     if _dvc(root, "status", "--quiet", "data.dvc", check=False) != 0:
         raise UserError("data/ is not what data.dvc pins; `dvc add data` pins it, `dvc checkout data.dvc` undoes it")
     return f"data/ is what data.dvc pins, {size(root / 'data') / GB:.2f} GB"

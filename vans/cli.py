@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vans.errors import UserError
+from vans.files import is_full
 from vans.terminal import steady
 
 
@@ -22,17 +23,16 @@ def guarded(command: Callable[[], object], verbose: bool = False) -> int:
     with steady() as out:
         try:
             command()
-        except (UserError, OSError) as error:
-            if isinstance(error, OSError) and error.filename is None:
-                raise
-            if verbose:
-                traceback.print_exc()
-            line = error if isinstance(error, UserError) else f"{error.filename}: {error.strerror}"
-            print(f"vans: {line}", file=sys.stderr)
-            return 1
         except KeyboardInterrupt:
             print("vans: stopped", file=sys.stderr)
             return 130
+        except Exception as error:
+            if (line := _line(error)) is None:
+                raise
+            if verbose:
+                traceback.print_exc()
+            print(f"vans: {line}", file=sys.stderr)
+            return 1
         out.flush()
         if out.failed is None:
             return 0
@@ -40,6 +40,15 @@ def guarded(command: Callable[[], object], verbose: bool = False) -> int:
             return 141
         print(f"vans: standard output: {out.failed.strerror}; the command itself is done", file=sys.stderr)
         return 1
+
+
+def _line(error: Exception) -> str | None:
+    """What there is to say of an error that the user can put right; None of any other."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return f"no space left on the disk ({error}); free some and run again" if is_full(error) else None
 
 
 # ------------------------------------------------------------------------------------------------- commands
@@ -60,6 +69,23 @@ def check(given: argparse.Namespace) -> None:
 
     if not look(find_root()):
         raise SystemExit(1)
+
+
+def repro(given: argparse.Namespace) -> None:
+    """Run `dvc repro` with these arguments; the stages' libraries are imported once."""
+    import os
+    import subprocess
+
+    from vans import warm_server
+    from vans.notebooks import environment
+    from vans.params import find_root
+
+    env = {**os.environ, **environment(find_root())}
+    with warm_server.running(env):
+        env[warm_server.VARIABLE] = os.environ.get(warm_server.VARIABLE, "")
+        done = subprocess.run(["dvc", "repro", *given.arguments], env=env, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
 
 
 def estimate(given: argparse.Namespace) -> None:
@@ -125,6 +151,15 @@ def publish(given: argparse.Namespace) -> None:
     report.publish()
 
 
+def seeds(given: argparse.Namespace) -> None:
+    """Keep the scores of this run and of DVC's experiments in docs/results/seeds/, for the table over seeds."""
+    from vans.params import find_root
+    from vans.tables.seeds import collect
+
+    print("\n".join(collect(find_root())))
+    print("then: dvc repro seeds (the table), vans publish, git add docs/results")
+
+
 def summary(given: argparse.Namespace) -> None:
     """What `make repro` prints at its end: tables, where the pictures are, the comparison."""
     from vans.tables import report
@@ -158,6 +193,8 @@ def parser() -> argparse.ArgumentParser:
         "--pin", action="store_true", help="pin what is rendered in data.dvc instead of checking"
     )
     add(check)
+    sub = add(repro)
+    sub.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="of dvc repro; options behind --")
     sub = add(estimate)
     sub.add_argument("--segments", type=int, metavar="N", help="so many segments instead of those in data/")
     sub.add_argument("--pairs", type=int, metavar="N", help="so many pairs instead of those in data/")
@@ -179,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--published", action="store_true", help="those in docs/results/")
     add(compare)
     add(publish)
+    add(seeds)
     add(summary)
     add(targets)
     return top
@@ -219,7 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
     if at < len(arguments) and arguments[at] in commands:
         options = {name: a.nargs != 0 for a in commands[arguments[at]]._actions for name in a.option_strings}
         arguments[at + 1 :] = plain(arguments[at + 1 :], options)
-    given = top.parse_args(arguments)
+    with steady():
+        given = top.parse_args(arguments)
     return guarded(lambda: given.function(given), verbose=given.verbose)
 
 

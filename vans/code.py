@@ -22,11 +22,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vans.errors import UserError
+
 # Cannot change what a stage writes: parameters are declared one by one; the rest writes, prints and starts.
 PLUMBING = (
     "vans/__init__",
     "vans/cli",
     "vans/code",
+    "vans/cpu",  # no stage sees on which machine it runs: vans/tables/compare.py says it
     "vans/errors",
     "vans/files",
     "vans/grid",
@@ -34,6 +37,7 @@ PLUMBING = (
     "vans/params",
     "vans/setup",
     "vans/show/",
+    "vans/tables/machines",
     "vans/tables/report",
     "vans/warm",
     "vans/toy/sources",  # the toy world's generator: its product is data/, a dependency of its own
@@ -107,19 +111,20 @@ def of_term(name: str, root: Path, params: Any = None) -> str:
 
 def of_notebook(path: Path) -> str:
     """Digest of a notebook's code cells; its prose, outputs and formatting do not count."""
-    return hashlib.sha256("\x1f".join(map(essence, _cells(path))).encode()).hexdigest()
-
-
-def imports_of_notebook(path: Path, root: Path) -> set[str]:
-    """The modules of vans that a notebook imports itself, as paths relative to ``root``."""
-    return {module for source in _cells(path) for module in imported(ast.parse(source), "", root)}
+    try:
+        return hashlib.sha256("\x1f".join(map(essence, _cells(path))).encode()).hexdigest()
+    except (SyntaxError, ValueError, tokenize.TokenError) as error:
+        raise UserError(f"{path}: a cell is not Python ({error}); get it back from git") from error
 
 
 def _cells(path: Path) -> list[str]:
     """The sources of a notebook's code cells; what papermill puts into an executed copy is not one of them."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    own = (cell for cell in cells if "injected-parameters" not in cell.get("metadata", {}).get("tags", []))
-    return ["".join(cell["source"]) for cell in own if cell["cell_type"] == "code"]
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        own = (cell for cell in cells if "injected-parameters" not in ((cell.get("metadata") or {}).get("tags") or []))
+        return ["".join(cell.get("source") or "") for cell in own if cell.get("cell_type") == "code"]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: not a notebook ({type(error).__name__}: {error}); get it back from git") from error
 
 
 def behind(entries: Iterable[str], root: Path, plumbing: tuple[str, ...] = PLUMBING) -> set[str]:

@@ -8,29 +8,42 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from vans.errors import UserError
 
 PARTIAL = ".partial-"
+HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+OWNER = re.compile(r"(\w+)-(\d+)(-old|-gone)?")  # host, process, and what stands there
+FORGOTTEN = 7 * 86_400.0  # s; after this long what another host has left unfinished is nobody's
+LISTED = "run.json"  # of a sealed folder
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Errors of safetensors, of tokenizers and (where a file is short) of numpy are no OSError with a number: only their
+# text says what the system said.
+FULL_TEXT = re.compile(r"(os error |Errno )(28|122|27)\b|No space left on device|^\d+ requested and \d+ written$")
+
+
+def is_full(error: BaseException | str) -> bool:
+    """Does an error, whatever library raised it, or its text say that a disk, a quota or a file has no room?"""
+    return (isinstance(error, OSError) and error.errno in FULL) or bool(FULL_TEXT.search(str(error)))
 
 
 @contextmanager
-def no_space_is_a_user_error(path: Path) -> Iterator[None]:
-    """Turn "no space left" (and "quota exceeded") into one clear line; other errors pass unchanged.
-
-    The error of safetensors is no OSError: it says what the system said in its text only.
-    """
+def no_space_is_a_user_error(path: str | Path) -> Iterator[None]:
+    """Turn "no space left" (or "quota exceeded", "file too large") into one clear line; all else passes unchanged."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
-        codes = (errno.ENOSPC, errno.EDQUOT)
-        said = type(error).__name__ == "SafetensorError" and any(f"os error {code}" in str(error) for code in codes)
-        if said or (isinstance(error, OSError) and error.errno in codes):
+        if is_full(error):
             raise UserError(f"{path}: no space left on the disk; free some and run again") from error
         raise
 
@@ -77,8 +90,8 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
             yield partial
             usual_permissions(partial)
             for file in partial.rglob("*"):
-                if file.is_file():
-                    _sync_file(file)
+                _sync_file(file) if file.is_file() else _sync_folder(file)
+            _sync_folder(partial)
             _swap(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -142,17 +155,19 @@ def _try_to_write(path: Path) -> None:
 def remove_leftovers(path: str | Path) -> None:
     """Remove temporary files and folders of ``path`` whose process is no longer alive."""
     path = Path(path)
-    for left in sorted(path.parent.glob(f".{path.name}{PARTIAL}*")):
+    for left in _partials(path.parent):
+        if not left.name.startswith(f".{_stem(path)}{PARTIAL}"):
+            continue
         if left.name.endswith("-old") and not path.exists():  # killed between the two renames of _swap
-            os.rename(left, path)
-            continue
-        pid = left.name.rpartition(PARTIAL)[2]
-        if pid.isdigit() and int(pid) != os.getpid() and _alive(int(pid)):
-            continue
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+            with suppress(OSError):
+                os.rename(left, path)
+        _remove(left)
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove what killed processes left half-written or half-deleted in a folder."""
+    for left in _partials(Path(folder)):
+        _remove(left)
 
 
 def sha256_file(path: str | Path) -> str:
@@ -182,20 +197,56 @@ def check_free_space(path: str | Path, size: int) -> None:
 
 
 def _partial_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
+    """Beside it; of this host and process."""
+    return path.with_name(f".{_stem(path)}{PARTIAL}{HOST}-{os.getpid()}")
+
+
+def _stem(path: Path) -> str:
+    """The name, or a digest of one that would be too long with what is added."""
+    return path.name if len(os.fsencode(path.name)) < 200 else digest(path.name)
+
+
+def _partials(folder: Path) -> list[Path]:
+    """What is unfinished in a folder and has nobody who could still finish it."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.name.startswith(".") and PARTIAL in p.name and _orphan(p))
+    except OSError:
+        return []
+
+
+def _orphan(left: Path) -> bool:
+    owner = OWNER.fullmatch(left.name.rpartition(PARTIAL)[2])
+    if owner is not None and owner[1] != HOST:  # its processes cannot be asked
+        try:
+            return time.time() - left.stat().st_mtime > FORGOTTEN
+        except OSError:
+            return False
+    return owner is None or int(owner[2]) == os.getpid() or not _alive(int(owner[2]))
 
 
 def _swap(new: Path, path: Path) -> None:
     """Put folder ``new`` where ``path`` is; what was there is removed afterwards."""
-    old = path.with_name(f"{new.name}-old") if path.exists() else None
-    if old is not None:
-        os.rename(path, old)
-    os.rename(new, path)
+    old = path.with_name(f"{new.name}-old")
+    while True:
+        with suppress(FileNotFoundError):
+            os.rename(path, old)
+        try:
+            os.rename(new, path)
+            break
+        except OSError as error:  # another process has put its own there meanwhile
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        _remove(old)
     _sync_folder(path.parent)
-    if old is not None and old.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
-    elif old is not None:
-        old.unlink()
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or folder that nobody looks for any more."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync_file(path: Path) -> None:
@@ -231,28 +282,36 @@ def discard(path: str | Path) -> None:
     there.
     """
     path = Path(path)
-    if not path.exists():
+    partial = _partial_of(path)
+    away = partial.with_name(f"{partial.name}-gone")
+    _remove(away)
+    try:
+        os.rename(path, away)
+    except FileNotFoundError:
         return
-    away = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}-gone")
-    shutil.rmtree(away, ignore_errors=True)
-    os.rename(path, away)
     _sync_folder(path.parent)
-    if away.is_dir():
-        shutil.rmtree(away, ignore_errors=True)
-    else:
-        away.unlink()
+    _remove(away)
 
 
-def sweep(folder: str | Path) -> None:
-    """Remove what killed processes left half-written or half-deleted in a folder."""
-    for left in sorted(Path(folder).glob(f".*{PARTIAL}*")):
-        pid = left.name.rpartition(PARTIAL)[2].split("-")[0]
-        if pid.isdigit() and int(pid) != os.getpid() and _alive(int(pid)):
-            continue
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+def seal(folder: str | Path, record: dict) -> None:
+    """Write a record into a folder, with the sizes and digests of all files in it; `sealed` reads it."""
+    folder = Path(folder)
+    kept = {str(p.relative_to(folder)): _identity(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    (folder / LISTED).write_text(json.dumps({**record, "files": kept}))
+
+
+def sealed(folder: str | Path) -> dict | None:
+    """The record of a folder that has all its files, to the byte; None if anything is missing or damaged."""
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / LISTED).read_text())
+        return record if all(_identity(folder / name) == kept for name, kept in record["files"].items()) else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _identity(path: Path) -> list:
+    return [path.stat().st_size, sha256_file(path)]
 
 
 @contextmanager

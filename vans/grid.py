@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from vans.errors import UserError
+from vans.params import read
 
 TRAINED = ("stage1", "stage2", "all_in_one")  # the stages with cells
 TABLE = "benchmarks"  # what the main chain is for
 CAPTIONS = ("vlm", "ground_truth", "none")
+CHOOSERS = ("clip_t_own", "video_event")  # of several answers: CLIP-T to the own caption, or the toy world's oracle
 T = TypeVar("T", "Cell", "Arm")
 
 
@@ -86,18 +86,21 @@ class Cell(Coupled):
             "reward": {name: term.model_dump() for name, term in weights.items()},
             "reward_code": code,
             "captions": self.captions,
-            "steps": self.steps,
         }
 
 
 @dataclass(frozen=True)
 class Arm(Coupled):
-    """One row of a table. captions: whose ("vlm", "ground_truth"), or "none": the input clip is the answer."""
+    """One row of a table. captions: whose ("vlm", "ground_truth"), or "none": the input clip is the answer.
+
+    best_of: {n, by}: of n answers to each question the best one by one of CHOOSERS is kept; None: the first is.
+    """
 
     key: str
     vlm: str
     vdm: str
     captions: str = "vlm"
+    best_of: dict[str, Any] | None = None
 
 
 class Grid:
@@ -105,11 +108,10 @@ class Grid:
 
     def __init__(self, params: Any, root: Path):
         path = Path(root) / "dvc.yaml"
-        try:
-            self.stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise UserError(f"{path}: no stages to be read there ({error}); `git checkout dvc.yaml`") from error
-        self.params = params
+        stages = read(path).get("stages")
+        if not isinstance(stages, dict):
+            raise UserError(f"{path}: stages: missing; get it back with `git checkout dvc.yaml`")
+        self.params, self.stages = params, dict(stages)
         self.cells = {(s, key): self._cell(s, key, row) for s in TRAINED for key, row in self._rows(s).items()}
         self.arms = {key: self._arm(key, row) for key, row in self._rows("answer").items()}
         trained = {
@@ -186,6 +188,15 @@ class Grid:
         where = f"dvc.yaml: answer: {key}"
         arm = _row(Arm, row, where, key=key)
         _known(arm.captions, CAPTIONS, f"{where}: captions")
+        if arm.best_of is not None:
+            told = arm.best_of
+            if arm.captions == "none":
+                raise UserError(f"{where}: best_of: captions: none gives no answers to choose among; leave it out")
+            if not isinstance(told, dict) or set(told) != {"n", "by"}:
+                raise UserError(f"{where}: best_of: must hold n and by, not {told!r}")
+            if type(told["n"]) is not int or told["n"] < 2:
+                raise UserError(f"{where}: best_of: n: {told['n']!r} is not a whole number from 2 up")
+            _known(told["by"], CHOOSERS, f"{where}: best_of: by")
         return arm
 
 

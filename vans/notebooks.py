@@ -18,11 +18,12 @@ from typing import Any
 
 import nbformat
 
-from vans import warm
+from vans import cpu, warm, warm_server
 from vans.errors import UserError
-from vans.files import atomic_write_text
+from vans.files import atomic_write_text, is_full
 from vans.grid import Grid
 from vans.params import find_root, load
+from vans.tables import machines
 
 EXECUTED = "executed"
 SOURCE = "stripped"
@@ -88,7 +89,13 @@ def strip(source: str | Path, out: str | Path) -> list[Path]:
 def read(path: Path) -> nbformat.NotebookNode:
     """A notebook in the current format; UserError when it is missing or broken."""
     try:
-        return nbformat.read(path, as_version=4)
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:  # tools leave out, or null, what is empty
+            cell.source = "".join(cell.get("source") or "")
+            cell.metadata = nbformat.from_dict(cell.get("metadata") or {})
+            cell.metadata.tags = list(cell.metadata.get("tags") or [])
+            cell.cell_type = str(cell.cell_type)
+        return notebook
     except FileNotFoundError:
         raise UserError(f"{path}: missing; get it back with `git checkout notebooks`") from None
     except Exception as error:  # nbformat raises many kinds for broken files
@@ -126,17 +133,28 @@ def run(name: str, values: dict[str, Any], label: str = "", root: str | Path | N
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             extra_arguments=["--IPKernelApp.log_level=50"],
+            kernel_manager_class="vans.warm_kernel.Manager",
         )
+    except OSError as error:
+        if is_full(error):
+            raise UserError(f"{target}: no space left on the disk; free some and run again") from error
+        raise
     except KeyboardInterrupt:
         logging.getLogger("asyncio").disabled = True  # it would report, with a traceback, that the cell was stopped
         raise
     except PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(error.evalue) from error
+        if is_full(error.evalue):
+            raise UserError(f"{name}: no space left on the disk; free some and run again") from error
         if error.ename == "KeyboardInterrupt":
             raise KeyboardInterrupt from error
         sys.exit(str(error))
+    finally:
+        os.environ.pop(warm.VARIABLE, None)  # it was for this notebook's kernel
     write_html(target)
+    machine = load(root).machine
+    machines.record(root / "results", target.stem, cpu.describe(machine.processes, machine.threads))
     return target
 
 
@@ -154,20 +172,25 @@ def check_parameters(notebook: nbformat.NotebookNode, values: dict[str, Any], so
 def set_environment(root: Path, name: str) -> None:
     """What the kernel and the processes it starts inherit: this copy of the code, threads, determinism, the workers
     that its trainer will want."""
-    machine, threads = load(root).machine, str(load(root).machine.threads)
+    machine = load(root).machine
     if module := LAUNCHES.get(name):
-        os.environ[warm.VARIABLE] = f"{machine.processes} {threads} {module}"
-    paths = [str(root), os.environ.get("PYTHONPATH", "")]
-    os.environ.update(
-        PYTHONPATH=os.pathsep.join(path for path in paths if path),
-        PYTHONHASHSEED="0",
-        OMP_NUM_THREADS=threads,
-        MKL_NUM_THREADS=threads,
-        OPENBLAS_NUM_THREADS=threads,
-        CUBLAS_WORKSPACE_CONFIG=":4096:8",
-        TOKENIZERS_PARALLELISM="false",
-        MPLBACKEND="module://matplotlib_inline.backend_inline",
-    )
+        os.environ[warm.VARIABLE] = f"{machine.processes} {machine.threads} {module}"
+    os.environ.update(environment(root))
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Variables that are the same for all stages."""
+    threads, paths = str(load(root).machine.threads), os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return {
+        "PYTHONPATH": os.pathsep.join([str(root), *(path for path in paths if path not in ("", str(root)))]),
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TOKENIZERS_PARALLELISM": "false",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
 
 
 def mathml(formula: str, display: str) -> str:
@@ -227,8 +250,8 @@ def main(arguments: list[str] | None = None) -> None:
     execute.add_argument("name")
     execute.add_argument("--cell", help="cell of a GRPO stage: parameter `cell`")
     execute.add_argument("--arm", help="arm of the tables: parameter `arm`")
-    for told in ("--vlm", "--vdm", "--reward", "--captions", "--steps"):  # of the cell; the notebook reads dvc.yaml
-        execute.add_argument(told, help=argparse.SUPPRESS)
+    for told in ("vlm", "vdm", "reward", "captions", "steps", "best_of.n", "best_of.by"):
+        execute.add_argument(f"--{told}", help=argparse.SUPPRESS)  # of the cell; the notebook reads dvc.yaml
     given = parser.parse_args(arguments)
     root = find_root()
     if given.command == "strip":
@@ -264,4 +287,5 @@ def check_grid(root: Path, stage: str) -> None:
 if __name__ == "__main__":
     from vans.cli import guarded
 
-    sys.exit(guarded(main))
+    code = warm_server.instead("vans.notebooks")
+    sys.exit(guarded(main) if code is None else code)

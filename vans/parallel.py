@@ -33,6 +33,7 @@ from torch import Tensor
 
 from vans import files, warm
 from vans.errors import UserError
+from vans.terminal import steady
 
 PREFIX = re.compile(r"^(\[rank\d+\]: )?(vans\.errors\.UserError: )?")  # of a traceback's last line
 
@@ -100,18 +101,25 @@ def device_of(name: str, rank: int) -> torch.device:
     return torch.device("cuda", rank) if name == "cuda" else torch.device("cpu")
 
 
+def processes(machine: Any) -> int:
+    """How many processes a job has: `machine.processes`, fewer where "auto" finds fewer GPUs. The number divides
+    `machine.processes`, so that batches are still shared evenly."""
+    if machine.device != "auto" or not torch.cuda.is_available():
+        return machine.processes
+    most = min(machine.processes, torch.cuda.device_count())
+    return next(size for size in range(most, 0, -1) if machine.processes % size == 0)
+
+
 def launch(target: str, machine: Any, params: Any = None, **arguments) -> Any:
-    """Call `module:function(ranks, params, **arguments)` on `machine.processes` ranks; return rank 0's result.
+    """Call `module:function(ranks, params, **arguments)` on `processes(machine)` ranks; return rank 0's result.
 
     target: "package.module:function". machine: has device, processes, threads. params: a Params; every rank gets
     exactly these values (without them the function is called without them). arguments: JSON values only (they cross to
     the child processes as text, nothing is pickled).
     Raises whatever rank 0 raises, and UserError with the last lines of a child that failed.
     """
-    size = machine.processes
+    size = processes(machine)
     torch.set_num_threads(machine.threads)
-    if machine.device == "auto" and torch.cuda.is_available():
-        size = min(size, torch.cuda.device_count())
     if size == 1:
         return _call(target, Ranks(0, 1, device_of(machine.device, 0)), params, arguments)
     workers = warm.take(size, machine.threads, target.split(":")[0])
@@ -221,7 +229,8 @@ class Watch:
         while not self._over.wait(self.grace):
             self._strike()  # again: it is lost where it meets a destructor or an `except` for everything
             if time.monotonic() > end:
-                os.write(2, f"error: {self.obituary()}; nothing woke rank 0, so it ends too\n".encode())
+                with contextlib.suppress(OSError):
+                    os.write(2, f"error: {self.obituary()}; nothing woke rank 0, so it ends too\n".encode())
                 os._exit(1)
 
     def _strike(self) -> None:
@@ -294,9 +303,9 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _worker(place: str, rank: str, parent: str, module: str) -> None:
+def _worker(place: str, rank: str, module: str) -> None:
     """A rank: import what the job will need, wait for the job, do it."""
-    _die_with_parent(int(parent))
+    _die_with_parent(int(os.environ["VANS_PARENT"]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's to handle; it then ends this process
     importlib.import_module(module)
     job = Path(place) / "job.json"
@@ -311,7 +320,8 @@ def _worker(place: str, rank: str, parent: str, module: str) -> None:
     torch.set_num_threads(spec["threads"])
     device_of(spec["device"], int(rank))
     (job.parent / f"started{rank}").touch()
-    _ranked(spec, int(rank), params)
+    with steady():  # its log is a file, on a disk that may be full
+        _ranked(spec, int(rank), params)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# How the models' own signs are written: <|im_end|>, <|video_pad|> (Qwen), </s>, <pad>, <extra_id_0> (umT5).
-SPECIAL = re.compile(r"<\|[^<>|\n]{1,40}\|>|</?s>|<(?:pad|unk|mask|extra_id_\d+)>", re.IGNORECASE)
+# How the models' own signs are written: <|im_end|>, <|video_pad|> (Qwen), </s>, <pad>, <extra_id_0> (umT5),
+# <end_of_text> (CLIP).
+SPECIAL = re.compile(
+    r"<\|[^<>|\n]{1,40}\|>|</?s>|<(?:pad|unk|mask|extra_id_\d+|(?:start|end)_of_text)>", re.IGNORECASE
+)
 TAGS = ("[Think]", "[/Think]", "[Ans]", "[/Ans]")
 _TEMPLATE = re.compile(r"\s*\[Think\](.*)\[/Think\]\s*\[Ans\](.*)\[/Ans\]\s*", re.DOTALL)
 
@@ -30,6 +33,12 @@ def special_tokens(text: str, known: Iterable[str] = ()) -> list[str]:
     known: further ones, such as a tokenizer's `all_special_tokens`.
     """
     return SPECIAL.findall(text) + [token for token in known if token in text and not SPECIAL.fullmatch(token)]
+
+
+def plain(text: str) -> str:
+    """The text with its special tokens taken apart by a space, so that a tokenizer reads them as words: for what
+    models wrote themselves, which cannot be refused."""
+    return SPECIAL.sub(lambda found: f"< {found[0][1:]}", text)
 
 
 def format_reward(text: str) -> float:

@@ -17,7 +17,9 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from vans import warm_server
 
 VARIABLE = "VANS_WARM"
 
@@ -28,7 +30,7 @@ class Workers:
 
     folder: Path
     threads: int
-    children: list[tuple[subprocess.Popen, IO[str]]]  # process, its log
+    children: list[tuple[Any, IO[str]]]  # process, its log
 
     def close(self) -> None:
         """End what still runs, and remove the folder."""
@@ -72,12 +74,13 @@ def take(size: int, threads: int, module: str) -> Workers:
 def start(size: int, threads: int, module: str) -> Workers:
     """Start ranks 1 to size - 1 of a job."""
     folder = Path(tempfile.mkdtemp(prefix="vans-ranks-"))
-    children: list[tuple[subprocess.Popen, IO[str]]] = []
+    children: list[tuple[Any, IO[str]]] = []
     for rank in range(1, size):
         log = open(folder / f"rank{rank}.log", "w+")  # noqa: SIM115
-        command = [sys.executable, "-m", "vans.parallel", str(folder), str(rank), str(os.getpid()), module]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        children.append((subprocess.Popen(command, stdout=log, stderr=log, env=environment), log))
+        command = [sys.executable, "-m", "vans.parallel", str(folder), str(rank), module]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "VANS_PARENT": str(os.getpid())}
+        files: dict[str, Any] = {"stdout": log, "stderr": log, "env": environment}
+        children.append((warm_server.popen(command, **files) or subprocess.Popen(command, **files), log))
     return Workers(folder, threads, children)
 
 

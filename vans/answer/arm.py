@@ -1,7 +1,8 @@
 """Answers: caption and video for the held-out samples of an arm.
 
 The noise of a video depends on (seed, sample) alone, so all arms render a sample from the same noise; an answer's
-text is drawn from (seed, sample) too.
+text is drawn from (seed, sample) too. Where an arm draws several answers and keeps the best, the first is the one that
+it would give without that, and the k-th is drawn from (seed, sample/k).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from vans import files
 from vans.answer import predictions
+from vans.answer.best import Answer, best_of, judge
 from vans.data.batches import clips_of, held_out
 from vans.data.triplets import Triplets
 from vans.grid import Arm
@@ -28,7 +30,9 @@ from vans.template import parse_answer
 
 def predict(params: Any, arm: Arm, root: Path) -> Path:
     """Write an arm's predictions to predictions/<arm>: captions.csv and videos/<id>.*; returns the folder."""
-    out = root / "predictions" / arm.key
+    out, clip = root / "predictions" / arm.key, params.video
+    samples = len(held_out(Triplets(root / "triplets"), params.evaluate.samples))
+    files.check_free_space(out, samples * clip.frames * clip.height * clip.width * 3)
     with files.atomic_dir(out) as partial:
         job = {"root": str(root), "out": str(partial), "arm": arm.plain()}
         launch("vans.answer.arm:predict_share", params.machine, params=params, **job)
@@ -42,25 +46,33 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     ids = ranks.share(held_out(triplets, params.evaluate.samples))
     vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device) if captions == "vlm" else None
     vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device) if captions != "none" else None
+    chooser = judge(at.best_of["by"], params, base, triplets, ranks.device) if at.best_of else None
     texts: list[str] = []
     words: list[str] = []
     suffix = ".avi" if params.curate.codec == "raw" else ".mp4"
     chunks = [ids[i : i + g.batch] for i in range(0, len(ids), g.batch)]
-    for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
-        clips = clips_of(triplets, chunk, "input")
-        rows = [triplets.row(i) for i in chunk]
+
+    def draw(some: list[str], k: int = 0) -> list[Answer]:
+        """The k-th answer to each of some questions."""
+        names = [f"{i}/{k}" for i in some] if k else some
+        clips = clips_of(triplets, some, "input")
+        rows = [triplets.row(i) for i in some]
         if vlm is not None:
-            rates = triplets.rates(chunk, "input", clips.shape[1])
-            answers = write_answers(params, vlm, clips, [r["question"] for r in rows], rates, chunk)
+            rates = triplets.rates(some, "input", clips.shape[1])
+            answers = write_answers(params, vlm, clips, [r["question"] for r in rows], rates, names)
             found = [parse_answer(t)[1] or "" for t in answers]
         elif captions == "ground_truth":
             found = answers = [r["caption"] for r in rows]
         else:
-            found = answers = [""] * len(chunk)
-        texts += answers
-        words += found
-        videos = clips if vdm is None else render(params, vdm, clips, found, chunk)
-        for id, clip in zip(chunk, videos, strict=True):
+            found = answers = [""] * len(some)
+        videos = clips if vdm is None else render(params, vdm, clips, found, names)
+        return list(zip(found, answers, videos, strict=True))
+
+    for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
+        given = best_of(at.best_of["n"], chooser, chunk, draw) if at.best_of and chooser else draw(chunk)
+        for id, (caption, text, clip) in zip(chunk, given, strict=True):
+            words.append(caption)
+            texts.append(text)
             media.write(Path(out) / "videos" / f"{id}{suffix}", clip.numpy(), params.video.fps)
     rows_out = ranks.collect(list(zip(ids, words, texts, strict=True)))
     if ranks.main:

@@ -34,6 +34,8 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     models = Grid(params, root).arm(arm)
     if models.captions != "vlm":
         raise UserError(f"arm {arm!r} has no VLM that could answer a question; use main, stage1 or sft")
+    if models.best_of:
+        raise UserError(f"arm {arm!r} chooses among several answers to the held-out questions; use main, stage1 or sft")
     seen, fps = watch(video, clip)
     from vans.answer.arm import render  # the heavy libraries: what is wrong with the video is said before
     from vans.models.load import load_vdm, load_vlm

@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from vans.errors import UserError
-from vans.files import atomic_dir, atomic_write_text, check_readable
+from vans.files import check_readable
 from vans.media import video
 
 CAPTIONS = "captions.csv"
 COLUMNS = ("id", "caption", "text")
-Row = tuple[str, str, str]  # id, caption, whole answer
 SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")
 
 
@@ -37,6 +36,11 @@ class Predictions:
     texts: list[str]
     paths: dict[str, Path]
 
+    def check(self) -> None:
+        """Open every video: UserError for one that cannot be (what is damaged further inside shows in `clips`)."""
+        for path in self.paths.values():
+            video.Video(path)
+
     def clips(self, ids: Sequence[str], geometry: tuple[int, ...]) -> tuple[np.ndarray, int]:
         """The videos of some samples as uint8 [N, T, H, W, 3] of the given (T, H, W), and how many had to be
         fitted. Of a longer or larger video only what is wanted is held.
@@ -45,45 +49,6 @@ class Predictions:
         """
         clips, fitted = zip(*(_clip(self.paths[name], *geometry) for name in ids), strict=True)
         return np.stack(clips), sum(fitted)
-
-
-def save(
-    folder: str | Path,
-    ids: Sequence[str],
-    captions: Sequence[str],
-    texts: Sequence[str],
-    clips: np.ndarray,
-    fps: float,
-    codec: str = "raw",
-) -> None:
-    """Write a predictions folder as a whole: clips uint8 [N, T, H, W, 3] at ``fps``; ``texts`` may hold "".
-
-    ``codec``: raw (AVI without loss) or h264 (mp4). What stood there before is replaced at the end.
-    """
-    rows = list(zip(ids, captions, texts, strict=True))
-    with atomic_dir(folder) as partial:
-        write_predictions(partial, rows, clips, fps, codec)
-        write_captions(partial, rows)
-
-
-def write_predictions(folder: str | Path, rows: Sequence[Row], clips: np.ndarray, fps: float, codec: str) -> None:
-    """The videos of some rows (id, caption, text); several processes may each write theirs to one folder.
-
-    Not atomic by itself: call it inside ``atomic_dir``, as ``save`` does.
-    """
-    if len(rows) != len(clips):
-        raise ValueError(f"{len(rows)} rows and {len(clips)} clips")
-    videos = Path(folder) / "videos"
-    videos.mkdir(parents=True, exist_ok=True)
-    for (name, _, _), clip in zip(rows, clips, strict=True):
-        data, suffix = video.encode(clip, fps, codec)
-        (videos / f"{name}{suffix}").write_bytes(data)
-
-
-def write_captions(folder: str | Path, rows: Sequence[Row]) -> None:
-    """captions.csv of all rows, sorted by id, so that its bytes do not depend on who wrote which."""
-    ids, captions, texts = zip(*sorted(rows), strict=True) if rows else ((), (), ())
-    atomic_write_text(Path(folder) / CAPTIONS, captions_csv(ids, captions, texts))
 
 
 def captions_csv(ids: Sequence[str], captions: Sequence[str], texts: Sequence[str]) -> str:

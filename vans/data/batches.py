@@ -33,10 +33,16 @@ def clips_of(triplets: Triplets, ids: list[str], which: str) -> Tensor:
 
 
 def prompts_of(vlm: Any, triplets: Triplets, ids: list[str]) -> Any:
-    """The VLM's inputs of these triplets: the input clip, at the rate of its own time, and the question."""
-    questions = [triplets.row(id)["question"] for id in ids]
-    clips = clips_of(triplets, ids, "input")
-    return vlm.inputs(clips, questions, triplets.rates(ids, "input", clips.shape[1]))
+    """The VLM's inputs of these triplets: the input clip, at the rate of its own time, and the question.
+
+    Its vision tower is frozen: a triplet is tokenised and its clip encoded when it is first met.
+    """
+
+    def prompt(id: str) -> Any:
+        clips = clips_of(triplets, [id], "input")
+        return vlm.inputs(clips, [triplets.row(id)["question"]], triplets.rates([id], "input", clips.shape[1]))
+
+    return vlm.together([vlm.kept((triplets.folder, id), lambda id=id: prompt(id)) for id in ids])
 
 
 def held_out(triplets: Triplets, samples: int) -> list[str]:

@@ -29,12 +29,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from vans.data import engine, quality, sources, work
-from vans.data.agreement import agreement, judge
+from vans.data.agreement import agreement, judge, visual_gain
 from vans.data.annotate import Annotation, Annotator, Refused, Request, annotator
+from vans.data.cutting import Settings
 from vans.data.draw import Draw
 from vans.data.leaks import apart, check_splits, proven
 from vans.data.ledger import Ledger
-from vans.data.pairs import Settings
 from vans.data.records import Record
 from vans.data.shards import COLUMNS, ShardWriter
 from vans.data.store import Store, digests
@@ -60,14 +60,6 @@ class Annotated:
     answers: list[Annotation | Refused]
 
 
-@dataclass(frozen=True)
-class LocalMachine:
-    """Where the work is done; changes nothing in the output."""
-
-    engine: str = "local"
-    workers: int = 1
-
-
 def curate(
     data_dir: str | Path,
     out_dir: str | Path,
@@ -78,12 +70,12 @@ def curate(
 ) -> dict:
     """Make triplets of everything in data_dir; out_dir is replaced as a whole, or left alone on any error.
 
-    params: seed, video, curate, machine.engine and .workers (and models.clip, machine.device where CLIP is asked).
+    params: seed, video, curate, machine.engine and .workers, models.clip (and machine.device where CLIP is asked).
     cache: folder in which finished sources are kept, so that they are not done again. asked: instead of the
     annotator that the parameters name. Returns the report. Raises UserError if nothing is kept or the splits
     overlap.
     """
-    machine = getattr(params, "machine", None) or LocalMachine()
+    machine = params.machine
     found = sources.discover(data_dir)
     ledger = found.ledger
     ledger.root = str(data_dir)
@@ -118,7 +110,7 @@ def curate(
         leaks |= proven(rows, prints, params.curate.near_duplicate, looked)
         mark_rl(rows, group, partial / "shards", params, clip, progress)
         result = report(rows, ledger) | {"rl": rl_report(rows, params), "leaks": leaks}
-        secret = Secret.of(params.curate.llm.key_variable) if hasattr(params.curate, "llm") else Secret()
+        secret = Secret.of(params.curate.llm.key_variable)
         secret.check(_texts([rows, result, vars(ledger)]), f"{out_dir}: what the annotator wrote")
         _write(partial, rows, result, ledger)
         shown = {replace(t, starts=None).key("show") for t in tasks if asked.chooses}  # before anything was chosen
@@ -323,11 +315,15 @@ def id_of(record: Record, first: str, second: str) -> str:
 def mark_rl(
     rows: list[dict], group: dict[str, str], shards: Path, params: Any, clip: Any = None, progress: bool = False
 ) -> None:
-    """Score every row and set group, agreement (clip: the CLIP that measures it), rl_score, rl and rl_reason."""
+    """Score every row and set group, agreement (clip: the CLIP that measures it), rl_score, rl and rl_reason, and
+    visual_gain where it has a weight."""
+    weights = vars(params.curate.rl_weights)
     cosines: list[float | None] = [None] * len(rows)
     if clip is not None:
         cosines = list(agreement(rows, shards, clip, progress))
-    weights = vars(params.curate.rl_weights)
+    if clip is not None and weights["visual_gain"]:
+        for row, gain in zip(rows, visual_gain(rows, shards, clip, progress), strict=True):
+            row["visual_gain"] = gain
     for row, cosine in zip(rows, cosines, strict=True):
         row |= {"group": group[row["video"]], "agreement": cosine}
         row["rl_score"] = quality.score(quality.terms(row, params.curate.rl_motion), weights)
@@ -340,7 +336,7 @@ def rl_report(rows: list[dict], params: Any) -> dict:
     said = "left out of the score: curate.agreement is none"
     if params.curate.agreement == "clip":
         said = "2.5 x the mean cosine of CLIP's features of target frames and caption"
-    elif getattr(params, "models", None) is None or params.models.clip.repo is None:
+    elif params.models.clip.repo is None:
         said += " (no CLIP is trained yet when this scale curates)"
     scores = [row["rl_score"] for row in rows if row["rl"]]
     return {
@@ -368,7 +364,8 @@ def report(rows: list[dict], ledger: Ledger) -> dict:
 
 
 def _write(folder: Path, rows: list[dict], result: dict, ledger: Ledger) -> None:
-    manifest = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"agreement": "float64"})
+    columns = [*COLUMNS, *(["visual_gain"] if "visual_gain" in rows[0] else [])]
+    manifest = pd.DataFrame(rows, columns=columns).astype({"agreement": "float64"})
     manifest.to_parquet(folder / "manifest.parquet", index=False)
     drops = pd.DataFrame(ledger.drops, columns=["level", "name", "reason"])
     drops.to_csv(folder / "dropped.csv", index=False, lineterminator="\n")

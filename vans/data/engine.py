@@ -59,8 +59,6 @@ def run(
     workers = min(workers or min(cores(), len(tasks) // (FEW_HEAVY if heavy else FEW)), len(tasks)) or 1
     if engine == "ray":
         results = _ray(function, tasks, workers)
-    elif engine != "local":
-        raise UserError(f"params.yaml: machine.engine: {engine!r} is unknown; use local or ray")
     else:
         results = map(function, tasks) if workers == 1 and not heavy else _processes(function, tasks, workers)
     bar = tqdm(total=len(tasks), desc=progress, unit="video", file=sys.stderr, mininterval=2.0, disable=not progress)

@@ -19,7 +19,7 @@ from vans.data.draw import Draw
 
 WORDS = (4, 40)  # a caption of so many words can be filmed and says enough
 CLIPSCORE = 2.5  # the usual factor that brings CLIP's cosines to about 0..1 (Hessel et al. 2021)
-TERMS = ("agreement", "motion", "length", "self_check")
+TERMS = ("agreement", "motion", "length", "self_check", "visual_gain")
 TEST = "held out for the test"
 FLOWERY = "the caption leaves open what is to be seen"
 SAME = "another triplet of the same source was taken"
@@ -33,15 +33,18 @@ def terms(row: Mapping[str, Any], full_motion: float) -> dict[str, float | None]
     agreement: 2.5 times the mean cosine of CLIP's features of the target clip's frames and of the caption, at
     most 1. motion: of the target clip, as a share of full_motion, at most 1, so that quiet events are not left
     out: only stills score low. length: 1 for WORDS words, falling to 0 at none and at twice the most.
-    self_check: 1 / (1 + questions that gave the answer away before this one).
+    self_check: 1 / (1 + questions that gave the answer away before this one). visual_gain: what the video adds over the
+    text: CLIP's probability that the caption is of the target clip rather than of the input clip
+    (`vans.data.agreement.visual_gain`): 1/2 where the caption fits what was seen already just as well.
     """
     words, (least, most) = row["caption_words"], WORDS
-    cosine = row["agreement"]
+    cosine, gain = row["agreement"], row.get("visual_gain")
     return {
         "agreement": None if cosine is None or cosine != cosine else min(1.0, max(0.0, CLIPSCORE * cosine)),
         "motion": min(1.0, row["motion"] / full_motion),
         "length": max(0.0, min(1.0, words / least, 2.0 - words / most)),
         "self_check": 1.0 / (1.0 + row["questions_refused"]),
+        "visual_gain": None if gain is None or gain != gain else gain,
     }
 
 

@@ -158,13 +158,3 @@ class Best:
         """Mean change of a pixel from picture to picture in the best window, 0..1."""
         steps = (self.count - 1) * self.pictures[0].size if self.pictures else 0
         return round(self.most / (255 * steps), 6) if steps else 0.0
-
-
-def best_window(frames: np.ndarray, count: int) -> int:
-    """Where the best window (see Best) of frames uint8 [n, H, W, 3] begins; ValueError if n < count."""
-    if len(frames) < count:
-        raise ValueError(f"{len(frames)} pictures do not hold a window of {count}")
-    best = Best(count)
-    for picture in frames:
-        best.push(picture)
-    return best.at

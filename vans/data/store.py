@@ -19,10 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from vans.files import atomic_write_text, no_space_is_a_user_error, sha256_file
+from vans.files import HOST, PARTIAL, atomic_write_text, no_space_is_a_user_error, sha256_file
 
 MAGIC = "vans-source-1"
-PARTIAL = ".partial-"
 FRESH = 2.0  # s; a file changed so recently may change again within the same tick of its clock
 STALE = 86_400.0  # s; partial files of runs that were killed
 
@@ -42,14 +41,21 @@ class Store:
         sizes = [[len(blob), hashlib.sha256(blob).hexdigest()] for blob in blobs]
         head = json.dumps({"meta": meta, "blobs": sizes}).encode()
         path = self.path(key)
-        partial = path.with_name(f"{PARTIAL}{os.getpid()}-{key}")
+        partial = path.with_name(f"{PARTIAL}{HOST}-{os.getpid()}-{key}")
+
+        def write() -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "wb") as file:  # not flushed to the disk: what a crash leaves is seen by its digest
+                file.write(f"{MAGIC} {hashlib.sha256(head).hexdigest()}\n".encode() + head + b"\n")
+                file.writelines(blobs)
+            os.replace(partial, path)
+
         with no_space_is_a_user_error(path):
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with open(partial, "wb") as file:  # not flushed to the disk: what a crash leaves is seen by its digest
-                    file.write(f"{MAGIC} {hashlib.sha256(head).hexdigest()}\n".encode() + head + b"\n")
-                    file.writelines(blobs)
-                os.replace(partial, path)
+                try:
+                    write()
+                except FileNotFoundError:  # a process with other code has swept the folder away meanwhile
+                    write()
             finally:
                 partial.unlink(missing_ok=True)
 

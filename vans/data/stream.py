@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from vans import files
+from vans.data import manifest
 from vans.errors import UserError
 from vans.media import video
 from vans.rng import generator
@@ -47,8 +47,8 @@ class Stream(IterableDataset):
 
     batch: samples over all ranks. split, kind, rl: as in `Triplets.select`. epochs: where it ends (None: never); the
     last batch is then what is left, and where that is less than one sample a rank, some ranks get empty lists.
-    count: triplets in an epoch. Raises UserError for a missing manifest, shard or column, an empty choice, and, while
-    it is read, for a clip that is damaged.
+    count: triplets in an epoch. Raises UserError for a folder that is not whole (see `vans.data.manifest`), an empty
+    choice, and, while it is read, for a clip that is damaged.
     """
 
     def __init__(
@@ -74,16 +74,15 @@ class Stream(IterableDataset):
         self.folder, self.batch, self.keys, self.rank, self.size = Path(folder), batch, tuple(keys), rank, size
         self.epochs, self.which, self.texts, self.decode = epochs, tuple(which), tuple(texts), decode
         self.position = 0  # samples that are over, on all ranks together
-        table = self._manifest({"split": split, "kind": kind, "rl": rl})
+        table = manifest.read(self.folder)
+        for name, value in (("split", split), ("kind", kind), ("rl", rl)):
+            table = table if value is None else table.filter(pc.equal(table[name], value))
         if not len(table):
             raise UserError(f"{self.folder / 'manifest.parquet'}: no triplet of {split=}, {kind=}, {rl=}")
         names = table["shard"].unique().to_pylist()
-        for name in names:
-            if not (self.folder / "shards" / name).is_file():
-                raise UserError(f"{self.folder / 'shards' / name}: missing; make it again with `dvc repro curate`")
         self.shards = names
         self.count = len(table)
-        self.shard = pc.index_in(table["shard"], pa.array(names)).to_numpy()
+        self.shard = pc.index_in(table["shard"], pa.array(names, table["shard"].type)).to_numpy()
         self.places = {w: [table[f"{w}_{x}"].to_numpy() for x in ("offset", "size")] for w in self.which}
         self.words = table.select(["id", *self.texts]).combine_chunks()
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
@@ -173,19 +172,6 @@ class Stream(IterableDataset):
         if getattr(self, "_owner", None) == os.getpid():
             for descriptor in self._open.values():
                 os.close(descriptor)
-
-    def _manifest(self, wanted: dict[str, Any]) -> pa.Table:
-        path = self.folder / "manifest.parquet"
-        if not path.is_file():
-            raise UserError(f"{path}: missing; make it with `dvc repro curate`")
-        columns = ["id", "shard", *self.texts, *(f"{w}_{x}" for w in self.which for x in ("offset", "size"))]
-        try:
-            if missing := set(columns) - set(pq.read_schema(path).names):
-                raise UserError(f"{path}: has no column {sorted(missing)[0]}; make it again with `dvc repro curate`")
-            filters = [(name, "==", value) for name, value in wanted.items() if value is not None]
-            return pq.read_table(path, columns=columns, filters=filters or None)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path}: not a readable manifest; make it again with `dvc repro curate`") from error
 
 
 class Loader:

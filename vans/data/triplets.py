@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vans.data import manifest
 from vans.errors import UserError
 from vans.media import video
 
@@ -13,7 +14,7 @@ KEEP_BYTES = 256 * 2**20
 
 
 class Triplets:
-    """Curated triplets. `Triplets(dir)` raises UserError if the manifest or a shard is missing.
+    """Curated triplets. `Triplets(dir)` raises UserError unless the folder is whole (see `vans.data.manifest`).
 
     frame: pandas table of the manifest, indexed by id, in the manifest's order.
     """
@@ -21,15 +22,7 @@ class Triplets:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._kept: dict[tuple[str, str], np.ndarray] = {}
-        manifest = self.folder / "manifest.parquet"
-        if not manifest.is_file():
-            raise UserError(f"{manifest}: missing; make it with `dvc repro curate`")
-        self.frame = pd.read_parquet(manifest).set_index("id", drop=False)
-        for shard in self.frame["shard"].unique():
-            if not (self.folder / "shards" / shard).is_file():
-                raise UserError(
-                    f"{self.folder / 'shards' / shard}: missing; make it again with `dvc repro curate`"
-                )
+        self.frame = manifest.read(self.folder).to_pandas().set_index("id", drop=False)
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -17,19 +17,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vans.data import fingerprint, ledger, pairs, records, shots
+from vans.data import cutting, fingerprint, ledger, pairs, records, shots
 from vans.data.annotate import Candidate
+from vans.data.cutting import Cut, Settings
 from vans.data.ledger import Ledger
-from vans.data.pairs import Cut, Pair, Settings
+from vans.data.pairs import Pair
 from vans.data.records import Record
 from vans.data.shots import Segment
 from vans.data.store import Store
 from vans.errors import UserError
 from vans.files import digest
+from vans.llm.pictures import jpeg
 from vans.media import avi, clock, video
 
 # the code that results depend on, with this file
-MODULES = (video, clock, avi, fingerprint, ledger, pairs, records, shots)
+MODULES = (video, clock, avi, cutting, fingerprint, ledger, pairs, records, shots)
 LIBRARIES = ("av", "numpy", "pillow", "opencv-python", "opencv-python-headless")
 
 
@@ -201,7 +203,7 @@ def show(task: Task) -> str:
         try:
             for segment, times, frames in pairs.thin(task.record, task.settings, *task.shown):
                 meta.append({"id": segment.id, "label": segment.label, "times": times.tolist()})
-                blobs += [_jpeg(picture) for picture in frames]
+                blobs += [jpeg(picture) for picture in frames]
         except UserError:
             pass  # unreadable: counted where it is cut
         store.put(key, meta, blobs)
@@ -218,9 +220,3 @@ def candidates(task: Task) -> Iterator[Candidate]:
     for m in meta:
         frames = np.stack([next(pictures) for _ in m["times"]])
         yield Candidate(f"{task.record.title}:{m['id']}", m["label"], np.array(m["times"]), frames)
-
-
-def _jpeg(picture: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, "jpeg", quality=90)
-    return out.getvalue()

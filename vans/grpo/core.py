@@ -46,9 +46,9 @@ def group_advantages(rewards: Tensor, kept: Tensor | None = None, eps: float = 1
 
 
 def clipped_objective(
-    logp: Tensor, old_logp: Tensor, advantages: Tensor, clip: float, mask: Tensor | None = None
+    logp: Tensor, old_logp: Tensor, advantages: Tensor, clip_range: float, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A), to be maximised (DeepSeekMath, eq. 3; PPO's clip).
+    """min(ratio * A, ratio held in 1 - clip_range ... 1 + clip_range, times A), to be maximised (DeepSeekMath, eq. 3).
 
     logp: [N, L] float32, log-probability under the policy being trained (per token, or per step averaged over
     the latent's elements). old_logp: [N, L], under the policy that made the rollout; treated as a constant.
@@ -60,15 +60,15 @@ def clipped_objective(
     _check_rows(logp, old_logp, mask)
     if advantages.shape != logp.shape[:1]:
         raise ValueError(f"advantages must be [{logp.shape[0]}], got {tuple(advantages.shape)}")
-    if clip <= 0:
-        raise ValueError(f"clip must be > 0, got {clip}")
+    if clip_range <= 0:
+        raise ValueError(f"clip_range must be > 0, got {clip_range}")
     keep = torch.ones_like(logp, dtype=torch.bool) if mask is None else mask.bool()
     # Padding is set to 0 before the exponential: garbage there makes neither inf nor nan gradients.
     ratio = (logp - old_logp.detach()).masked_fill(~keep, 0.0).exp()
     a = advantages.detach().to(logp.dtype)[:, None]
-    clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
     terms = torch.minimum(ratio * a, clipped * a).masked_fill(~keep, 0.0)
-    stopped = ((ratio > 1.0 + clip) & (a > 0)) | ((ratio < 1.0 - clip) & (a < 0))
+    stopped = ((ratio > 1.0 + clip_range) & (a > 0)) | ((ratio < 1.0 - clip_range) & (a < 0))
     fraction = (stopped & keep).sum() / keep.sum().clamp(min=1)
     return terms, ratio.detach(), fraction.detach()
 

@@ -70,18 +70,12 @@ def sde_rollout(
             if k >= trained:
                 x = flow_sde.ode_step(x, v, grid[k], grid[k + 1])
                 continue
-            mean, std = flow_sde.sde_mean_std(
-                x, v, grid[k], grid[k + 1], s.noise_level
-            )  # [M, C, T', H', W'], [M, 1, ...]
-            after = mean + std * noise(tuple(x.shape[1:]), names[part], *keys, "sde", k).to(x)
-            logps.append(flow_sde.log_prob(after, mean, std).cpu())  # [M]
-            v0 = (
-                v
-                if start is None
-                else vdm.guided_velocity(x, sigma, text, reference, s.guidance, given.negative, dit=start)
-            )
+            drawn = noise(tuple(x.shape[1:]), names[part], *keys, "sde", k).to(x)  # [M, C, T', H', W']
+            after, logp, _, _ = flow_sde.sde_step(x, v, grid[k], grid[k + 1], s.noise_level, drawn)
+            v0 = vdm.guided_velocity(x, sigma, text, reference, s.guidance, given.negative, dit=start)
             ref_means.append(flow_sde.sde_mean_std(x, v0, grid[k], grid[k + 1], s.noise_level)[0].cpu())
-            x = after
+            logps.append(logp.cpu())  # [M]
+            x = after  # [M, C, T', H', W']
             states.append(x)
         parts.append(([state.cpu() for state in states], torch.stack(logps, 1), ref_means, x.cpu()))
     return Trajectories(

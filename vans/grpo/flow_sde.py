@@ -102,7 +102,7 @@ def gaussian_kl(mean: Tensor, mean_ref: Tensor, std: Tensor) -> Tensor:
     constant. Both steps have the same standard deviation, which leaves this one term of the Gaussian KL.
     """
     check_precision(mean, "the mean")
-    check_precision(mean_ref, "the reference's mean")
+    check_precision(mean_ref, "the starting policy's mean")
     _check_positive(std)
     return ((mean - mean_ref.detach()) ** 2 / (2 * std**2)).flatten(1).mean(dim=1)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vans.grpo import core
+from vans.models.prompts import pick
 from vans.models.vlm import VLM, Completions
 from vans.parallel import Ranks
 
@@ -32,21 +33,27 @@ def vlm_updates(
     """
     device, mask = vlm.device, answers.mask  # [N, L]
     rows = [slice(i, i + s.micro_batch) for i in range(0, mask.shape[0], s.micro_batch)]
-    parts = [micro_batch(prompts, answers, part, s.group_size) for part in rows]
+    parts = [
+        (
+            pick(prompts, [i // s.group_size for i in range(*row.indices(len(mask)))]),
+            Completions(answers.ids[row], mask[row], answers.texts[row]),
+        )
+        for row in rows
+    ]
+    old: list[Tensor] = []  # of [M, L]: the first update's own, before it
     with torch.no_grad():
-        old = [vlm.log_probs(*part, s.temperature) for part in parts]  # of [M, L]
         ref = [vlm.log_probs(*part, s.temperature, model=start) for part in parts]  # of [M, L]
     stats: dict[str, float] = {"ratio_first": 0.0, "ratio_last": 0.0}
     for inner in range(s.inner_updates):
         optim.zero_grad()
         clipped = kl_mean = 0.0
-        for part, row, old_logp, ref_logp in zip(parts, rows, old, ref, strict=True):
+        for i, (part, row, ref_logp) in enumerate(zip(parts, rows, ref, strict=True)):
             with vlm.recomputing():
                 logp = vlm.log_probs(*part, s.temperature)  # [M, L]
+            if inner == 0:
+                old.append(logp.detach())
             advantage = advantages[row].to(device)  # [M]
-            terms, ratio, fraction = core.clipped_objective(
-                logp, old_logp, advantage, s.clip_range, mask[row]
-            )  # [M, L]
+            terms, ratio, fraction = core.clipped_objective(logp, old[i], advantage, s.clip_range, mask[row])  # [M, L]
             kl = core.kl_tokens(logp, ref_logp, mask[row])  # [M, L]
             loss = core.grpo_loss(terms, kl, s.beta, mask[row], trajectories=mask.shape[0])  # []
             loss.backward()
@@ -60,15 +67,3 @@ def vlm_updates(
         optim.step()
         stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm.item()}
     return stats
-
-
-def micro_batch(prompts: Any, answers: Completions, rows: slice, group_size: int) -> tuple[dict, Completions]:
-    """The prompts and answers of some rows; they may be several whole groups, or part of one."""
-    index = [row // group_size for row in range(*rows.indices(answers.ids.shape[0]))]
-    grids = prompts["video_grid_thw"]
-    patches = prompts["pixel_values_videos"].split(grids.prod(1).tolist())
-    batch = {key: prompts[key][index] for key in ("input_ids", "attention_mask", "mm_token_type_ids")}
-    batch["video_grid_thw"] = grids[index]
-    batch["pixel_values_videos"] = torch.cat([patches[i] for i in index])
-    batch["second_per_grid_ts"] = torch.as_tensor(prompts["second_per_grid_ts"])[index]
-    return batch, Completions(answers.ids[rows], answers.mask[rows], answers.texts[rows])

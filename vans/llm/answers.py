@@ -98,18 +98,10 @@ def _value(name: str, value: Any, kind: type) -> Any:
         if not isinstance(value, bool):
             raise ValueError(f"{name} was neither true nor false")
         return value
-    if kind is float:
-        try:
-            number = float("nan") if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = float("nan")
-        if not math.isfinite(number):
-            raise ValueError(f"{name} was not a number")
-        return number
     try:
-        whole = None if isinstance(value, bool) or float(value) != int(float(value)) else int(float(value))
+        number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        whole = None
-    if whole is None:
-        raise ValueError(f"{name} was not a whole number")
-    return whole
+        number = float("nan")
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        raise ValueError(f"{name} was not a {'whole ' if kind is int else ''}number")
+    return kind(number)

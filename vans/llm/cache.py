@@ -64,10 +64,6 @@ class Cache:
             self._base.execute("PRAGMA synchronous = FULL")  # an answer survives a power cut too
             self._base.executescript(SCHEMA)
 
-    def close(self) -> None:
-        """Further calls fail."""
-        self._base.close()
-
     def get(self, key: str) -> Reply | None:
         """The kept answer."""
         with self._errors(), self._lock:

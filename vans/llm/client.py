@@ -107,7 +107,10 @@ class Client:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=llm.concurrency)
         proxies = not is_local(self.host)  # no proxy can reach this machine's own ports
-        self.client = httpx.Client(headers=headers, timeout=llm.timeout, limits=limits, trust_env=proxies)
+        try:
+            self.client = httpx.Client(headers=headers, timeout=llm.timeout, limits=limits, trust_env=proxies)
+        except (httpx.InvalidURL, ValueError, ImportError):  # its text may hold a password
+            raise UserError("the environment's HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no address of a proxy") from None
         self._lock = threading.Lock()
         self._form, self._form_works, self._failed = 0, False, 0
 

@@ -12,8 +12,10 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def check_url(url: str, plain_http: bool = False) -> str:
+def check_url(url: str, plain_http: bool | None = None) -> str:
     """An address that a key and videos may be sent to, without a slash at its end.
+
+    plain_http: may http:// go to other machines? None: there is no setting that would allow it.
 
     Raises ValueError, which never shows the address: what is wrong with it may be that a secret is in it.
     """
@@ -29,5 +31,6 @@ def check_url(url: str, plain_http: bool = False) -> str:
     if parts.query or parts.fragment:
         raise ValueError("url: must not hold ? or #; keys come from the environment alone (key_variable)")
     if parts.scheme == "http" and not is_local(host) and not plain_http:
-        raise ValueError("url: http:// shows key and videos on the way; use https:// or set plain_http: true")
+        how = "use https://" + (" or set plain_http: true" if plain_http is not None else "")
+        raise ValueError(f"url: http:// shows key and videos on the way; {how}")
     return url.rstrip("/").removesuffix("/chat/completions")

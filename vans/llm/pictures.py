@@ -24,8 +24,13 @@ def pictures(frames: np.ndarray, most: int, side: int) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in frames])
 
 
-def data_url(picture: np.ndarray) -> str:
-    """uint8 [H, W, 3] as a JPEG in a data URL."""
+def jpeg(picture: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] as a file."""
     out = io.BytesIO()
     Image.fromarray(picture).save(out, "JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+    return out.getvalue()
+
+
+def data_url(picture: np.ndarray) -> str:
+    """uint8 [H, W, 3] as a JPEG in a data URL."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture)).decode()

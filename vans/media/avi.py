@@ -35,28 +35,9 @@ def encode(frames: np.ndarray, fps: float) -> bytes:
     avih = struct.pack(
         "<14I", microseconds, round(size * rate), 0, 0x10, count, 0, 1, size, width, height, 0, 0, 0, 0
     )
-    strh = (
-        b"vids"
-        + b"DIB "
-        + struct.pack(
-            "<IHHIIIIIIII4H",
-            0,
-            0,
-            0,
-            0,
-            rate.denominator,
-            rate.numerator,
-            0,
-            count,
-            size,
-            0,
-            0,
-            0,
-            0,
-            width,
-            height,
-        )
-    )
+    # flags, priority, language, first frame; scale, rate, start, length, buffer; quality, sample size; left, top
+    times = (rate.denominator, rate.numerator, 0, count, size)
+    strh = struct.pack("<4s4s12x5I8x4x2H", b"vids", b"DIB ", *times, width, height)
     strf = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, size, 0, 0, 0, 0)
     header = _list(
         b"hdrl", _chunk(b"avih", avih) + _list(b"strl", _chunk(b"strh", strh) + _chunk(b"strf", strf))

@@ -351,19 +351,6 @@ def write(path: str | Path, frames: np.ndarray, fps: float) -> None:
     atomic_write_bytes(path, avi.encode(frames, fps) if container == "avi" else _coded(frames, fps, container))
 
 
-def read(path: str | Path) -> tuple[np.ndarray, float]:
-    """All frames of a video, uint8 [T, H, W, 3], and its fps. UserError if it is missing or unreadable."""
-    video = Video(path)
-    if video._raw is not None:
-        return video._raw, video.info.fps
-    return np.stack([picture for _, picture in video.frames()]), video.info.fps
-
-
-def cut(path: str | Path, start: float, count: int, fps: float, height: int, width: int) -> np.ndarray:
-    """`count` pictures at start, start + 1/fps, ...: uint8 [count, height, width, 3]; errors as sample."""
-    return Video(path).sample([start + i / fps for i in range(count)], height, width)
-
-
 def grid(start: float, end: float, fps: float) -> np.ndarray:
     """The times start, start + 1/fps, ... whose whole 1/fps slot lies in [start, end], s."""
     return start + np.arange(max(0, int((end - start) * fps + 0.02))) / fps

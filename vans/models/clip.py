@@ -5,7 +5,9 @@ Scores computed from them (frame-wise similarity, CLIPScore) stand in `vans.simi
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from torch.nn.functional import interpolate, normalize
 
 from vans.errors import UserError
 from vans.files import check_readable, usual_permissions
-from vans.models.whole import BROKEN
+from vans.models.whole import BROKEN, NO_CODE
+from vans.template import plain
 
 
 class CLIP:
@@ -59,24 +62,27 @@ class CLIP:
 
         OpenAI's weights need quick-GELU: their hub configuration says so, and open_clip follows it.
         """
-        path = Path(source)
-        name = f"local-dir:{path}" if path.is_dir() else f"hf-hub:{source}"
-        if revision and not path.is_dir():
-            from huggingface_hub import snapshot_download
-
-            wanted = ["*.json", "*.safetensors", "*.txt"]
-            path = Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
-            name = f"local-dir:{path}"
-        if path.is_dir() and not check_readable(path / "open_clip_model.safetensors").exists():
-            raise UserError(f"{path}: open_clip_model.safetensors is missing; check models.clip.repo in params.yaml")
+        path, fix = Path(source), "check models.clip.repo in params.yaml"
         try:
-            model, _ = open_clip.create_model_from_pretrained(name)
-            tokenizer = open_clip.get_tokenizer(name)
+            if not path.is_dir():
+                from huggingface_hub import snapshot_download
+
+                wanted = ["*.json", "*.safetensors", "*.txt"]
+                path = Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
+            for name in ("open_clip_model.safetensors", "open_clip_config.json"):
+                if not check_readable(path / name).exists():
+                    raise UserError(f"{path}: {name} is missing; {fix}")
+            config = json.loads((path / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
+            _check_parts(config)
+            model, _ = open_clip.create_model_from_pretrained(f"local-dir:{path}")
+            code = NO_CODE if config["text_cfg"].get("hf_tokenizer_name") else {}
+            tokenizer = open_clip.get_tokenizer(f"local-dir:{path}", **code)  # said here: the config may say otherwise
+            settings = open_clip.get_model_preprocess_cfg(model)
+            mean, std = (tuple(float(x) for x in settings[name]) for name in ("mean", "std"))
         except BROKEN as error:
-            raise UserError(f"{source}: no CLIP weights ({error}); check models.clip.repo in params.yaml") from error
-        settings = open_clip.get_model_preprocess_cfg(model)
-        config = json.loads((path / "open_clip_config.json").read_text())["model_cfg"] if path.is_dir() else {}
-        return cls(model, tokenizer, config, settings["mean"], settings["std"]).frozen()
+            why = " ".join(str(error).split())[:200]
+            raise UserError(f"{source}: no CLIP weights ({why}); {fix}") from error
+        return cls(model, tokenizer, config, mean, std).frozen()
 
     def save(self, folder: str | Path) -> None:
         """Write the layout that `load` and open_clip's `local-dir:` read."""
@@ -119,8 +125,9 @@ class CLIP:
         return normalize(self.model.encode_image(self.pixels(clips)), dim=-1).unflatten(0, clips.shape[:2])
 
     def text_features(self, texts: list[str]) -> Tensor:
-        """Differentiable unit-length features of texts: [N, D]."""
-        return normalize(self.model.encode_text(self.tokenizer(texts).to(self.device)), dim=-1)
+        """Differentiable unit-length features of texts: [N, D]; a sign of the models' own is read as words."""
+        words = [plain(html.unescape(html.unescape(text))) for text in texts]  # open_clip's tokenizer unescapes, too
+        return normalize(self.model.encode_text(self.tokenizer(words).to(self.device)), dim=-1)
 
     @torch.no_grad()
     def image(self, clips: Tensor, batch: int = 64) -> Tensor:
@@ -131,6 +138,15 @@ class CLIP:
     def text(self, texts: list[str]) -> Tensor:
         """[N, D], on the CPU. CLIP's own limit of 77 tokens truncates longer captions."""
         return self.text_features(texts).float().cpu()
+
+
+def _check_parts(config: dict) -> None:
+    """ValueError for an open_clip config that takes parts from elsewhere, whose code or pickles would be loaded."""
+    if config["text_cfg"].get("hf_model_name"):
+        raise ValueError("its text_cfg takes hf_model_name from elsewhere, which is not loaded")
+    vision = config["vision_cfg"]
+    if vision.get("timm_model_pretrained") or re.search("[:/]", str(vision.get("timm_model_name", ""))):
+        raise ValueError("its vision_cfg takes timm_model_name from elsewhere, which is not loaded")
 
 
 def load_clip(params: Any, base: Path, device: Any = "cpu") -> CLIP:

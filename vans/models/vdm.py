@@ -28,7 +28,8 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 from vans import files
 from vans.errors import UserError
 from vans.models.flow import ode_step, sigmas
-from vans.models.whole import pretrained
+from vans.models.whole import companion, pretrained
+from vans.template import plain
 
 
 @dataclass
@@ -76,10 +77,7 @@ class VDM:
         def part(model, folder, dtype=torch.float32):
             return pretrained(model, source, "VDM", fix, folder, revision=revision, torch_dtype=dtype)
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision, subfolder="tokenizer")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{source}/tokenizer: no tokenizer here; check models.vdm.repo in params.yaml") from error
+        tokenizer = companion(AutoTokenizer, source, "tokenizer", fix, revision=revision, subfolder="tokenizer")
         return cls(
             dit=part(WanTransformer3DModel, "transformer"),
             vae=part(AutoencoderKLWan, "vae"),
@@ -166,10 +164,11 @@ class VDM:
     def embed(self, texts: list[str]) -> Tensor:
         """Captions -> text embeddings [N, L, D], zero beyond each text's tokens. Differentiable (for base training).
 
-        Texts are cleaned as the pipeline cleans them (broken Unicode, HTML entities, white space).
+        Texts are cleaned as the pipeline cleans them (broken Unicode, HTML entities, white space); a sign of the
+        models' own, such as </s>, is read as words.
         """
         tokens = self.tokenizer(
-            [prompt_clean(text) for text in texts],
+            [plain(prompt_clean(text)) for text in texts],
             padding="max_length",
             truncation=True,
             max_length=self.max_text,

@@ -6,7 +6,7 @@ same distribution: log-probs are of softmax(logits / temperature) with special t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.utils import get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import (
-    AutoProcessor,
-    LogitsProcessor,
     LogitsProcessorList,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -32,11 +29,13 @@ from transformers.video_utils import VideoMetadata
 from vans.errors import UserError
 from vans.files import usual_permissions
 from vans.models.grammar import Grammar, WithinTemplate
-from vans.models.whole import load_adapter, pretrained
-from vans.rng import generator
+from vans.models.prompts import arguments, repeat_prompts, together
+from vans.models.sampling import GumbelSampler, Suppress
+from vans.models.whole import companion, load_adapter, pretrained
 from vans.template import special_tokens
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PROMPT_BYTES = 2**30  # of clips' features that are kept
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% for c in m['content'] %}{% if c['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
@@ -60,6 +59,7 @@ class VLM:
     def __init__(self, model: Any, processor: Any, system: str = "", autocast: torch.dtype | None = None):
         self.model, self.processor, self.system, self.autocast_dtype = model, processor, system, autocast
         self.tokenizer = processor.tokenizer
+        self.prompts: dict[tuple, dict] = {}  # of one each, see `kept`
 
     # ------------------------------------------------------------------ build, load, save
     @classmethod
@@ -109,10 +109,7 @@ class VLM:
         model = pretrained(
             Qwen2_5_VLForConditionalGeneration, source, "VLM", fix, revision=revision, dtype=dtype or torch.float32
         )
-        try:
-            processor = AutoProcessor.from_pretrained(str(source), revision=revision)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{source}: no VLM processor here ({str(error).splitlines()[0]}); {fix}") from error
+        processor = companion(Qwen2_5_VLProcessor, source, "VLM processor", fix, revision=revision)
         processor.tokenizer.padding_side = "left"
         autocast = dtype if dtype is not None and dtype != torch.float32 else None
         return cls(model, processor, system, autocast).frozen()
@@ -171,6 +168,11 @@ class VLM:
         return self
 
     @property
+    def network(self) -> Any:
+        """Vision tower and language model, without head and adapter."""
+        return (self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model).model
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
@@ -186,11 +188,14 @@ class VLM:
 
         UserError for a question that holds one of the model's own signs (`<|im_end|>`): it would end the question.
         """
-        if signs := special_tokens(question, self.tokenizer.all_special_tokens):
-            raise UserError(f"the question holds {signs[0]}, a sign of the model's own; ask without it: {question!r}")
+        self._check_words(question, "the question")
         messages = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
         messages.append({"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]})
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    def _check_words(self, text: str, what: str) -> None:
+        if signs := special_tokens(text, self.tokenizer.all_special_tokens):
+            raise UserError(f"{what} holds {signs[0]}, a sign of the model's own; do without it: {text[:400]!r}")
 
     def inputs(self, clips: Tensor, questions: list[str], fps: float | Sequence[float]):
         """uint8 clips [N, T, H, W, 3] and N questions -> the processor's batch, padded on the left.
@@ -211,6 +216,34 @@ class VLM:
             padding=True,
             return_tensors="pt",
         ).to(self.device)
+
+    @torch.no_grad()
+    def see(self, inputs) -> dict:
+        """The processor's batch with `video_features`, N tensors [tokens, D], in the place of the pixels.
+
+        For a frozen vision tower: what looks at a prompt several times encodes its clip once. Each clip is encoded by
+        itself, so that its features do not depend on the batch.
+        """
+        grids = inputs["video_grid_thw"]
+        clips = zip(inputs["pixel_values_videos"].split(grids.prod(1).tolist()), grids.split(1), strict=True)
+        with self.autocast():
+            seen = [self.model.get_video_features(*clip, return_dict=True).pooler_output[0] for clip in clips]
+        return {key: value for key, value in inputs.items() if key != "pixel_values_videos"} | {"video_features": seen}
+
+    def kept(self, key: tuple, make: Callable[[], Any]) -> dict:
+        """The prompt (of one) of this key with its clip's features: made when it is first asked for, and kept up to
+        PROMPT_BYTES in all.
+        """
+        if key in self.prompts:
+            return self.prompts[key]
+        prompt = self.see(make())
+        if (len(self.prompts) + 1) * prompt["video_features"][0].nbytes <= PROMPT_BYTES:
+            self.prompts[key] = prompt
+        return prompt
+
+    def together(self, prompts: list[dict]) -> dict:
+        """Kept prompts as one batch."""
+        return together(prompts, self.tokenizer.pad_token_id)
 
     def special_ids(self) -> list[int]:
         """Tokens that an answer may never hold (a sampled video token would crash the next forward pass)."""
@@ -248,26 +281,33 @@ class VLM:
         rows = inputs["input_ids"].shape[0]
         if len(seeds) % rows:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
-        batch = repeat_prompts(inputs, len(seeds) // rows)
+        times, eos = len(seeds) // rows, self.tokenizer.eos_token_id
         processors = LogitsProcessorList([Suppress(self.special_ids())])
         if within_template:
-            processors.append(WithinTemplate(self.grammar, self.tokenizer.eos_token_id, max_new_tokens))
+            processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
         if temperature > 0:
             processors.append(GumbelSampler(seeds, temperature, top_p))
-        with self.autocast():
-            out = self.model.generate(
-                **batch,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                repetition_penalty=1.0,  # the hub's default of 1.05 would sample from another distribution
-                logits_processor=processors,
-                eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=self.tokenizer.pad_token_id,
-            )
-        ids = out[:, batch["input_ids"].shape[1] :]
+        with self.autocast():  # each prompt is read once, and its keys and values are every answer's
+            self.network.rope_deltas = None  # of an earlier batch
+            out = self.model(**arguments(inputs), use_cache=True, logits_to_keep=1)
+            cache, logits = out.past_key_values, out.logits.repeat_interleave(times, 0)
+            cache.batch_repeat_interleave(times)
+            mask = inputs["attention_mask"].repeat_interleave(times, 0)
+            ahead = self.network.rope_deltas  # of a position before its place in the row; None: texts alone
+            ahead = mask.new_zeros(len(mask), 1) if ahead is None else ahead.repeat_interleave(times, 0)
+            ids = mask.new_empty(len(seeds), 0)
+            ended = torch.zeros(len(seeds), dtype=torch.bool, device=mask.device)
+            while True:
+                token = processors(ids, logits[:, -1].float()).argmax(-1)
+                token = token.masked_fill(ended, self.tokenizer.pad_token_id)[:, None]
+                ids, ended = torch.cat([ids, token], 1), ended | (token[:, 0] == eos)
+                if ids.shape[1] == max_new_tokens or ended.all():
+                    break
+                mask = torch.cat([mask, torch.ones_like(token)], 1)
+                place = (mask.sum(1, keepdim=True) - 1 + ahead).expand(3, -1, -1)  # [3, N, 1]
+                logits = self.model(
+                    input_ids=token, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True
+                ).logits
         ended = (ids == self.tokenizer.eos_token_id).long().cumsum(1)
         mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()
         return Completions(ids, mask, self.decode(ids, mask))
@@ -281,7 +321,12 @@ class VLM:
         ]
 
     def encode_answers(self, texts: list[str]) -> Completions:
-        """Given answers as completions (for SFT): ids and mask with the end token, padded on the right."""
+        """Given answers as completions (for SFT): ids and mask with the end token, padded on the right.
+
+        UserError for one that holds a sign of the model's own: it would teach to end there.
+        """
+        for text in texts:
+            self._check_words(text, "an answer to learn from")
         rows = [self.tokenizer(t, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id] for t in texts]
         length = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
@@ -305,7 +350,8 @@ class VLM:
         }
         with self.autocast():
             keep = completions.ids.shape[1] + 1
-            logits = (model or self.model)(**full, use_cache=False, logits_to_keep=keep).logits[:, :-1].float()
+            out = (model or self.model)(**arguments(full), use_cache=False, logits_to_keep=keep)
+            logits = out.logits[:, :-1].float()
         assert full["input_ids"].shape[1] - keep == start - 1
         if suppress:
             logits = logits.index_fill(2, torch.tensor(self.special_ids(), device=logits.device), float("-inf"))
@@ -313,49 +359,3 @@ class VLM:
         safe = torch.where(completions.mask.bool(), completions.ids, self.tokenizer.eos_token_id)
         return chosen.gather(2, safe.unsqueeze(2)).squeeze(2) * completions.mask
 
-    def adapter_state(self) -> dict[str, Tensor]:
-        """The adapter's tensors by peft's names."""
-        return get_peft_model_state_dict(self.model)
-
-
-def repeat_prompts(inputs, times: int) -> dict:
-    """Each prompt `times` times in a row (prompt-major), its video tokens with it."""
-    batch = dict(inputs)
-    if times == 1:
-        return batch
-    grids = batch["video_grid_thw"]
-    patches = batch["pixel_values_videos"].split(grids.prod(1).tolist())
-    batch["pixel_values_videos"] = torch.cat([p for patch in patches for p in [patch] * times])
-    for key in ("input_ids", "attention_mask", "mm_token_type_ids", "video_grid_thw"):
-        batch[key] = batch[key].repeat_interleave(times, 0)
-    seconds = torch.as_tensor(batch["second_per_grid_ts"])
-    batch["second_per_grid_ts"] = seconds.repeat_interleave(times, 0)
-    return batch
-
-
-class Suppress(LogitsProcessor):
-    """-inf at the given token ids."""
-
-    def __init__(self, ids: list[int]):
-        self.ids = torch.tensor(ids)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return scores.index_fill(1, self.ids.to(scores.device), float("-inf"))
-
-
-class GumbelSampler(LogitsProcessor):
-    """argmax(logits / temperature + Gumbel noise) is a sample; the noise comes from each row's own generator."""
-
-    def __init__(self, seeds: list[tuple], temperature: float, top_p: float):
-        self.generators = [generator(*seed) for seed in seeds]
-        self.temperature, self.top_p = temperature, top_p
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        scores = scores.float() / self.temperature
-        if self.top_p < 1.0:
-            ordered, index = scores.sort(dim=-1, descending=True)
-            probability = ordered.softmax(-1)
-            outside = probability.cumsum(-1) - probability > self.top_p
-            scores = scores.scatter(1, index, ordered.masked_fill(outside, float("-inf")))
-        uniform = torch.stack([torch.rand(scores.shape[1], generator=g) for g in self.generators])
-        return scores - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(scores.device)

@@ -18,13 +18,16 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from vans.errors import UserError
 from vans.files import check_readable
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 TRAIN = "run the stage that trains it"
-BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError)
+BROKEN = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError, SafetensorError)
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # else transformers asks on standard input whether to run it
+ATTENTION = "sdpa"  # said in every load: a folder's config may name a kernel of the hub, which is code too
 
 
 def pretrained(
@@ -32,12 +35,14 @@ def pretrained(
 ) -> Any:
     """`model.from_pretrained` of a folder or hub repository with all of its tensors; safetensors only.
 
-    strict: nor may the file hold others. UserError in one line if there are none, some are missing or damaged, or a
-    file may not be read.
+    No code of the folder is run, and nobody is asked about it. strict: nor may the file hold others. UserError in one
+    line if there are none, some are missing or damaged, or a file may not be read.
     """
     where = Path(source, subfolder)
     _check_files(where)
     options |= {"subfolder": subfolder} if subfolder else {}
+    if issubclass(model, PreTrainedModel):
+        options |= NO_CODE | {"attn_implementation": ATTENTION}
     try:
         with _quiet():
             loaded, info = model.from_pretrained(str(source), use_safetensors=True, output_loading_info=True, **options)
@@ -45,6 +50,15 @@ def pretrained(
         raise UserError(f"{where}: no {what} weights here ({_first_line(error)}); {fix}") from error
     _account(where, what, info["missing_keys"], info["unexpected_keys"] if strict else ())
     return loaded
+
+
+def companion(auto: Any, source: str | Path, what: str, fix: str, **options: Any) -> Any:
+    """A tokenizer, processor or config of a folder or hub repository by `auto`; no code of the folder is run."""
+    try:
+        return auto.from_pretrained(str(source), **NO_CODE, **options)
+    except BROKEN as error:
+        where = Path(source, options.get("subfolder", ""))
+        raise UserError(f"{where}: no {what} here ({_first_line(error)}); {fix}") from error
 
 
 def load_adapter(model: Any, folder: str | Path) -> Any:

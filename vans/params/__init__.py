@@ -22,7 +22,8 @@ from vans.errors import UserError, one_of
 from vans.llm.net import check_url, is_local
 from vans.params.base import merged, validated
 from vans.params.rewards import Preset, Rewards, Term
-from vans.params.sections import JudgeParams, LLMParams, Model, Params, Stage1, Stage2, VideoParams
+from vans.params.sections import JudgeParams, LLMParams, Model, Params, VideoParams
+from vans.params.training import Stage1, Stage2
 
 __all__ = [
     "JudgeParams",
@@ -79,11 +80,11 @@ def read(path: Path) -> dict[str, Any]:
     try:
         tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: missing; get it back with `git checkout {FILE}`") from None
+        raise UserError(f"{path}: missing; get it back with `git checkout {path.name}`") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: must hold keys with values; get it back with `git checkout {FILE}`")
+        raise UserError(f"{path}: must hold keys with values; get it back with `git checkout {path.name}`")
     return tree
 
 

@@ -45,8 +45,8 @@ class Rewards(Section):
                 if not any(term.weight for term in preset.values()):
                     raise Wrong("holds no term with a weight; give at least one a weight", stage, name)
                 for term in preset:
-                    if why := _wrong(term):
-                        raise Wrong(why, stage, name, term)
+                    if why := _wrong(term):  # an address is not shown: it may hold a password
+                        raise Wrong(why, stage, name, *([] if "://" in term else [term]))
         return self
 
 

@@ -15,6 +15,7 @@ from vans.llm.net import check_url
 from vans.params.base import Section, Wrong, validated
 from vans.params.fit import latents, sizes
 from vans.params.rewards import Rewards
+from vans.params.training import AllInOne, Base, Evaluate, Generate, Sft, Stage1, Stage2
 
 
 class World(Section):
@@ -75,6 +76,7 @@ class RLWeights(Section):
     motion: float = Field(ge=0)
     length: float = Field(ge=0)
     self_check: float = Field(ge=0)
+    visual_gain: float = Field(ge=0)  # measured where it is not 0, by the CLIP of `agreement`
 
 
 class EndpointParams(Section):
@@ -202,121 +204,6 @@ class Models(Section):
     detector: DetectorParams
 
 
-class Fit(Section):
-    """A supervised training."""
-
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)  # samples of a step, over all processes
-    optimizer: Literal["adamw", "muon"]
-    lr: float = Field(gt=0)
-    adam_lr: float = Field(gt=0)  # muon only: of what is not a matrix
-    warmup: int = Field(ge=0)  # steps
-    decay: float = Field(ge=0, le=1)  # share of the steps over which lr falls to 0
-    grad_clip: float = Field(gt=0)
-
-
-class Base(Section):
-    vae: Fit
-    clip: Fit
-    detector: Fit
-    vdm: Fit
-    vlm: Fit
-    drop_caption: float = Field(ge=0, le=1)  # share of captions left out, for guidance
-
-
-class SftVLM(Fit):
-    micro_batch: int = Field(ge=1)  # samples of one forward pass
-    lora_rank: int = Field(ge=1)
-    lora_alpha: int = Field(ge=1)
-
-
-class SftVDM(Fit):
-    micro_batch: int = Field(ge=1)
-    drop_caption: float = Field(ge=0, le=1)
-    labels: float = Field(ge=0, le=1)  # share of captions replaced by the source's own label of the clip
-
-
-class Sft(Section):
-    vlm: SftVLM
-    vdm: SftVDM
-
-
-class GRPO(Section):
-    """What both stages of GRPO have."""
-
-    reward: str  # preset of the main arm
-    steps: int = Field(ge=1)
-    prompts: int = Field(ge=1)  # P, of a step, over all processes
-    group_size: int = Field(ge=2)  # G, answers of each prompt
-    micro_batch: int = Field(ge=1)  # answers, or videos, of one differentiated forward pass
-    lr: float = Field(gt=0)
-    warmup: int = Field(ge=0)  # steps
-    beta: float = Field(ge=0)  # weight of the KL to the policy at the start of the stage
-    clip_range: float = Field(gt=0)
-    inner_updates: int = Field(ge=1)  # optimiser steps on one rollout
-    grad_clip: float = Field(gt=0)
-    render_steps: int = Field(ge=2)
-    guidance: float = Field(ge=1)
-    share_noise: bool  # one initial noise for all videos of a group
-
-
-class Stage1(GRPO):
-    """Stage 1: GRPO on the VLM, VDM frozen."""
-
-    temperature: float = Field(gt=0)  # of the rollout
-    top_p: float = Field(gt=0, le=1)
-    max_new_tokens: int = Field(ge=4)
-    render_distinct: bool  # equal captions of a group are rendered once
-
-    @model_validator(mode="after")
-    def check(self) -> Self:
-        if self.top_p != 1.0:
-            raise ValueError("top_p must be 1.0: log-probabilities are of the whole distribution")
-        return self
-
-
-class Stage2(GRPO):
-    """Stage 2: GRPO on the VDM, tuned VLM frozen as the anchor."""
-
-    noise_level: float = Field(gt=0)  # eta of the SDE
-    train_steps: int = Field(ge=0)  # SDE steps trained on, a window from the noisy end; 0: all but the last
-    guidance_grad: Literal["both", "conditional"]
-    lora_rank: int = Field(ge=0)  # 0: the whole DiT trains
-    anchor_threshold: float = Field(ge=0, le=1)  # ROUGE-L that an anchor caption must reach
-    anchor_attempts: int = Field(ge=1)  # samples before the prompt is given up
-
-
-class AllInOne(Section):
-    """Both models in one stage, on one shared reward; everything else is stage 1's and stage 2's."""
-
-    steps: int = Field(ge=1)
-    prompts: int = Field(ge=1)
-
-
-class Generate(Section):
-    """How answers are made at evaluation."""
-
-    temperature: float = Field(ge=0)
-    top_p: float = Field(gt=0, le=1)
-    max_new_tokens: int = Field(ge=4)
-    steps: int = Field(ge=1)  # denoising steps
-    guidance: float = Field(ge=1)
-    batch: int = Field(ge=1)
-
-
-class Evaluate(Section):
-    samples: int = Field(ge=2)  # of each kind
-    bootstrap: int = Field(ge=10)  # resamples
-    metrics: list[str]  # further ones: package.module:function
-
-    @model_validator(mode="after")
-    def check(self) -> Self:
-        for name in self.metrics:
-            if not re.fullmatch(r"([A-Za-z_]\w*\.)*[A-Za-z_]\w*:[A-Za-z_]\w*", name):
-                raise Wrong(f"{name!r} is no metric of your own; write package.module:function", "metrics")
-        return self
-
-
 class Params(Section):
     """Everything that applies at the current scale."""
 
@@ -396,6 +283,10 @@ class Params(Section):
                 f"{vdm.references} is more than the {shown} latents of a video of {v.frames} frames; "
                 f"use a whole number from 1 to {shown}",
                 *("models", "vdm", "references"),
+            )
+        if self.curate.rl_weights.visual_gain and self.curate.agreement == "none":
+            raise Wrong(
+                "is CLIP's opinion; use 0.0, or curate.agreement: clip beside it", "curate", "rl_weights", "visual_gain"
             )
         if self.curate.agreement == "clip" and self.models.clip.repo is None:
             raise Wrong(

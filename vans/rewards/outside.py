@@ -1,9 +1,9 @@
 """Terms that live outside of this process: an executable, or an HTTP endpoint.
 
-Executable (`./judge.sh`, `/usr/bin/judge`; a path with a slash): once for each rollout. Its standard input is one JSON
-object with ids, questions, truth [P], answers and captions [P][G] and, where it needs videos, the paths of `videos.npy`
-(uint8 [P, G, T, H, W, 3]), `inputs.npy` and `targets.npy` ([P, T, H, W, 3]). It prints {"scores": [[...], ...]}, [P][G]
-numbers, null where it could not score.
+Executable (a path with a slash, `./judge.sh` from the repository's root): once for each rollout. Its standard input is
+one JSON object with ids, questions, truth [P], answers and captions [P][G] and, where it needs videos, the paths of
+`videos.npy` (uint8 [P, G, T, H, W, 3]), `inputs.npy` and `targets.npy` ([P, T, H, W, 3]). It prints
+{"scores": [[...], ...]}, [P][G] numbers, null where it could not score.
 
 Endpoint (`http://127.0.0.1:8000/score`): once for each answer. POST of {"id", "question", "truth", "answer", "caption"}
 and, where it needs videos, "video", "input" and "target" as base64 of MP4 files; the answer is
@@ -28,8 +28,10 @@ from typing import Any
 import numpy as np
 
 from vans.errors import UserError
+from vans.files import no_space_is_a_user_error
 from vans.llm.answers import one_line
 from vans.llm.net import check_url, is_local
+from vans.params import find_root
 from vans.rewards.rollout import Rollout
 
 PARALLEL = 8  # answers asked for at once
@@ -58,12 +60,13 @@ class Executable:
     """A program that scores a rollout. Raises UserError if there is none."""
 
     def __init__(self, path: str, timeout: float):
-        self.path, self.timeout = Path(path).absolute(), timeout
+        self.path, self.timeout = find_root() / path, timeout
         if not self.path.is_file() or not os.access(self.path, os.X_OK):
             raise UserError(f"reward {path}: no program that can be run there; `chmod +x` it, or correct its path")
 
     def __call__(self, rollout: Rollout) -> list[list[float | None]]:
-        with tempfile.TemporaryDirectory(prefix="vans-reward-") as folder:
+        place = tempfile.gettempdir()
+        with no_space_is_a_user_error(place), tempfile.TemporaryDirectory(prefix="vans-reward-") as folder:
             request = {key: getattr(rollout, key) for key in ("ids", "questions", "truth", "answers", "captions")}
             if rollout.has_videos:
                 for name in ("videos", "inputs", "targets"):
@@ -141,13 +144,13 @@ class Endpoint:
     def _films(rollout: Rollout) -> dict[str, Any]:
         from vans.media import video
 
-        def film(clip: Any) -> str:
-            return base64.b64encode(video.encode(clip.numpy(), rollout.fps, "h264")[0]).decode()
+        def film(frames: Any) -> str:
+            return base64.b64encode(video.encode(frames.numpy(), rollout.fps, "h264")[0]).decode()
 
         return {
-            "videos": [[film(clip) for clip in row] for row in rollout.videos],
-            "inputs": [film(clip) for clip in rollout.inputs],
-            "targets": [film(clip) for clip in rollout.targets],
+            "videos": [list(map(film, row)) for row in rollout.videos],
+            "inputs": list(map(film, rollout.inputs)),
+            "targets": list(map(film, rollout.targets)),
         }
 
 

@@ -33,19 +33,26 @@ class Metric:
     line for the protocol. ``unit``: "" for a plain number, "%" for a share, or a unit's name. ``sums``: for what is no
     mean: a function of the summed ``columns``, [B, len(columns)] -> [B], so that resamples are exact. ``distance``: for
     what only whole sets of samples have: a function of two sets of features, [N, D] and [M, D] (``measure`` then gives
-    those of answers and truth). ``claim``: are the paper's orders checked for it? ``group``: its heading in the tables.
+    those of answers and truth, for all batches or for none); ``weighted``: the same of B weighted samples at once,
+    features [N, D] twice and counts [B, N] -> [B], where there is a short way; ``signed``: may it fall below 0, as an
+    unbiased estimate does? ``table``: ``measure`` is given the table of all samples instead of a batch, with id, kind,
+    group and every column of the metrics before it. ``claim``: are the paper's orders checked for it? ``group``: its
+    heading in the tables.
     """
 
     name: str
     title: str
     better: str
     about: str
-    measure: Callable[[Batch], Any]
+    measure: Callable[..., Any]
     unit: str = ""
     digits: int = 3
     columns: tuple[str, ...] = ()
     sums: Callable[[np.ndarray], np.ndarray] | None = None
     distance: Callable[[np.ndarray, np.ndarray], float] | None = None
+    weighted: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    signed: bool = False
+    table: bool = False
     claim: bool = True
     group: str = "Further measures"
 
@@ -57,19 +64,20 @@ class Metric:
     def of(self, frame: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
         """The metric of B weighted samples of a per-sample table: counts [B, N] -> [B].
 
-        Rows where a mean's column is empty do not count. A distance is not a matter of columns: ValueError.
+        Rows where one of its columns is empty do not count. A distance is not a matter of columns: ValueError.
         """
         if self.distance:
             raise ValueError(f"{self.name} is not computed from per-sample columns")
         values = frame[list(self.columns)].to_numpy(np.float64)
+        known = np.isfinite(values).all(axis=1)
+        values = np.where(known[:, None], values, 0.0)
         if self.sums:
             return self.sums(weights @ values)
-        known = np.isfinite(values[:, 0])
-        return ratio(weights @ np.stack([np.where(known, values[:, 0], 0.0), known.astype(np.float64)], axis=1))
+        return ratio(weights @ np.stack([values[:, 0], known.astype(np.float64)], axis=1))
 
     def count(self, frame: pd.DataFrame) -> int:
-        """How many samples stand behind it."""
-        return len(frame) if self.sums or self.distance else int(frame[self.name].notna().sum())
+        """How many samples (of what is told of pairs: how many pairs) stand behind it."""
+        return len(frame) if self.distance else int(frame[list(self.columns)].notna().all(axis=1).sum())
 
 
 METRICS: dict[str, Metric] = {}
@@ -82,7 +90,7 @@ def metric(name: str, title: str, *, better: str = "", about: str = "", **more: 
     if better not in ARROWS:
         raise ValueError(f"{name}: better must be one of {', '.join(ARROWS)}, got {better!r}")
 
-    def register(function: Callable[[Batch], Any]) -> Callable[[Batch], Any]:
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
         about_it = about or (function.__doc__ or title).strip().splitlines()[0].rstrip(".")
         made = Metric(name, title, better, about_it, function, **more)
         METRICS[name] = made if made.columns or made.distance else replace(made, columns=(name,))
@@ -98,17 +106,19 @@ def use(names: Sequence[str]) -> None:
     """
     for place in names:
         module, _, name = place.partition(":")
+        where = f"params.yaml: evaluate.metrics: {place}"
         try:
             function = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (Exception, SystemExit) as error:  # whatever a module does that is not ours
+            why = " ".join(f"{type(error).__name__}: {error}".split())
             fix = "write package.module:function, and start where the package can be imported"
-            raise UserError(f"params.yaml: evaluate.metrics: {place}: cannot be imported ({error}); {fix}") from error
+            raise UserError(f"{where}: cannot be imported ({why}); {fix}") from error
+        if not callable(function):
+            raise UserError(f"{where}: is no function; write package.module:function")
         if any(known.measure is function for known in METRICS.values()):
             continue
         if name in METRICS and METRICS[name].measure.__module__ != module:
-            raise UserError(
-                f"params.yaml: evaluate.metrics: {place}: there is a metric {name} already; rename it"
-            )
+            raise UserError(f"{where}: there is a metric {name} already; rename it")
         metric(name, name.replace("_", " "))(function)
 
 
@@ -118,23 +128,48 @@ def measure(batch: Batch, metrics: Sequence[Metric] | None = None) -> tuple[pd.D
     """
     columns: dict[str, Any] = {}
     features: dict[str, np.ndarray] = {}
-    done: list[Callable] = []
+    given: dict[int, Any] = {}  # by function: one that several metrics share is called once
     for one in METRICS.values() if metrics is None else metrics:
-        if one.measure in done:
+        if one.table:
             continue
-        done.append(one.measure)
-        found = one.measure(batch)
-        if found is None:
-            continue
-        if one.distance:
+        if id(one.measure) not in given:
+            given[id(one.measure)] = one.measure(batch)
+        found = given[id(one.measure)]
+        if found is not None and one.distance:
             features[one.name] = np.stack([numpy(x) for x in found])
-            continue
-        for name, values in (found if isinstance(found, Mapping) else {one.name: found}).items():
-            values = numpy(values)
-            if values.shape != (len(batch),):
-                raise UserError(f"metric {one.name}: gave shape {values.shape} for {len(batch)} samples, not one each")
-            columns[name] = values
+        elif found is not None:
+            columns |= _columns(one, found, len(batch))
     return pd.DataFrame(columns), features
+
+
+def measure_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table of all samples with the columns of the metrics that are given it (`Metric.table`) behind its own."""
+    for one in METRICS.values():
+        if one.table and (found := one.measure(frame)) is not None:
+            frame = frame.assign(**_columns(one, found, len(frame)))
+    return frame
+
+
+def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The features of distances of all batches, float32 [2, N, D] each. UserError if one has them for a part only."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    for name in names:
+        if lacking := sum(name not in part for part in parts):
+            raise UserError(
+                f"metric {name}: gave no features for {lacking} of {len(parts)} batches; a distance is of whole sets: "
+                "give those of every batch, or None for all"
+            )
+    return {name: np.concatenate([part[name] for part in parts], axis=1).astype(np.float32) for name in names}
+
+
+def _columns(one: Metric, found: Any, count: int) -> dict[str, np.ndarray]:
+    """What a metric gave as columns of ``count`` values each."""
+    columns = {}
+    for name, values in (found if isinstance(found, Mapping) else {one.name: found}).items():
+        columns[name] = numpy(values)
+        if columns[name].shape != (count,):
+            raise UserError(f"metric {one.name}: gave shape {columns[name].shape} for {count} samples, not one each")
+    return columns
 
 
 def available(frame: pd.DataFrame, features: Mapping[str, Any] = {}) -> list[Metric]:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
+from vans.answer.predictions import open_folder
 from vans.data.batches import held_out
 from vans.data.triplets import Triplets
 from vans.errors import UserError
@@ -23,6 +25,7 @@ FVD_RESAMPLES = 300  # each costs a matrix decomposition
 
 def judges(params: Params, root: Path) -> tuple[Any, Any]:
     """CLIP (with a ``name`` for the protocol) and FVD's detector of the current scale, on its device."""
+    torch.set_num_threads(params.machine.threads)  # the same sums in a kernel that no stage has started
     base, device = root / "models/base", device_of(params.machine.device, 0)
     clip: Any = load_clip(params, base, device=device)
     model = params.models.clip
@@ -45,8 +48,9 @@ def score_arm(folder: str | Path, root: Path, name: str | None = None, params: P
     """Score a predictions folder on root's held-out samples; ``name``: of the arm (the folder's)."""
     params, triplets = params or load(root), Triplets(root / "triplets")
     use(own_metrics(params))
-    clip, detector = judges(params, root)
     ids = held_out(triplets, params.evaluate.samples)
+    open_folder(folder, ids).check()  # before anything is loaded, let alone computed
+    clip, detector = judges(params, root)
     return score(folder, triplets, clip, detector, resampling(params), arm=name, ids=ids, progress=_say)
 
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vans.rng import seed_of
 from vans.score import bootstrap, fvd, metrics
 from vans.score.batch import Batch, clips_of
 from vans.score.bootstrap import Interval
+from vans.score.metric import joined, measure_table
 from vans.score.metrics import METRICS
 
 KINDS = ("procedural", "predictive", "all")
@@ -161,9 +163,8 @@ def score(
         features.append(sets)
         if progress is not None:
             progress(min(start + BATCH, len(ids)), len(ids))
-    frame = pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
-    resampling = resampling or Resampling()
-    both = {name: np.concatenate([part[name] for part in features], axis=1).astype(np.float32) for name in features[0]}
+    frame = measure_table(pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1))
+    resampling, both = resampling or Resampling(), joined(features)
     about = protocol(frame, both, clip, detector, resampling, target.shape[1:4], adapted)
     values, draws = summarise(frame, both, resampling)
     summary = {
@@ -180,14 +181,15 @@ def score(
 def summarise(
     frame: pd.DataFrame, features: dict[str, np.ndarray], resampling: Resampling
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, list[float | None]]]]:
-    """Every available metric with its interval, by kind and for all together; and, as ``<name>_draws``, what distances
-    such as FVD are in each resample, by kind.
+    """Every available metric with its interval, by kind and for all together; and, as ``<name>_draws`` and
+    ``<name>_left_out``, what distances such as FVD are in each resample and without each block of groups, by kind.
 
     ``features``: of each distance, [2, N, D] of answers and ground truth in the order of the rows. A distance's
     interval is a jackknife's: drawing with replacement repeats samples and so makes it too wide.
     """
     values: dict[str, dict[str, Any]] = {}
-    distances: dict[str, dict[str, list[float | None]]] = {f"{name}_draws": {} for name in features}
+    parts = ("draws", "left_out")
+    distances: dict[str, dict[str, list[float | None]]] = {f"{name}_{part}": {} for name in features for part in parts}
     for kind in KINDS:
         rows = _of_kind(frame, kind)
         if not len(rows):
@@ -197,14 +199,14 @@ def summarise(
         for metric in metrics.available(rows, features):
             if metric.distance:
                 seen, true = features[metric.name][:, rows.index.to_numpy()].astype(np.float64)
-                resampled = fvd.resampled_distances(seen, true, draws[: resampling.fvd_resamples], metric.distance)
+                of = metric.weighted or partial(fvd.resampled_distances, distance=metric.distance)
+                resampled = of(seen, true, draws[: resampling.fvd_resamples])
                 distances[f"{metric.name}_draws"][kind] = [_round(x) for x in resampled]
                 left_out = bootstrap.leave_out(rows["group"], resampling.fvd_resamples)
-                value, *partial = fvd.resampled_distances(
-                    seen, true, np.concatenate([np.ones((1, len(rows))), left_out]), metric.distance
-                )
-                found = bootstrap.jackknife(value, np.array(partial), metric.count(rows), resampling.level)
-                lo = max(found.lo, 0.0)
+                value, *without = of(seen, true, np.concatenate([np.ones((1, len(rows))), left_out]))
+                distances[f"{metric.name}_left_out"][kind] = [_round(x) for x in without]
+                found = bootstrap.jackknife(value, np.array(without), metric.count(rows), resampling.level)
+                lo = found.lo if metric.signed else max(found.lo, 0.0)
             else:
                 value = float(metric.of(rows, np.ones((1, len(rows))))[0])
                 found = bootstrap.percentile(value, metric.of(rows, draws), metric.count(rows), resampling.level)
@@ -231,12 +233,14 @@ def protocol(
         "samples": f"{len(frame)} held out, in {groups} independent groups (one scene or source video each)",
         "clips": f"{frames} frames of {height} x {width}, every frame is used, none is resampled",
         "fvd": f"detector: {detector.name}; {size} features, unbiased covariances",
+        "kvd": "the same features / the truth's root mean square, kernel (x·y / D + 1)^3, unbiased: may be < 0",
         "bleu": f"sacrebleu {metrics.text.bleu_signature()}, BLEU@k with max_ngram_order=k, as a share of 1",
         "rouge_l": "rouge_score F-measure, no stemming; reads only a-z and 0-9 (other scripts score 0)",
         "clip": f"{getattr(clip, 'name', type(clip).__name__)}; CLIP-T against the ground-truth caption",
         "intervals": f"{resampling.level:.0%} bootstrap by group, {resampling.resamples} resamples, "
-        f"seed {resampling.seed}; of one arm's FVD by delete-one-group jackknife (at most {resampling.fvd_resamples} "
-        f"blocks of groups); of a difference of two FVDs by {resampling.fvd_resamples} paired resamples, centred",
+        f"seed {resampling.seed}; of one arm's FVD or KVD by delete-one-group jackknife (at most "
+        f"{resampling.fvd_resamples} blocks of groups); of a difference of two by {resampling.fvd_resamples} paired "
+        "resamples, centred",
     }
     warnings = []
     if adapted:

@@ -31,6 +31,8 @@ TITLES = _Titles(
         "no_v2": "without r_v2",
         "all_in_one": "all in one stage",
         "main": "Joint-GRPO",
+        "sft_best": "SFT, best by CLIP",
+        "sft_oracle": "SFT, best by oracle (ceiling)",
         "ceiling": "true captions, SFT VDM",
         "ceiling_main": "true captions, Joint-GRPO VDM",
     }

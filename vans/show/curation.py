@@ -111,7 +111,8 @@ SIDES = ("video", "scene", "group")
 
 def rl_terms(train: pd.DataFrame, full_motion: float) -> pd.DataFrame:
     """Mean terms and score (`vans.data.quality`) of the training triplets that were taken and refused."""
-    rows = train[["agreement", "motion", "caption_words", "questions_refused"]].to_dict("records")
+    names = ["agreement", "motion", "caption_words", "questions_refused", "visual_gain"]
+    rows = train[[name for name in names if name in train]].to_dict("records")
     table = pd.DataFrame([quality.terms(row, full_motion) for row in rows], train.index, columns=list(quality.TERMS))
     table = table.astype(float).assign(score=train["rl_score"], triplets=1)
     grouped = table.groupby(train["rl"].map({True: "taken", False: "refused"}))

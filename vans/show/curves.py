@@ -76,41 +76,6 @@ def curves(
     return figure
 
 
-def overlay(
-    histories: Mapping[str, pd.DataFrame],
-    panels: Mapping[str, str] | Sequence[str],
-    columns: int = 4,
-    window: int | None = None,
-    title: str = "",
-) -> Figure:
-    """The same columns of several runs in one panel each: running means, one colour a run."""
-    names = dict(panels) if isinstance(panels, Mapping) else {name: name for name in panels}
-    names = {name: words for name, words in names.items() if any(name in h for h in histories.values())}
-    rows = max(1, -(-len(names) // columns))
-    with matplotlib.rc_context(THEME):
-        figure = new_figure(WIDTH, rows * PANEL + 30)
-        for place, (name, words) in enumerate(names.items()):
-            axes = figure.add_subplot(rows, columns, place + 1)
-            for colour, (label, history) in zip(cycle(CYCLE), histories.items()):
-                if name not in history:
-                    continue
-                steps = history["step"] if "step" in history else pd.Series(range(len(history)))
-                mean = smooth(history[name], window or max(1, len(history) // 12))
-                axes.plot(steps, mean, color=colour, linewidth=1.6, label=label)
-            axes.set_title(words)
-            axes.grid(axis="y")
-            if place >= len(names) - columns:
-                axes.set_xlabel("step")
-        handles = {str(h.get_label()): h for axes in figure.axes for h in axes.get_lines()}
-        figure.legend(list(handles.values()), list(handles), loc="upper right", ncols=len(handles), fontsize=9)
-        if title:
-            figure.suptitle(
-                title, x=0.01, ha="left", fontsize=11, fontweight="bold", fontfamily="DejaVu Sans", color=INK
-            )
-        figure.tight_layout(pad=0.8, w_pad=1.6, h_pad=1.2, rect=(0, 0, 1, 1 - 26 / (rows * PANEL + 30)))
-    return figure
-
-
 def line(axes: matplotlib.axes.Axes, steps: Sequence[float], values: Sequence[float], window: int, colour: str) -> None:
     """Values faint, running mean strong."""
     if window > 1:

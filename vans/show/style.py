@@ -118,7 +118,6 @@ class Canvas:
         size: float = 12,
         colour: str = INK,
         bold: bool = False,
-        italic: bool = False,
         width: float | None = None,
         lines: int = 4,
         align: str = "left",
@@ -135,7 +134,6 @@ class Canvas:
                 fontfamily="DejaVu Sans",
                 color=colour,
                 weight="bold" if bold else "normal",
-                style="italic" if italic else "normal",
                 ha=align,
                 va="baseline",
                 parse_math=False,  # the canvas may be drawn on outside of THEME

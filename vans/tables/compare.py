@@ -1,4 +1,8 @@
-"""Tables just measured against published ones, cell by cell: same, within the interval, or different."""
+"""Tables just measured against published ones, cell by cell: same, within the interval, or different.
+
+Compared are the numbers of the CSV files, and on which kinds of machine they came about. Pictures and videos are not:
+their encoders and fonts may write other bytes elsewhere.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +12,7 @@ import pandas as pd
 
 from vans.errors import UserError
 from vans.score.metrics import METRICS, number
+from vans.tables import machines
 
 SAME, WITHIN, DIFFERS, MISSING = "same", "within the interval", "differs", "only on one side"
 TABLES = ("main", "ablation")
@@ -51,9 +56,10 @@ class Report:
     """All tables against their published versions; as text: what ``make repro`` prints at its end."""
 
     tables: list[Comparison]
+    machines: str  # which kinds published and measured
 
     def __str__(self) -> str:
-        return "\n".join(table.text() for table in self.tables)
+        return "\n".join([*(table.text() for table in self.tables), self.machines])
 
 
 def compare(results: str | Path, published: str | Path) -> Report:
@@ -65,7 +71,8 @@ def compare(results: str | Path, published: str | Path) -> Report:
     names = [name for name in TABLES if (results / f"{name}.csv").is_file()]
     if not names:
         raise UserError(f"{results}: holds no table; run `dvc repro` first")
-    return Report([compare_files(name, results / f"{name}.csv", published / f"{name}.csv") for name in names])
+    tables = [compare_files(name, results / f"{name}.csv", published / f"{name}.csv") for name in names]
+    return Report(tables, machines.text(machines.read(results), machines.read(published)))
 
 
 def compare_files(name: str, measured: Path, published: Path) -> Comparison:

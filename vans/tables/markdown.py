@@ -55,9 +55,9 @@ def markdown(table: Table, more: Sequence[str] = ()) -> str:
     kinds = [kind for kind in table.kinds if kind != "all"] or table.kinds
     for kind in kinds:
         parts += [f"## {kind.capitalize()}", _grid(table, kind, HEADLINE, with_paper=True)]
-    if notes := [f"- {row.title}: {NOTES[row.name]}." for row in layout.rows if row.name in NOTES]:
-        if layout is ABLATION:
-            parts.append("\n".join(notes))
+    told = NOTES if layout.name == ABLATION.name else {}
+    if notes := [f"- {row.title}: {note}." for row in layout.rows if (note := row.note or told.get(row.name))]:
+        parts.append("\n".join(notes))
     parts += ["## Do the paper's orders hold?", _claims(table)]
     parts.append(DETAILS)
     for kind in kinds:
@@ -114,10 +114,16 @@ def _paper_cell(value: float, name: str) -> str:
 
 def grid_of(head: Sequence[str], body: list[list[str]]) -> str:
     """A Markdown table, its columns padded so that the source can be read too."""
+    head, *body = [[_escaped(text) for text in row] for row in [head, *body]]
     wide = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     lines = [[text.ljust(width) for text, width in zip(row, wide, strict=True)] for row in [head, *body]]
     lines.insert(1, ["-" * width for width in wide])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """A cell in which no name can end the cell or become HTML; emphasis stays."""
+    return " ".join(text.split()).replace("<", "&lt;").replace("|", "\\|").replace("`", "\\`")
 
 
 def _orders(table: Table) -> str:

@@ -5,9 +5,11 @@ One table asks hundreds of such questions. Their p-values are adjusted together 
 false "holds" or "does not hold" in a table is at most 5 %; the intervals are those of each difference by itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,9 +104,11 @@ def difference(first: Scores, second: Scores, metric: str, kind: str) -> Interva
     return found and found[0]
 
 
-def paired(first: Scores, second: Scores, metric: str, kind: str) -> tuple[Interval, float] | None:
+def paired(
+    first: Scores, second: Scores, metric: str, kind: str, of: Callable[[Any], Any] = lambda value: value
+) -> tuple[Interval, float] | None:
     """second - first and the p-value of no difference: both arms are seen through the same resamples of the same
-    samples.
+    samples. of: what is compared in the place of the metric's value.
 
     None if one of them lacks the metric. Raises UserError if they were scored on other samples or settings.
     """
@@ -113,8 +117,8 @@ def paired(first: Scores, second: Scores, metric: str, kind: str) -> tuple[Inter
         return None
     if list(first.frame["id"]) != list(second.frame["id"]) or first.resampling != second.resampling:
         raise UserError(f"results/scores: {first.arm} and {second.arm} were scored on other samples; score both again")
-    resampled = second.resampled(kind, metric) - first.resampled(kind, metric)
-    value, centre = b.value - a.value, METRICS[metric].distance is not None
+    resampled = of(second.resampled(kind, metric)) - of(first.resampled(kind, metric))
+    value, centre = of(b.value) - of(a.value), METRICS[metric].distance is not None
     found = bootstrap.percentile(value, resampled, min(a.n, b.n), first.resampling.level, centre)
     return found, bootstrap.p_value(value, resampled)
 
@@ -138,9 +142,13 @@ def orders(
                 measured = paired(one, two, metric, kind)
                 if measured is None:
                     continue
-                gap = _paper_gap(first, second, metric, kind)
-                direction = _direction(first, second, metric, gap)
+                gap, direction = expected(first, second, metric, kind)
                 found.append(Order(claim, first, second, metric, kind, gap, direction, *measured))
+    return adjust(found)
+
+
+def adjust(found: list[Order]) -> list[Order]:
+    """The orders with their p-values corrected for their number."""
     adjusted = bootstrap.holm([order.p for order in found])
     return [replace(order, adjusted=float(p)) for order, p in zip(found, adjusted, strict=True)]
 
@@ -160,16 +168,18 @@ def sentences(found: list[Order], kind: str = "all") -> list[str]:
     return out
 
 
+def expected(first: str, second: str, metric: str, kind: str) -> tuple[float | None, int]:
+    """The paper's difference of two rows, None where it gives none, and the sign that is expected of ours.
+
+    The paper gives some rows for procedural samples only: their sign is then expected of the others too.
+    """
+    given = _paper_gap(first, second, metric, kind)
+    gap = _paper_gap(first, second, metric, "procedural") if given is None else given
+    if gap is None:
+        return None, GOOD[METRICS[metric].better]
+    return given, 0 if abs(gap) < SAME else int(np.sign(gap))
+
+
 def _paper_gap(first: str, second: str, metric: str, kind: str) -> float | None:
     a, b = paper_value(first, kind, metric), paper_value(second, kind, metric)
     return None if a is None or b is None else b - a
-
-
-def _direction(first: str, second: str, metric: str, gap: float | None) -> int:
-    """The paper gives some rows for procedural samples only: their sign is then expected of the others
-    too."""
-    if gap is None:
-        gap = _paper_gap(first, second, metric, "procedural")
-    if gap is None:
-        return GOOD[METRICS[metric].better]
-    return 0 if abs(gap) < SAME else int(np.sign(gap))

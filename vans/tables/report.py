@@ -3,18 +3,19 @@
 Numbers are copied from results/ by these functions, never typed.
 """
 
-import shutil
 from pathlib import Path
 
 from vans.errors import UserError
-from vans.files import atomic_write_text
+from vans.files import atomic_write_bytes, atomic_write_text
 from vans.params import find_root
+from vans.tables import machines
 
 TABLES = ("main", "ablation")
 HEADLINE = {"sft": "SFT", "stage1": "+ stage 1", "main": "+ stage 2: Joint-GRPO", "ceiling_main": "true captions"}
 CLAIMS = "## Do the paper's orders hold?"  # the heading of the main table's verdicts
 SUFFIXES = (".csv", ".md", ".png")
 PICTURES = ("teaser.png",)  # README's, of a question answered by a video
+SEEDS = ("seeds.csv", "seeds.md", "seeds.png", "seeds_claims.png")  # made from docs/results/seeds/
 BEGIN, END = "<!-- results: begin (written by `vans publish`) -->", "<!-- results: end -->"
 
 
@@ -59,11 +60,22 @@ def publish() -> None:
     target.mkdir(parents=True, exist_ok=True)
     if target.samefile(root / "results"):
         raise UserError(f"{target}: is results/ itself; make it a folder of its own")
-    for name in [f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES] + [*PICTURES]:
-        if (root / "results" / name).exists():
-            shutil.copyfile(root / "results" / name, target / name)
     readme = root / "README.md"
-    atomic_write_text(readme, fill(readme.read_text(encoding="utf-8"), headline(target)))
+    old = []
+    for name in (name for name in SEEDS if (root / "results" / name).exists()):
+        atomic_write_bytes(target / name, (root / "results" / name).read_bytes())
+    for name in [*(f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES), *PICTURES, machines.NAME]:
+        if (root / "results" / name).exists():
+            atomic_write_bytes(target / name, (root / "results" / name).read_bytes())
+        elif (target / name).exists():  # of another run: its numbers must not stand beside these
+            (target / name).unlink()
+            old.append(name)
+    words = fill(readme.read_text(encoding="utf-8"), headline(target))
+    atomic_write_text(readme, words)
+    if old:
+        print(f"removed from docs/results/, since results/ has none and they were of another run: {', '.join(old)}")
+    if shown := [name for name in old if f"docs/results/{name}" in words]:
+        print(f"README.md still shows {', '.join(shown)}: take the line out, or run what makes it and publish again")
     print(f"published in docs/results/ and README.md: {', '.join(path.stem for path in tables)}")
 
 
@@ -82,27 +94,30 @@ def short(text: str) -> str:
 
 def headline(folder: Path) -> str:
     """README's region from published tables: HEADLINE's rows in the paper's metrics over all samples, what became of
-    the paper's orders, links to the whole."""
+    the paper's orders, links to the whole. Over training seeds where enough of them are kept."""
     import pandas as pd
 
     from vans.score.metrics import METRICS, PAPER_METRICS, cell
+    from vans.tables import seeds_markdown
     from vans.tables.markdown import grid_of
 
+    there = [name for name in (*TABLES, "seeds") if (folder / f"{name}.md").exists()]
+    links = " and ".join(f"[{name} table](docs/results/{name}.md)" for name in there)
+    more = f"Every measure, kind of sample and difference with its interval, protocol, warnings: {links}."
     frame = pd.read_csv(folder / "main.csv")
     kind = "all" if "all" in set(frame["kind"]) else frame["kind"].iloc[0]
     lines = frame[(frame["kind"] == kind) & frame["n"].notna()].set_index("row")
+    detector = str(lines["fvd_detector"].iloc[0]).removeprefix("detector: ").split(",")[0].split(";")[0]
+    if over_seeds := seeds_markdown.headline(folder, HEADLINE):
+        return f"{over_seeds}\n\nFVD by {detector}. {more}"
     rows = [row for row in HEADLINE if row in lines.index]
     columns = []
     for name in PAPER_METRICS:  # one that was not measured is a column of dashes
         values = lines.reindex(columns=[name, f"{name}_lo", f"{name}_hi"]).loc[rows].to_numpy(float).tolist()
         columns.append([METRICS[name].heading, *(cell(v, lo, hi, METRICS[name]) for v, lo, hi in values)])
     head, *body = map(list, zip(["", *(HEADLINE[row] for row in rows)], *columns, strict=True))
-    detector = str(lines["fvd_detector"].iloc[0]).removeprefix("detector: ").split(",")[0].split(";")[0]
     about = f"{int(lines['n'].max())} held-out samples, 95 % intervals in brackets; FVD by {detector}."
     claims = short((folder / "main.md").read_text(encoding="utf-8")).partition(CLAIMS)[2].strip()
-    there = [name for name in TABLES if (folder / f"{name}.md").exists()]
-    links = " and ".join(f"[{name} table](docs/results/{name}.md)" for name in there)
-    more = f"Every measure, kind of sample and difference with its interval, protocol, warnings: {links}."
     return "\n\n".join(part for part in (grid_of(head, body), about, claims, more) if part)
 
 

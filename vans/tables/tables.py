@@ -5,9 +5,10 @@ quantity. A row whose arm was not scored stays in the table, empty.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,11 +21,12 @@ from vans.tables.orders import ABLATION_CLAIMS, MAIN_CLAIMS, Order, orders, pape
 @dataclass(frozen=True)
 class Row:
     """One row: its name in ``paper.csv``, its title, the arm that fills it (None: the paper's figures
-    alone)."""
+    alone), and what is to be known of it."""
 
     name: str
     title: str
     arm: str | None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,13 @@ ABLATION = Layout(
     ),
     ABLATION_CLAIMS,
 )
+CHOSEN = {  # by whom the best of several answers was chosen -> how it is called, what is to be known of it
+    "clip_t_own": (
+        "CLIP-T own",
+        "chosen at test time, by CLIP's opinion of video and own caption; no truth is seen, nothing is trained",
+    ),
+    "video_event": ("the oracle (ceiling)", "no method: who chooses knows the true event; the ceiling of any choice"),
+}
 EXPERIMENT_METRICS = (*PAPER_METRICS, "clip_t_own", "caption_event", "video_event", "identity", "static")
 LAYOUTS = {"main": MAIN, "ablation": ABLATION}
 
@@ -95,10 +104,22 @@ class Table:
         return self.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
-def with_arms(layout: Layout, arms: Iterable[str]) -> Layout:
+def with_arms(layout: Layout, arms: Mapping[str, Any]) -> Layout:
     """A layout with a row for each of these arms that no table has: a new cell of dvc.yaml needs no line here."""
     known = {row.arm for one in LAYOUTS.values() for row in one.rows}
-    return replace(layout, rows=(*layout.rows, *(Row(arm, arm, arm) for arm in arms if arm not in known)))
+    return replace(layout, rows=(*layout.rows, *(_row(key, arms) for key in arms if key not in known)))
+
+
+def _row(key: str, arms: Mapping[str, Any]) -> Row:
+    """The row of an arm of dvc.yaml. One that chooses among several answers is called by the arm that gives them."""
+    arm = arms[key]
+    if not arm.best_of:
+        return Row(key, key, key)
+    of = (arm.vlm, arm.vdm, arm.captions)
+    same = [other for other, a in arms.items() if not a.best_of and (a.vlm, a.vdm, a.captions) == of]
+    titles = [row.title for row in (*ABLATION.rows, *MAIN.rows) if row.arm in same] or [key]
+    by, about = CHOSEN[arm.best_of["by"]]
+    return Row(key, f"{titles[0]}, best of {arm.best_of['n']} by {by}", key, about)
 
 
 def build(folder: str | Path, layout: Layout, own: Sequence[str] = ()) -> Table:

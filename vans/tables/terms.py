@@ -24,6 +24,7 @@ OWN = {  # term -> the metric that measures the same
     "oracle": "video_event",
 }
 SEEN = ("clip_v", "video_event")  # CLIP's gain, the oracle's gain
+NEARER = ", nearer to 1"  # what is gained in a metric that is best there
 HEAD = ("term", "arm", "against", "its own measure", "its own gain", "CLIP-V gain", "video event gain, %", "reading")
 ABOUT = (
     "Paired differences with 95 % intervals. *Against*: the arm trained with the same terms but this one, where there "
@@ -49,7 +50,7 @@ def trained(
     What an arm was trained on last is its VDM's run, unless its VLM's began with that VDM, or there is none; it started
     from the arm that has the models of before. Arms that were not trained, or whose start is no arm, are left out.
     """
-    own = {name: (arm.vlm, arm.vdm) for name, arm in arms.items() if arm.captions == "vlm"}
+    own = {name: (arm.vlm, arm.vdm) for name, arm in arms.items() if arm.captions == "vlm" and not arm.best_of}
     found = {}
     for name, (vlm, vdm) in own.items():
         rendered = vlm in cells and cells[vlm].vdm == vdm  # the VLM was trained with this very VDM
@@ -66,7 +67,8 @@ def trained(
 @dataclass(frozen=True)
 class Gain:
     """What training on a term gave, in its own measure (a metric), in CLIP-V and in the oracle's eyes: None where
-    it was not measured. ``adjusted``: their p-values, for all gains of the table.
+    it was not measured. In a metric that is best near 1 (motion): how much nearer it came. ``adjusted``: their
+    p-values, for all gains of the table.
     """
 
     term: str
@@ -80,11 +82,12 @@ class Gain:
 
     @property
     def signs(self) -> tuple[int, int, int]:
-        """+1, -1, or 0 where it is not resolved, of own measure, CLIP-V and oracle; + is more, not better."""
+        """+1 (better), -1 (worse), or 0 where it is not resolved, of own measure, CLIP-V and oracle."""
         found = zip((self.own, self.clip, self.oracle), self.adjusted, strict=True)
         known = {"holds": 1, "does not hold": -1}
         own, clip, oracle = (0 if gain is None else known.get(verdict(gain, 1, p), 0) for gain, p in found)
-        return own, clip, oracle
+        down = self.measure is not None and METRICS[self.measure].better == "down"
+        return -own if down else own, clip, oracle
 
     @property
     def reading(self) -> str:
@@ -92,7 +95,6 @@ class Gain:
         if self.own is None or self.oracle is None or self.measure is None:
             return "not measured"
         own, _, oracle = self.signs
-        own = -own if METRICS[self.measure].better == "down" else own
         if own > 0:
             return {1: "both rise", 0: "only its own measure rises", -1: "hacked: the oracle's falls"}[oracle]
         return "its own measure falls" if own < 0 else "its own measure: not resolved"
@@ -112,7 +114,7 @@ def gains(
             if arm not in scores or against not in scores:
                 continue
             measure = own.get(term, term if term in METRICS else None)
-            changes = [paired(scores[against], scores[arm], n, kind) if n else None for n in (measure, *SEEN)]
+            changes = [_change(scores[against], scores[arm], n, kind) if n else None for n in (measure, *SEEN)]
             mine, clip, oracle = (change and change[0] for change in changes)
             p += [change[1] if change else float("nan") for change in changes]
             found.append(Gain(term, arm, against, measure, mine, clip, oracle))
@@ -127,7 +129,7 @@ def rows(found: Sequence[Gain], titles: Mapping[str, str] = {}) -> list[list[str
             gain.term,
             titles.get(gain.arm, gain.arm),
             titles.get(gain.against, gain.against),
-            METRICS[gain.measure].title if gain.measure else NONE,
+            METRICS[gain.measure].title + (NEARER if _to_one(gain.measure) else "") if gain.measure else NONE,
             _text(gain.own, gain.measure),
             _text(gain.clip, SEEN[0]),
             _text(gain.oracle, SEEN[1]),
@@ -140,6 +142,17 @@ def rows(found: Sequence[Gain], titles: Mapping[str, str] = {}) -> list[list[str
 def markdown(found: Sequence[Gain], titles: Mapping[str, str] = {}) -> str:
     """A section of the ablation table's Markdown."""
     return f"### What each reward term gained\n\n{ABOUT}\n\n{grid_of(HEAD, rows(found, titles))}"
+
+
+def _to_one(metric: str) -> bool:
+    return METRICS[metric].better == "one"
+
+
+def _change(first: Scores, second: Scores, metric: str, kind: str) -> tuple[Interval, float] | None:
+    """As `paired`; of a metric that is best near 1, how much nearer to it the second is."""
+    if _to_one(metric):
+        return paired(first, second, metric, kind, lambda value: -abs(value - 1))
+    return paired(first, second, metric, kind)
 
 
 def _text(gain: Interval | None, name: str | None) -> str:

@@ -26,18 +26,22 @@ from vans.parallel import Ranks, launch
 from vans.rewards.plugs import plugs, score
 from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
-from vans.train.loop import check_batch, write_curves
+from vans.train.loop import tell_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollouts import Rollouts, captions_of, grouped, record_of
 from vans.train.runs import Run
 from vans.train.settings import settings_of
-from vans.train.stage1 import thinking
-from vans.train.stage2 import make_trainable
+from vans.train.stage1 import RENDERING, thinking
+from vans.train.stage2 import ANCHOR, make_trainable
+
+KEYS = ["seed", "train_seed", "video", "models", "-models.detector", "all_in_one.prompts", "stage1", "stage2"]
+KEYS += [f"-{stage}.{key}" for stage in ("stage1", "stage2") for key in ("reward", "steps", "prompts")]
+KEYS += [*(f"-stage1.{key}" for key in RENDERING), *(f"-stage2.{key}" for key in ("group_size", *ANCHOR))]
 
 
 def train(params: Any, cell: Cell, root: Path) -> list[dict]:
     """Tune both models of the cell's `vlm` and `vdm`; writes `cell.out`/vlm, `cell.out`/vdm and the curves."""
-    check_batch(params.all_in_one.prompts, params.stage1.group_size, params.machine.processes, "all_in_one")
+    tell_batch(params.all_in_one.prompts, params.stage1.group_size, params.machine, "all_in_one")
     plugs(params.rewards.all_in_one[cell.reward], params)
     with files.atomic_dir(root / cell.out) as partial:
         job = {"root": str(root), "out": str(partial), "cell": cell.plain()}
@@ -50,8 +54,10 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
     s1, s2, here, at = params.stage1, params.stage2, Path(root), Cell(**cell)
     base, steps = here / "models/base", at.steps or params.all_in_one.steps
     terms = plugs(params.rewards.all_in_one[at.reward], params)
-    uses = ["stage1", "stage2", "all_in_one", "models/base", at.vlm_folder, at.vdm_folder]
-    settings = settings_of(params, here, "vans/train/all_in_one.py", *uses, **at.reward_settings(params, here))
+    starts = ["models/base", at.vlm_folder, at.vdm_folder]
+    settings = settings_of(
+        params, here, ranks, "vans/train/all_in_one.py", KEYS, starts, steps=steps, **at.reward_settings(params, here)
+    )
     run = Run(here, at.name, settings, ranks, params.keep.checkpoints.stage1)
     if run.done:
         return run.take(out)
@@ -59,7 +65,7 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
     vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device)
     vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device)
     vlm.train_lora()
-    save_dit = make_trainable(vdm, s2.lora_rank, seed_of(params.seed, "stage2", "lora") % 2**31)
+    save_dit = make_trainable(vdm, s2.lora_rank, seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31)
     models = {"vlm": vlm.model, "dit": vdm.dit}
     trained = {name: [p for p in model.parameters() if p.requires_grad] for name, model in models.items()}
     start = {name: WithTensors(model, frozen_copy(model)) for name, model in models.items()}

@@ -39,6 +39,14 @@ from vans.train.settings import settings_of
 
 OUT, CURVES = "models/base", "curves/base"
 PARTS = ("vae", "clip", "detector", "vdm", "vlm")
+# The parameters that each uses beside the seed; the VDM is built around the VAE.
+KEYS = {
+    "vae": ("base.vae", "models.vdm"),
+    "clip": ("base.clip", "models.clip"),
+    "detector": ("base.detector", "models.detector"),
+    "vdm": ("base.vae", "base.vdm", "base.drop_caption", "models.vdm"),
+    "vlm": ("base.vlm", "models.vlm"),
+}
 
 
 def train(params: Any, root: Path) -> list[dict]:
@@ -76,7 +84,7 @@ class Part:
         self.triplets = Triplets(Path(root) / "triplets")
         self.corpus = Corpus(self.triplets)
         self.settings = s = getattr(params.base, part)
-        used = settings_of(params, root, "vans/train/base.py", "base")
+        used = settings_of(params, Path(root), ranks, "vans/train/base.py", ("seed", *KEYS[part]))
         self.run = Run(root, f"base/{part}", used, ranks, params.keep.checkpoints.base)
         if self.run.done:
             return
@@ -134,14 +142,15 @@ def train_vae(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
         return part.take()
     vdm = part.model
     for step, ids in part.steps():
-        x = to_model(clips_of(part.triplets, ids, "target" if step % 2 else "input").to(ranks.device))
+        clips = clips_of(part.triplets, ids, "target" if step % 2 else "input")  # [B, T, H, W, 3]
+        x = to_model(clips.to(ranks.device))  # [B, 3, T, H, W]
         if step % 4 != 3 and x.shape[2] > 5:
             start = int(numpy_generator(part.params.seed, "vae", step).integers(0, x.shape[2] - 4))
-            x = x[:, :, start : start + 5]
-        z = vdm.vae.encode(x).latent_dist.mode()
-        error = vdm.vae.decode(z).sample - x
-        weight = 1.0 + 3.0 * (x.amax(1, keepdim=True) - x.amin(1, keepdim=True) > 0.5).float()
-        loss = ((error.abs() + 2 * error.square()) * weight).mean() + 1e-4 * z.square().mean()
+            x = x[:, :, start : start + 5]  # [B, 3, 5, H, W]
+        z = vdm.vae.encode(x).latent_dist.mode()  # [B, C, T', H', W']
+        error = vdm.vae.decode(z).sample - x  # like x
+        weight = 1.0 + 3.0 * (x.amax(1, keepdim=True) - x.amin(1, keepdim=True) > 0.5).float()  # [B, 1, T, H, W]
+        loss = ((error.abs() + 2 * error.square()) * weight).mean() + 1e-4 * z.square().mean()  # []
         part.update(step, loss, psnr=-10 * torch.log10(error.detach().square().mean() / 4).item())
 
     def save(folder):
@@ -175,17 +184,18 @@ def train_clip(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     for step, ids in part.steps():
         draw = numpy_generator(part.params.seed, "clip", step, ranks.rank)
         which = "target" if step % 2 else "input"
-        clips = clips_of(part.triplets, ids, which)
+        clips = clips_of(part.triplets, ids, which)  # [B, T, H, W, 3]
         said = [part.corpus.moment(id, which, c.numpy(), draw) for id, c in zip(ids, clips, strict=True)]
         texts = [text for _, text in said]
-        image = clip.image_features(torch.stack([c[t : t + 1] for c, (t, _) in zip(clips, said, strict=True)]))[:, 0]
-        text = clip.text_features(texts)
+        frames = torch.stack([c[t : t + 1] for c, (t, _) in zip(clips, said, strict=True)])  # [B, 1, H, W, 3]
+        image = clip.image_features(frames)[:, 0]  # [B, D]
+        text = clip.text_features(texts)  # [B, D]
         others = ranks.gather((image.detach().cpu(), text.detach().cpu(), texts))
-        images = torch.cat([image if r == ranks.rank else o[0].to(image) for r, o in enumerate(others)])
-        words = torch.cat([text if r == ranks.rank else o[1].to(text) for r, o in enumerate(others)])
+        images = torch.cat([image if r == ranks.rank else o[0].to(image) for r, o in enumerate(others)])  # [N, D]
+        words = torch.cat([text if r == ranks.rank else o[1].to(text) for r, o in enumerate(others)])  # [N, D]
         every = [t for o in others for t in o[2]]
-        same = torch.tensor([[a == b for b in every] for a in texts], device=image.device).float()
-        target = same / same.sum(1, keepdim=True)
+        same = torch.tensor([[a == b for b in every] for a in texts], device=image.device).float()  # [B, N]
+        target = same / same.sum(1, keepdim=True)  # [B, N]
         scale = clip.model.logit_scale.exp()
         loss = cross_entropy(scale * image @ words.T, target) + cross_entropy(scale * text @ images.T, target)
         part.update(step, loss)
@@ -209,8 +219,8 @@ def train_detector(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]
         return part.take()
     for step, ids in part.steps():
         which = "target" if step % 2 else "input"
-        labels = torch.tensor([part.corpus.class_of(id, which) for id in ids], device=ranks.device)
-        logits = part.model(clips_of(part.triplets, ids, which))
+        labels = torch.tensor([part.corpus.class_of(id, which) for id in ids], device=ranks.device)  # [B]
+        logits = part.model(clips_of(part.triplets, ids, which))  # [B, classes]
         loss = cross_entropy(logits, labels)
         part.update(step, loss, accuracy=(logits.argmax(1) == labels).float().mean().item())
     part.model.eval().requires_grad_(False)
@@ -237,12 +247,12 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     }
     for step, ids in part.steps():
         which = "target" if step % 2 else "input"
-        x = store[which][ids].to(ranks.device)
+        x = store[which][ids].to(ranks.device)  # [B, C, T', H', W']
         draws = [numpy_generator(params.seed, "t2v", step, id) for id in ids]
         texts = [part.corpus.describe(id, which, draw, other=0.0) for id, draw in zip(ids, draws, strict=True)]
         texts = ["" if draw.random() < params.base.drop_caption else t for draw, t in zip(draws, texts, strict=True)]
         levels = training_sigmas(part.settings.batch, vdm.shift, generator(params.seed, "t2v", step)).tolist()
-        eps = noise(tuple(x.shape[1:]), ids, params.seed, "t2v", step)
+        eps = noise(tuple(x.shape[1:]), ids, params.seed, "t2v", step)  # [B, C, T', H', W']
         loss = flow_matching_loss(vdm, x, eps, vdm.embed(texts), None, torch.tensor(ranks.share(levels)))
         part.update(step, loss)
     vdm.frozen()
@@ -269,9 +279,9 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
         which = "target" if step % 2 else "input"
         draws = [numpy_generator(part.params.seed, "vlm", step, id) for id in ids]
         pairs = [part.corpus.exercise(id, which, draw, TAGS) for id, draw in zip(ids, draws, strict=True)]
-        clips = clips_of(part.triplets, ids, which)
+        clips = clips_of(part.triplets, ids, which)  # [B, T, H, W, 3]
         inputs = vlm.inputs(clips, [q for q, _ in pairs], part.triplets.rates(ids, which, clips.shape[1]))
-        answers = vlm.encode_answers([a for _, a in pairs])
+        answers = vlm.encode_answers([a for _, a in pairs])  # [B, L]
         tokens = sum(ranks.gather(answers.mask.sum().item())) / ranks.size
         loss = -vlm.log_probs(inputs, answers, suppress=False).sum() / tokens
         part.update(step, loss)

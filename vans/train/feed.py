@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from vans.data.batches import clips_of
 from vans.data.triplets import Triplets
 from vans.models.vdm import VDM, prompt_clean
 from vans.parallel import Ranks
+from vans.template import plain
 
 CHUNK = 256
 HASHED_BYTES = 2**31  # larger data sets are known by size and time of their shards
@@ -92,7 +93,7 @@ class Embeddings:
 def embeddings(root: Path, vdm: VDM, texts: list[str], ranks: Ranks) -> Embeddings:
     """Embed what is not yet embedded (as `latents` does) and open it; only the tokens that a text has are kept."""
     sizes = {"max_text": vdm.max_text, "vocabulary": files.digest(sorted(vdm.tokenizer.get_vocab().items()))}
-    cleaned = [prompt_clean(text) for text in texts]
+    cleaned = [plain(prompt_clean(text)) for text in texts]
     dtype = str(next(vdm.text_encoder.parameters()).dtype)
     key = files.digest({"encoder": _weights_digest(vdm.text_encoder), "dtype": dtype, "texts": cleaned, **sizes})[:16]
     key = ranks.gather(key)[0]
@@ -114,15 +115,25 @@ def embeddings(root: Path, vdm: VDM, texts: list[str], ranks: Ranks) -> Embeddin
 def _fill(folder: Path, items: list, compute: Callable[[list], dict[str, Tensor]], ranks: Ranks, title: str) -> None:
     """Compute the chunks of `items` that are not yet in the folder, shared over ranks, each kept as it is done."""
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
-    todo = [i for i in range(len(chunks)) if not (folder / f"chunk-{i:05d}.safetensors").exists()]
-    ranks.barrier()
-    mine = ranks.share(todo)
+    if ranks.main:
+        files.sweep(folder)
+    todo = [i for i in range(len(chunks)) if not _readable(folder / f"chunk-{i:05d}.safetensors")]
+    mine = ranks.share(ranks.gather(todo)[0])  # of rank 0: another job may fill the folder, too
     for index in tqdm(mine, desc=title, disable=not (ranks.main and mine), mininterval=2, ncols=100):
         value = compute(chunks[index])
         files.check_free_space(folder, 2 * sum(v.nbytes for v in value.values()))
         with files.atomic_file(folder / f"chunk-{index:05d}.safetensors") as partial:  # other jobs may fill it, too
             save_file(value, partial)
     ranks.barrier()
+
+
+def _readable(chunk: Path) -> bool:
+    """Is a chunk there, as long as its header says?"""
+    try:
+        with safe_open(str(chunk), "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def shards_identity(folder: Path) -> list:

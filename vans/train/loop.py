@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vans import files
-from vans.errors import UserError
+from vans.parallel import processes
 
 
 def write_curves(folder: Path, history: list[dict]) -> None:
@@ -37,14 +38,10 @@ def columns(histories: Mapping[str, list[dict]]) -> list[dict]:
     return [rows[step] for step in sorted(rows)]
 
 
-def check_batch(prompts: int, group_size: int, processes: int, where: str) -> None:
-    """The batch's arithmetic, printed and checked before a model is loaded: `group_size` answers of each prompt."""
-    if prompts % processes:
-        raise UserError(
-            f"params.yaml: {where}.prompts is {prompts}, which {processes} processes cannot share evenly; "
-            "make it a multiple of machine.processes"
-        )
+def tell_batch(prompts: int, group_size: int, machine: Any, where: str) -> None:
+    """Print the batch's arithmetic before a model is loaded: `group_size` answers of each prompt."""
+    size = processes(machine)
     print(
         f"{where}: {prompts} prompts x {group_size} = {prompts * group_size} answers a step, "
-        f"{prompts // processes} prompts on each of {processes} processes"
+        f"{prompts // size} prompts on each of {size} processes"
     )

@@ -14,6 +14,9 @@ random state to keep: all randomness is a function of (seed, stage, step, sample
 at any point goes on from its last checkpoint and ends in the same bytes as one that was not (on CPUs; on a GPU as far
 as its kernels are deterministic).
 
+What a run keeps, checkpoints and results, lists its files with their digests and is believed only if they are right.
+A second process that comes to the same training waits for the first.
+
 Runs stand in runs/<name>/<digest of their settings>/. Settings are what can change a run's numbers: parameters, data,
 models, code, processes (`vans.train.settings`). A run with other settings is never deleted: it is set aside under a
 name that says when and which key differs, and taken up again when the key goes back.
@@ -30,6 +33,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -39,6 +43,7 @@ from vans import files
 from vans.parallel import Ranks
 
 ASIDE = "aside-"
+_held: dict[Path, FileLock] = {}  # of this process
 
 
 class Run:
@@ -53,6 +58,7 @@ class Run:
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: Mapping[str, Optimizer] = {}
         if ranks.main:
+            _alone(self.folder.parent, self.name)
             self._place()
         ranks.barrier()
         self.done = (self.folder / "done").exists()
@@ -122,8 +128,7 @@ class Run:
                 drop_paths(partial / "model")
                 if self.has_groups:
                     shutil.copytree(self.folder / "groups", partial / "model" / "groups")
-                kept = {str(p.relative_to(partial)): _identity(p) for p in sorted(partial.rglob("*")) if p.is_file()}
-                (partial / "run.json").write_text(json.dumps({"history": self.history, "files": kept}))
+                files.seal(partial, {"history": self.history})
         self.ranks.barrier()
         self.done = True
         return self.take(out)
@@ -134,7 +139,10 @@ class Run:
         if self.ranks.main:
             shutil.copytree(done / "model", out, dirs_exist_ok=True)
         self.ranks.barrier()
-        return json.loads((done / "run.json").read_text())["history"]
+        history = json.loads((done / files.LISTED).read_text())["history"]
+        if self.ranks.main:
+            _release(self.folder.parent)
+        return history
 
     # ------------------------------------------------------------------ checkpoints
     def _trainable(self) -> dict[str, Tensor]:
@@ -154,8 +162,7 @@ class Run:
                         tensors[f"optim.{name}.{index}.{key}"] = torch.as_tensor(value).cpu().clone().contiguous()
             with files.atomic_dir(self.folder / f"step-{self.position:07d}") as partial:
                 save_file(tensors, partial / "state.safetensors")
-                record = {"position": self.position, "history": self.history}
-                (partial / "run.json").write_text(json.dumps(record))
+                files.seal(partial, {"position": self.position, "history": self.history})
             for old in sorted(self.folder.glob("step-*"))[:-1]:
                 files.discard(old)
         self.ranks.barrier()
@@ -164,7 +171,7 @@ class Run:
         found = sorted(self.folder.glob("step-*"))
         if not found:
             return
-        record = json.loads((found[-1] / "run.json").read_text())
+        record = json.loads((found[-1] / files.LISTED).read_text())
         tensors = load_file(found[-1] / "state.safetensors")
         with torch.no_grad():
             for key, p in self._trainable().items():
@@ -187,7 +194,8 @@ class Run:
     def _place(self) -> None:
         """Set other runs of this name aside, find this one again if it was, and begin it if it is new."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        files.sweep(self.folder.parent)
+        for folder in (self.folder.parent, self.folder, self.folder / "groups"):
+            files.sweep(folder)
         for other in sorted(p for p in self.folder.parent.iterdir() if p.is_dir()):
             if other.name.startswith(ASIDE):
                 if other.name.endswith(self.digest) and not self.folder.exists():
@@ -204,9 +212,11 @@ class Run:
                 other.rename(other.with_name(aside))
                 print(f"{self.name}: an unfinished run with other settings ({', '.join(keys[:3])}) is kept as {aside}")
         done = self.folder / "done"
-        if done.exists() and not _whole(done):
-            print(f"{self.name}: a finished run is damaged on the disk; it goes on from its last checkpoint")
-            files.discard(done)
+        for kept in (done, *self.folder.glob("step-*")):
+            if kept.exists() and files.sealed(kept) is None:
+                what = "a finished run" if kept == done else f"checkpoint {kept.name}"
+                print(f"{self.name}: {what} is damaged on the disk; it goes on from what is whole")
+                files.discard(kept)
         if not any(self.folder.glob("step-*")) and not done.exists():
             files.discard(self.folder / "groups")  # pictures of a run that ended before its first checkpoint
         files.atomic_write_text(self.folder / "settings.json", json.dumps(self.settings, indent=1) + "\n")
@@ -219,7 +229,32 @@ def forget(root: str | Path, name: str) -> None:
     """
     for done in sorted((Path(root) / "runs" / name).rglob("done")):
         if not done.parent.name.startswith(ASIDE):
+            folder = done.parent.parent
+            _alone(folder, str(folder.relative_to(Path(root) / "runs")))  # another process may be copying it
             files.discard(done.parent)
+            files.sweep(folder)
+            _release(folder)
+
+
+def _alone(folder: Path, name: str) -> None:
+    """Wait until no other process trains here. The lock goes with its process, however that ends; who has it already,
+    such as a cell that is run a second time, has it."""
+    if (key := folder.absolute()) in _held:
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(key.with_name(f".{key.name}.lock"), thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"{name}: another process is at it; this one waits for it", flush=True)
+        lock.acquire()
+    _held[key] = lock
+
+
+def _release(folder: Path) -> None:
+    if lock := _held.pop(folder.absolute(), None):
+        Path(lock.lock_file).unlink(missing_ok=True)  # who waits for it sees that, and makes a new one
+        lock.release()
 
 
 def drop_paths(folder: Path) -> None:
@@ -232,19 +267,6 @@ def drop_paths(folder: Path) -> None:
             kept["base_model_name_or_path"] = None
         if kept != config:
             path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-
-
-def _identity(path: Path) -> list:
-    return [path.stat().st_size, files.sha256_file(path)]
-
-
-def _whole(done: Path) -> bool:
-    """Are all files there that a finished run says it has, to the byte?"""
-    try:
-        kept = json.loads((done / "run.json").read_text())["files"]
-        return all(_identity(done / name) == identity for name, identity in kept.items())
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def _differing(first: dict, second: dict, key: str = "") -> list[str]:

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vans import code, files
+from vans import code, cpu, files
+from vans.parallel import Ranks
 from vans.train.feed import shards_identity
 
-MACHINE = ("device", "dtype", "threads", "processes")
+MACHINE = ("dtype", "threads", "vae_batch", "dit_batch")  # the batches move last bits
 
 
-def settings_of(params: Any, root: str | Path, entry: str, *uses: str, **more: Any) -> dict:
-    """The settings of a run (see `vans.train.runs.Run`).
+def settings_of(
+    params: Any, root: Path, ranks: Ranks, entry: str, keys: Iterable[str], models: Iterable[str] = (), **more: Any
+) -> dict:
+    """The settings of a run (see `vans.train.runs.Run`): nothing that leaves its numbers as they are.
 
-    entry: the trainer's module, whose code counts. uses: a section of the parameters ("stage1"), or a folder below root
-    ("models/sft/vlm"), whose files are hashed. more: what else decides (such as the reward terms of the cell).
+    ranks: on what it really runs. entry: the trainer's module, whose code counts. keys: the parameters that it uses,
+    sections or single ones ("sft.vlm", "train_seed"); "-stage1.reward" leaves a part out again. models: the folders
+    below root whose files are hashed. more: what else decides (such as the reward terms of the cell).
     """
-    root, config = Path(root), params.resolved()
-    used: dict = {key: config[key] for key in ("seed", "train_seed", "video", "models")}
-    used["machine"] = {key: config["machine"][key] for key in MACHINE}
+    tree: dict[str, Any] = params.resolved()
+    used: dict[str, Any] = {}
+    for key in keys:
+        *sections, last = key.removeprefix("-").split(".")
+        place, source = used, tree
+        for section in sections:
+            place, source = place.setdefault(section, {}), source[section]
+        if key.startswith("-"):
+            del place[last]
+        else:
+            place[last] = source[last]
+    used["machine"] = {key: tree["machine"][key] for key in MACHINE}
+    used["machine"] |= {"device": ranks.device.type, "processes": ranks.size}
+    if caps := cpu.caps_set():  # unfinished runs are not continued with other instructions
+        used["machine"]["caps"] = caps
     used["triplets"] = files.sha256_file(root / "triplets" / "manifest.parquet")
     used["shards"] = shards_identity(root / "triplets")
     used["code"] = code.digest([entry], Path(__file__).resolve().parents[2])
-    for name in uses:
-        if name in config:
-            used[name] = config[name]
-        else:
-            weights = sorted(p for p in (root / name).rglob("*") if p.suffix in (".safetensors", ".json"))
-            used[name] = {str(p.relative_to(root)): files.sha256_file(p) for p in weights if "groups" not in p.parts}
+    for name in models:
+        weights = sorted(p for p in (root / name).rglob("*") if p.suffix in (".safetensors", ".json"))
+        used[name] = {str(p.relative_to(root)): files.sha256_file(p) for p in weights if "groups" not in p.parts}
     return used | more
-

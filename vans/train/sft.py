@@ -61,7 +61,9 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str) -> dict[str, list
 
 def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
     s = params.sft.vlm
-    settings = settings_of(params, root, ENTRY, "sft", "models/base")
+    settings = settings_of(
+        params, root, ranks, ENTRY, ("seed", "train_seed", "sft.vlm", "models.vlm"), ["models/base/vlm"]
+    )
     run = Run(root, "sft/vlm", settings, ranks, params.keep.checkpoints.sft)
     if run.done:
         return run.take(out)
@@ -96,7 +98,9 @@ def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
 
 def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
     s = params.sft.vdm
-    settings = settings_of(params, root, ENTRY, "sft", "models/base")
+    settings = settings_of(
+        params, root, ranks, ENTRY, ("seed", "train_seed", "sft.vdm", "models.vdm"), ["models/base/vdm"]
+    )
     run = Run(root, "sft/vdm", settings, ranks, params.keep.checkpoints.sft)
     if run.done:
         return run.take(out)

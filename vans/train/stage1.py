@@ -27,20 +27,22 @@ from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Ranks, launch
 from vans.rewards.plugs import plugs, score
 from vans.template import thinking_length
-from vans.train.loop import check_batch, write_curves
+from vans.train.loop import tell_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollouts import Rollouts, captions_of, grouped, record_of
 from vans.train.runs import Run
 from vans.train.settings import settings_of
 
+RENDERING = ("render_steps", "guidance", "share_noise", "render_distinct")  # settings of videos alone
+
 
 def train(params: Any, cell: Cell, root: Path) -> list[dict]:
     """Tune the VLM of the cell's `vlm` against the frozen VDM of its `vdm`; writes `cell.out`/vlm and the curves.
 
-    Returns the history, a dict a step. Raises UserError before a model is loaded if reward or batch are not right.
+    Returns the history, a dict a step. Raises UserError before a model is loaded if the reward is not right.
     """
     s = params.stage1
-    check_batch(s.prompts, s.group_size, params.machine.processes, "stage1")
+    tell_batch(s.prompts, s.group_size, params.machine, "stage1")
     plugs(params.rewards.stage1[cell.reward], params, renders=cell.vdm is not None)
     with files.atomic_dir(root / cell.out) as partial:
         job = {"root": str(root), "out": str(partial / "vlm"), "cell": cell.plain()}
@@ -54,12 +56,10 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     base, steps = here / "models/base", at.steps or s.steps
     terms = plugs(params.rewards.stage1[at.reward], params)
     renders = any(plug.needs == "video" for plug in terms)
-    uses = ["stage1", "models/base", at.vlm_folder, *([at.vdm_folder] if renders else [])]
-    reward = at.reward_settings(params, here)
-    run = Run(
-        here, at.name, settings_of(params, here, "vans/train/stage1.py", *uses, **reward), ranks,
-        params.keep.checkpoints.stage1
+    settings = settings_of(
+        params, here, ranks, "vans/train/stage1.py", *uses(at, renders), steps=steps, **at.reward_settings(params, here)
     )
+    run = Run(here, at.name, settings, ranks, params.keep.checkpoints.stage1)
     if run.done:
         return run.take(out)
 
@@ -106,6 +106,18 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
             **stats,
         )
     return run.finish(out, vlm.save_lora)
+
+
+def uses(at: Cell, renders: bool) -> tuple[list[str], list[str]]:
+    """The parameters and the models that decide a run: see `settings_of`."""
+    keys = ["seed", "train_seed", "models.vlm", "stage1", "-stage1.reward", "-stage1.steps"]
+    models = ["models/base/vlm", at.vlm_folder]
+    if renders:
+        keys += ["video", "models.vdm", "models.clip"]
+        models += ["models/base/vdm", "models/base/clip", at.vdm_folder]
+    else:
+        keys += [f"-stage1.{key}" for key in RENDERING]
+    return keys, models
 
 
 def thinking(texts: list[str]) -> float:

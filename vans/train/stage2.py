@@ -39,20 +39,22 @@ from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
 from vans.similarity import rouge_l
 from vans.template import answer_text, parse_answer
-from vans.train.loop import check_batch, write_curves
+from vans.train.loop import tell_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollouts import Rollouts, record_of
 from vans.train.runs import Run
 from vans.train.settings import settings_of
 
+ANCHOR = ("anchor_threshold", "anchor_attempts")  # settings of the VLM's captions alone
+
 
 def train(params: Any, cell: Cell, root: Path) -> list[dict]:
     """Tune the VDM of the cell's `vdm`, anchored by the VLM of its `vlm`; writes `cell.out`/vdm and the curves.
 
-    Returns the history, a dict a step. Raises UserError before a model is loaded if reward or batch are not right.
+    Returns the history, a dict a step. Raises UserError before a model is loaded if the reward is not right.
     """
     s = params.stage2
-    check_batch(s.prompts, s.group_size, params.machine.processes, "stage2")
+    tell_batch(s.prompts, s.group_size, params.machine, "stage2")
     plugs(params.rewards.stage2[cell.reward], params)
     with files.atomic_dir(root / cell.out) as partial:
         job = {"root": str(root), "out": str(partial / "vdm"), "cell": cell.plain()}
@@ -65,17 +67,15 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     s, here, at = params.stage2, Path(root), Cell(**cell)
     base, steps = here / "models/base", at.steps or s.steps
     terms = plugs(params.rewards.stage2[at.reward], params)
-    uses = ["stage2", "generate", "models/base", at.vdm_folder, *([at.vlm_folder] if at.captions == "vlm" else [])]
-    reward = at.reward_settings(params, here)
-    run = Run(
-        here, at.name, settings_of(params, here, "vans/train/stage2.py", *uses, **reward), ranks,
-        params.keep.checkpoints.stage2
+    settings = settings_of(
+        params, here, ranks, "vans/train/stage2.py", *uses(at), steps=steps, **at.reward_settings(params, here)
     )
+    run = Run(here, at.name, settings, ranks, params.keep.checkpoints.stage2)
     if run.done:
         return run.take(out)
 
     vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device)
-    save = make_trainable(vdm, s.lora_rank, seed_of(params.seed, "stage2", "lora") % 2**31)
+    save = make_trainable(vdm, s.lora_rank, seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31)
     trained = [p for p in vdm.dit.parameters() if p.requires_grad]
     start = WithTensors(vdm.dit, frozen_copy(vdm.dit))
     optim = optimizer([vdm.dit], "adamw", s.lr)
@@ -131,6 +131,18 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         )
     check_anchors(run.history, s, steps)
     return run.finish(out, save)
+
+
+def uses(at: Cell) -> tuple[list[str], list[str]]:
+    """The parameters and the models that decide a run: see `settings_of`."""
+    keys = ["seed", "train_seed", "video", "models.vdm", "models.clip", "stage2", "-stage2.reward", "-stage2.steps"]
+    models = ["models/base/vdm", "models/base/clip", at.vdm_folder]
+    if at.captions == "vlm":
+        keys += ["models.vlm", *(f"generate.{key}" for key in ("temperature", "top_p", "max_new_tokens"))]
+        models += ["models/base/vlm", at.vlm_folder]
+    else:
+        keys += [f"-stage2.{key}" for key in ANCHOR]
+    return keys, models
 
 
 class Anchor:

@@ -24,7 +24,6 @@ from typing import Any
 
 from vans.data.annotate.base import Annotation, Annotator, Candidate, Refused, Request, content_words, leaks
 from vans.data.annotate.rulebook import rules
-from vans.errors import UserError, one_of
 
 __all__ = [
     "ANNOTATORS",
@@ -49,11 +48,8 @@ ANNOTATORS = {  # name in params.yaml -> module:class, called with (params, root
 def annotator(params: Any, root: str | Path | None = None, progress: bool = True) -> Annotator:
     """The annotator that `params.curate.annotator` names.
 
-    params: seed, clip, curate. root: the repository's, for the file of kept answers. progress: estimates and
-    progress bars on standard error. Raises UserError if the name is unknown or the settings are not right.
+    params: seed, video, curate. root: the repository's, for the file of kept answers. progress: estimates and
+    progress bars on standard error. Raises UserError if the settings are not right.
     """
-    name = params.curate.annotator
-    if name not in ANNOTATORS:
-        raise UserError(f"params.yaml: curate.annotator: {name!r} is unknown; use {one_of(ANNOTATORS)}")
-    module, _, kind = ANNOTATORS[name].partition(":")
+    module, _, kind = ANNOTATORS[params.curate.annotator].partition(":")
     return getattr(importlib.import_module(module), kind)(params, root, progress)

@@ -22,6 +22,7 @@ from vans.errors import UserError
 from vans.llm import answers, prompts
 from vans.llm.cache import Reply
 from vans.models.vlm import VLM
+from vans.models.whole import companion
 
 RATE = 2.0  # pictures per second that the model is told; it places them in time by this alone
 
@@ -35,9 +36,9 @@ class Qwen(LLM):
         self.model = f"{self.local.repo}@{self.local.revision or ''}"
         if not self.meter.cache.knows(self.model):  # said before hours of decoding; kept answers need no weights
             try:
-                AutoConfig.from_pretrained(self.local.repo, revision=self.local.revision)
-            except (OSError, ValueError) as error:
-                raise self._missing(error) from error
+                companion(AutoConfig, self.local.repo, "config", "get it", revision=self.local.revision)
+            except UserError as error:
+                raise self._missing(error.__cause__ or error) from error
 
     @cached_property
     def vlm(self) -> VLM:

@@ -89,8 +89,8 @@ class judge:
         temperature = self.llm.temperature if attempt else 0.0
         return Ask("", "judge", system, content, tokens, temperature, FORMS[self.llm.mode])
 
-    def _shown(self, clip: Tensor) -> list[str]:
-        return [data_url(picture) for picture in pictures(clip.numpy(), self.llm.frames, self.llm.side)]
+    def _shown(self, frames: Tensor) -> list[str]:
+        return [data_url(picture) for picture in pictures(frames.numpy(), self.llm.frames, self.llm.side)]
 
     def _score(self, reply: Reply | Unanswered) -> float:
         """Raises Lost, or ValueError where another answer may be readable."""

@@ -9,6 +9,7 @@ from vans.score.metrics import clip
 from vans.score.metrics import pixels
 from vans.score.metrics import oracle
 from vans.score.metrics import answer
+from vans.score.metrics import futures
 # isort: on
 
 PAPER_METRICS = ("rouge_l", "fvd", "clip_v", "clip_t")
@@ -22,6 +23,7 @@ __all__ = [
     "available",
     "cell",
     "clip",
+    "futures",
     "fvd",
     "measure",
     "metric",

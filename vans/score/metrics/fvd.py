@@ -1,12 +1,23 @@
-"""Fréchet video distance of the answers to the ground truth."""
+"""Distances of the answers' video features to the ground truth's: Fréchet (FVD) and kernel (KVD)."""
 
 import numpy as np
 
 from vans.score.batch import Batch
 from vans.score.fvd import frechet_distance
+from vans.score.kvd import kvd, resampled
 from vans.score.metric import metric
 
 
+@metric(
+    "kvd",
+    "KVD",
+    better="down",
+    about="kernel distance of the same features (polynomial MMD², unbiased, JEDi's kind), which needs fewer samples",
+    digits=4,
+    distance=kvd,
+    weighted=resampled,
+    signed=True,
+)
 @metric("fvd", "FVD", better="down", about="Fréchet distance of video features", digits=2, distance=frechet_distance)
-def fvd(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+def features(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return batch.detector_features(batch.videos), batch.detector_features(batch.targets)

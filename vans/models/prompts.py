@@ -1,0 +1,46 @@
+"""Batches of prompts for the VLM: repeated, picked, put together; with pixels, or with the features of their clips."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import pad
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+PADDING = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}  # on the left; None: the pad token
+
+
+def repeat_prompts(inputs, times: int) -> dict:
+    """Each prompt `times` times in a row (prompt-major), its video with it."""
+    if times == 1:
+        return dict(inputs)
+    return pick(inputs, [i for i in range(len(inputs["input_ids"])) for _ in range(times)])
+
+
+def pick(prompts, index: list[int]) -> dict:
+    """Some prompts of a batch, each as often as it is named, its video with it."""
+    batch = {key: prompts[key][index] for key in ("input_ids", "attention_mask", "mm_token_type_ids", "video_grid_thw")}
+    batch["second_per_grid_ts"] = torch.as_tensor(prompts["second_per_grid_ts"])[index]
+    if "video_features" in prompts:
+        return batch | {"video_features": [prompts["video_features"][i] for i in index]}
+    patches = prompts["pixel_values_videos"].split(prompts["video_grid_thw"].prod(1).tolist())
+    return batch | {"pixel_values_videos": torch.cat([patches[i] for i in index])}
+
+
+def arguments(batch: dict) -> dict:
+    """What the model's forward takes of a batch of prompts: pixels, or features where there are some."""
+    given = dict(batch)
+    if seen := given.pop("video_features", None):
+        given["mm_encoder_outputs"] = {"video": BaseModelOutputWithPooling(pooler_output=seen)}
+    return given
+
+
+def together(prompts: list[dict], pad_token: int) -> dict:
+    """Prompts with `video_features`, of one each, as one batch, padded on the left."""
+    length = max(prompt["input_ids"].shape[1] for prompt in prompts)
+    batch: dict = {}
+    for key, value in PADDING.items():
+        value = pad_token if value is None else value
+        batch[key] = torch.cat([pad(p[key], (length - p[key].shape[1], 0), value=value) for p in prompts])
+    for key in ("video_grid_thw", "second_per_grid_ts"):
+        batch[key] = torch.cat([torch.as_tensor(p[key]) for p in prompts])
+    return batch | {"video_features": [p["video_features"][0] for p in prompts]}

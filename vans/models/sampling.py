@@ -1,0 +1,37 @@
+"""What a token is drawn from: the model's logits, some of them suppressed, and each answer's own noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from vans.rng import generator
+
+
+class Suppress(LogitsProcessor):
+    """-inf at the given token ids."""
+
+    def __init__(self, ids: list[int]):
+        self.ids = torch.tensor(ids)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.index_fill(1, self.ids.to(scores.device), float("-inf"))
+
+
+class GumbelSampler(LogitsProcessor):
+    """argmax(logits / temperature + Gumbel noise) is a sample; the noise comes from each row's own generator."""
+
+    def __init__(self, seeds: list[tuple], temperature: float, top_p: float):
+        self.generators = [generator(*seed) for seed in seeds]
+        self.temperature, self.top_p = temperature, top_p
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores = scores.float() / self.temperature
+        if self.top_p < 1.0:
+            ordered, index = scores.sort(dim=-1, descending=True)
+            probability = ordered.softmax(-1)
+            outside = probability.cumsum(-1) - probability > self.top_p
+            scores = scores.scatter(1, index, ordered.masked_fill(outside, float("-inf")))
+        uniform = torch.stack([torch.rand(scores.shape[1], generator=g) for g in self.generators])
+        return scores - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(scores.device)
