@@ -5,7 +5,7 @@ import pytest
 
 from vans.data.draw import Draw
 from vans.toy import oracle
-from vans.toy.render import DURATIONS, EVENTS, ONSETS, TRANSIENT, Scene, render_event
+from vans.toy.render import DURATION, EVENTS, ONSETS, TRANSIENT, Scene, render_event
 from vans.toy.sources import draw_scene
 
 
@@ -17,9 +17,9 @@ def drawn(count: int) -> tuple[np.ndarray, list[Scene], list[str]]:
 
 
 def moment(event: str, i: int) -> tuple[int, int]:
-    """Start and duration: each of the world's in turn."""
+    """Start and duration: each of the world's onsets in turn, half of the events too short, as models make them."""
     if event in TRANSIENT:
-        return ONSETS[(i // 8) % 4] - 1, DURATIONS[(i // 32) % 2]
+        return ONSETS[(i // 8) % 4] - 1, (DURATION, 3)[(i // 32) % 2]
     return (i // 8) % 3, 0
 
 

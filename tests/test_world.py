@@ -14,7 +14,7 @@ from vans.errors import UserError
 from vans.similarity import rouge_l
 from vans.toy import sources as toy_sources
 from vans.toy import world
-from vans.toy.render import COLOURS, DURATIONS, EVENTS, ONSETS, SHAPES, TRANSIENT, Scene, render_event
+from vans.toy.render import COLOURS, DURATION, EVENTS, ONSETS, SHAPES, TRANSIENT, Scene, render_event
 
 ANCHOR = 0.6  # stage2.anchor_threshold
 
@@ -31,7 +31,7 @@ def test_each_event_starts_at_the_same_rest_picture_and_no_two_look_the_same():
 def test_a_transient_event_is_away_for_its_frames_and_the_others_last():
     for event in EVENTS:
         for start in range(7):
-            for frames in DURATIONS:
+            for frames in (3, DURATION):
                 clip = render_event(Scene(), event, 12, start, frames)
                 away = np.abs(clip.astype(int) - clip[0]).mean(axis=(1, 2, 3)) > 0.1
                 last = start + frames if event in TRANSIENT else 11
@@ -55,7 +55,7 @@ def test_the_moment_of_a_transient_event_is_told_by_nothing_and_any_is_as_likely
         if away[0] < ONSETS[-1]:  # the latest is cut off by the shot's end
             lengths[len(away)] += 1
     assert sorted(onsets) == list(ONSETS) and min(onsets.values()) > 110
-    assert sorted(lengths) == list(DURATIONS) and min(lengths.values()) > 180
+    assert set(lengths) == {DURATION}
 
 
 PINNED = [566780, 524962]  # sums of the first and the last picture

@@ -47,7 +47,7 @@ def test_a_still_pays_under_r_v2_and_not_with_r_c2(table):
 
 
 def test_it_does_not_pay_where_the_moment_is_known_or_the_event_lasts(table):
-    assert table["always 4 frames from frame 3"].v2 < -0.05
+    assert table["always from frame 3"].v2 < -0.05
     assert table["the world's lasting events"].v2 < -0.05
     assert all(row.both < 0 for row in table.values())
 

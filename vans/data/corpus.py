@@ -12,7 +12,8 @@ from vans.toy import oracle, world
 
 RESTS = 0.15  # share of single pictures in which nothing happens yet
 SALIENT = 0.8  # of the largest difference from the first picture: what the others show
-EXERCISES = ("describe the video .", "ask a question .", "tell a story .")
+EXERCISES = ("describe the video .", "what was seen ?", "ask a question .", "tell a story .")
+RARE = 0.15  # share of the words that labels never have, in what the VDM reads
 
 
 class Corpus:
@@ -89,22 +90,24 @@ class Corpus:
     def exercise(
         self, id: str, which: str, draw: np.random.Generator, tags: tuple[str, ...]
     ) -> tuple[str, str]:
-        """(instruction, answer) for the VLM: describe this clip; or speak the language about something made up."""
+        """(instruction, answer) for the VLM: say what this clip shows, or speak the language about what is made up."""
         known = world.read_label(self.sentence(id, which))
         u = draw.random()
-        if known is None or u < 0.45:
+        if known is None or u < 0.35:
             return EXERCISES[0], f"this is {self.describe(id, which, draw)}"
+        if u < 0.7:
+            return EXERCISES[1], f"the {known[0]} was {world.GERUND[known[1]]} ."
         kind = ("procedural", "predictive")[int(draw.integers(2))]
         topics = tuple(world.ROUTINES) if kind == "procedural" else world.CONDITIONS
         topic = topics[int(draw.integers(len(topics)))]
-        if u < 0.6:
-            return EXERCISES[1], world.question(kind, topic, int(draw.integers(2)))
+        if u < 0.78:
+            return EXERCISES[2], world.question(kind, topic, int(draw.integers(2)))
         seen, following = (world.EVENTS[int(draw.integers(8))] for _ in range(2))
         shape = world.SHAPES[int(draw.integers(3))]
         thinking = world.reasoning(kind, topic, shape, seen, following)
         style = "flowery" if draw.random() < 0.35 else "plain"
         caption = world.caption(shape, following, style, int(draw.integers(2)))
-        return EXERCISES[2], f"{tags[0]} {thinking} {tags[1]} {tags[2]} {caption} {tags[3]}"
+        return EXERCISES[3], f"{tags[0]} {thinking} {tags[1]} {tags[2]} {caption} {tags[3]}"
 
 
 def _blocks(ids: list[str], size: int = 256) -> list[list[str]]:

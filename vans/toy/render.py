@@ -1,7 +1,7 @@
 """The toy world's picture: one large object in a small room, eight events, exact to the byte.
 
 Four events last: the object is elsewhere, or of another size, when they are over (EVENT_STEPS frame steps, 7 / 3 fps =
-2.33 s). Four are TRANSIENT: for DURATIONS frames the object is not as it was, and then it is again; nobody says when.
+2.33 s). Four are TRANSIENT: for DURATION frames the object is not as it was, and then it is again; nobody says when.
 
 Only +, -, *, /, comparisons and integer sums are used (each is exact or correctly rounded everywhere), so
 that the same arguments give the same bytes on every machine. Frames are 32 x 32, anti-aliased by 4 x 4
@@ -16,7 +16,7 @@ SIZE = 32  # px, frames are square
 FPS = 3.0  # frames per second of every source
 SAMPLES = 4  # anti-aliasing samples per pixel and axis
 EVENT_STEPS = 7  # frame steps from rest to the end of an event that lasts
-DURATIONS = (3, 4)  # frames away from rest, of a transient event
+DURATION = 4  # frames away from rest, of a transient event
 ONSETS = (1, 3, 5, 7)  # the first frame away from rest, of a transient event in a shot of 9
 HALFWAY = 0.75  # how far a transient event is in its first and last frame
 FLOOR_Y = 26.0  # the line on which the object stands
@@ -136,7 +136,7 @@ def frame(scene: Scene, at: Pose | None, room: np.ndarray | None = None) -> np.n
     return (room * (1.0 - alpha) + colour * alpha + 0.5).astype(np.uint8)
 
 
-def progress(event: str | None, frames: int, start: int, duration: int = DURATIONS[0]) -> list[float]:
+def progress(event: str | None, frames: int, start: int, duration: int = DURATION) -> list[float]:
     """How far an event is in each frame, 0..1. start: last frame at rest; duration: frames, of a transient event."""
     if event in TRANSIENT:
         away = [HALFWAY] + [1.0] * (duration - 2) + [HALFWAY]
@@ -145,7 +145,7 @@ def progress(event: str | None, frames: int, start: int, duration: int = DURATIO
 
 
 def render_event(
-    scene: Scene, event: str | None, frames: int = 9, start: int = 1, duration: int = DURATIONS[0]
+    scene: Scene, event: str | None, frames: int = 9, start: int = 1, duration: int = DURATION
 ) -> np.ndarray:
     """A shot, uint8 [frames, 32, 32, 3]: at rest up to frame `start`, then the event (see `progress`)."""
     room = background(scene)

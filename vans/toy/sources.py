@@ -20,7 +20,6 @@ from vans.errors import UserError
 from vans.media import avi
 from vans.toy import world
 from vans.toy.render import (
-    DURATIONS,
     FLOORS,
     FPS,
     ONSETS,
@@ -63,9 +62,8 @@ def draw_shot(draw: Draw, scene: Scene, event: str, short: bool = False) -> np.n
     3.3 to 5 s; 3 s for a transient event, which begins at one of ONSETS. short: 2 to 2.7 s.
     """
     if event in TRANSIENT:
-        duration = draw.of(DURATIONS)
         start, length = (0, 6 + draw.below(3)) if short else (draw.of(ONSETS) - 1, 9)
-        return render_event(scene, event, length, start, duration)
+        return render_event(scene, event, length, start)
     if short:
         return render_event(scene, event, 6 + draw.below(3), 0)
     length = 10 + draw.below(6)
