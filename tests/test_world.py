@@ -99,6 +99,14 @@ def test_captions_mean_one_event_when_plain_and_a_pair_when_flowery():
     assert world.caption("ball", a, "flowery") == world.caption("ball", b, "flowery")
 
 
+def test_wordings_are_told_apart():
+    for event in EVENTS:
+        texts = [world.caption("ball", event, *how) for how in (("plain", 0), ("plain", 1), ("flowery", 1))]
+        assert [world.wording(t) for t in [*texts, "", "stir"]] == [
+            "first word", "second word", "flowery", "other", "other"
+        ]  # fmt: skip
+
+
 def test_either_word_of_an_event_is_as_good_to_a_comparison_of_texts_and_labels_have_the_first():
     for shape in SHAPES:
         for event in EVENTS:

@@ -172,6 +172,15 @@ def caption_events(text: str) -> frozenset[str]:
     return _known().get(_normal(text), frozenset())
 
 
+def wording(text: str) -> str:
+    """How a caption says it: `first word` or `second word` (of the event's two), `flowery`, or `other`."""
+    events = caption_events(text)
+    if len(events) != 1:
+        return "flowery" if events else "other"
+    first, _ = WORDS[next(iter(events))]
+    return "first word" if first in _normal(text).split() else "second word"
+
+
 @lru_cache(maxsize=1)
 def vocabulary() -> list[str]:
     """All words of the toy world, sorted, punctuation included."""
