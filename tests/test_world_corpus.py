@@ -1,4 +1,4 @@
-"""What the base models read of the toy world: CLIP single moments, the VDM one word for each event."""
+"""What the base models read of the toy world: CLIP single moments, the VDM mostly one of an event's two words."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vans.data.corpus import RESTS, Corpus
+from vans.data.corpus import EXERCISES, RARE, RESTS, Corpus
 from vans.toy import world
 from vans.toy.render import EVENTS, Scene, render_event
 from vans.train.sft import texts_of
@@ -31,7 +31,7 @@ def corpus():
     return Corpus(Clips(), flowery=0.0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("other", "share"), [(0.0, 0.0), (0.5, 0.5)])
+@pytest.mark.parametrize(("other", "share"), [(0.0, 0.0), (RARE, RARE), (0.5, 0.5)])
 def test_the_vdm_reads_the_words_of_labels_and_the_others_either(corpus, other, share):
     draw = np.random.default_rng(0)
     words = [_word(corpus.describe(event, "target", draw, other), event) for event in EVENTS for _ in range(100)]
@@ -66,3 +66,19 @@ def test_sft_tells_the_vdm_the_sources_labels_in_the_share_that_is_asked(labels,
     said = texts_of(rows, settings, "", np.random.default_rng(0))
     shares = [said.count(text) / len(rows) for text in ("labelled", "said", "")]
     assert shares == pytest.approx([labels * (1 - dropped), (1 - labels) * (1 - dropped), dropped], abs=0.02)
+
+
+def test_the_vlm_looks_at_clips_in_most_exercises_and_hears_of_no_rule_in_them(corpus):
+    draw = np.random.default_rng(0)
+    asked: dict[str, list[tuple[str, str]]] = {}
+    for event in EVENTS * 100:
+        instruction, answer = corpus.exercise(event, "input", draw, ("[Think]", "[/Think]", "[Ans]", "[/Ans]"))
+        asked.setdefault(instruction, []).append((event, answer))
+    assert set(asked) == set(EXERCISES)
+    looked = [asked[instruction] for instruction in EXERCISES[:2]]
+    assert sum(map(len, looked)) / 800 == pytest.approx(0.7, abs=0.04)
+    assert all(answer == f"the box was {world.GERUND[event]} ." for event, answer in asked["what was seen ?"])
+    assert all(
+        world.caption_events(answer.removeprefix("this is ").replace("a red", "the")) == {event}
+        for event, answer in asked["describe the video ."]
+    )
