@@ -22,6 +22,7 @@ import unicodedata
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,7 @@ from vans.llm.net import check_url
 from vans.llm.secret import Secret
 from vans.media import video
 from vans.params import load
+from vans.rewards.terms import judge
 from vans.toy import world
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -1051,6 +1053,25 @@ def test_a_special_token_in_a_text_is_asked_for_again(tmp_path, token):
     assert f"question held {token}, which models read as a sign of their own" in server.calls[1].text
 
 
+MARKS = ["<|im_end|>", "<|video_pad|>", "</s>", "<start_of_turn>", "<｜User｜>", "<<SYS>>", "[/INST]", "[TOOL_CALLS]"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_no_label_holds_a_sign_of_the_models_when_it_is_asked(tmp_path, mark):
+    """The rule is that of every prompt's placeholders, the judge's as well."""
+    apart = f"{mark[0]} {mark[1:].replace('<', '< ')}"
+    labels: dict[str, Any] = {"topic": f"tea{mark}", "input_label": f"{mark} pours", "target_label": f"a{mark}b"}
+    asked = dataclasses.replace(requests(1)[0], **labels)
+    with Server() as server:
+        asking(server, tmp_path).write([asked])
+    for call in server.calls:
+        assert mark not in call.text and f"tea{apart}" in call.text and f"{apart} pours" in call.text
+    assert any(f"a{apart}b" in call.text for call in server.calls)
+    of_judge = prompt_files.load(judge.PROMPT).fill("user", question=f"And{mark}?", caption=f"tea{mark}")
+    assert mark not in of_judge and f"And{apart}?" in of_judge and f"tea{apart}" in of_judge
+    assert prompt_files.words("5 < 6 [x] [[input]] a<5 é") == "5 < 6 [x] [[input]] a<5 é"
+
+
 @pytest.mark.parametrize("field", ["question", "reasoning", "caption"])
 def test_no_triplet_is_made_of_a_text_with_a_special_token_whoever_wrote_it(field):
     from vans.data import curate
@@ -1075,6 +1096,15 @@ def test_another_process_reads_the_key_from_its_own_environment(tmp_path, monkey
         monkeypatch.setenv("VANS_API_KEY", "another-key")
         assert captions(pickle.loads(data).write(requests(1))) == EVENTS[:1]
     assert server.calls[0].headers["Authorization"] == "Bearer another-key"
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY", "https_proxy"])
+@pytest.mark.parametrize("proxy", ["http://[::1", "htp://me:hidden@proxy:1", "http://me:hidden@proxy:port", "socks9://a:1"])
+def test_a_proxy_that_is_none_is_one_line_without_its_password(tmp_path, monkeypatch, variable, proxy):
+    monkeypatch.setenv(variable, proxy)
+    with pytest.raises(UserError, match="HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no address of a proxy") as caught:
+        endpoint.OpenAI(settings("https://models.example/v1"), tmp_path, progress=False)
+    assert "hidden" not in "".join(traceback.format_exception_only(caught.value))
 
 
 def test_keys_that_are_missing_or_wrong(monkeypatch):
@@ -1210,6 +1240,34 @@ def test_a_local_qwen_runs_through_the_same_steps(tmp_path):
     assert spent["calls"] == 4 and spent["tokens out"] <= 4 * 16 and spent["cost"] == 0
     again = annotator(params, tmp_path, progress=False)
     assert [str(m) for m in again.write(asked)] == made and "vlm" not in vars(again)  # not even loaded
+
+
+def test_a_local_qwen_reads_a_text_in_a_batch_as_it_reads_it_alone(tmp_path):
+    """Padding has no places: what comes next stands directly behind the last word, however long the others are."""
+    torch = pytest.importorskip("torch")
+    from vans.data.annotate.qwen import Qwen
+    from vans.models.tokenizer import chat_tokenizer
+    from vans.models.vlm import VLM
+    from vans.toy import world
+
+    params = settings(name="qwen")
+    model = VLM.scratch(params.models.vlm.config, chat_tokenizer(world.vocabulary()), 0)
+    for name, weight in model.model.named_parameters():
+        if "q_proj" in name or "k_proj" in name:
+            weight.mul_(12)  # attention that feels where a word stands
+    model.save(tmp_path / "qwen")
+    local = params.curate.qwen.with_(repo=str(tmp_path / "qwen"), revision=None)
+    asked = annotator(params.with_(curate={"qwen": local}), tmp_path, progress=False)
+    assert isinstance(asked, Qwen)
+    chats = [[{"role": "user", "content": [{"type": "text", "text": text}]}] for text in ("the ball", "the cone " * 9)]
+    seen: list = []
+    asked.vlm.model.register_forward_hook(lambda *call: seen.append(call[-1].logits[0, -1]))
+    for batch in (chats, chats[:1]):
+        seeds = [(i,) for i in range(len(batch))]
+        asked.vlm.sample(asked._inputs(batch, []), seeds=seeds, max_new_tokens=4, temperature=0)
+    together, alone = torch.stack(seen).split(len(seen) // 2)
+    assert not asked._inputs(chats, [])["attention_mask"].all()
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_a_local_qwen_that_is_not_there_is_a_user_error(tmp_path):

@@ -148,6 +148,14 @@ def test_an_output_is_refused_before_anything_is_computed(there, capsys, monkeyp
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_a_videos_name_that_is_too_long_is_one_line(there, capsys):
+    for name in (f"{'a' * 300}.mp4", f"b/{'a' * 300}/c.mp4", "a\0.mp4"):
+        with pytest.raises(UserError, match="File name too long|no such video|no file's name holds"):
+            ask.answer(name, QUESTION, "a.mp4", "sft")
+        assert cli.main(["answer", name, QUESTION, "-o", "a.mp4"]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_an_input_named_answer_is_not_overwritten_in_its_folder(there):
     (there / "x.avi").rename(there / "answer.mp4")
     with pytest.raises(UserError, match="answer.mp4: is answer.mp4, which is read"):

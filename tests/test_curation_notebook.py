@@ -1,6 +1,7 @@
 """Notebook 01 and its tables on data sets of every kind: people decide from them whether to train."""
 
 import json
+import sqlite3
 from types import SimpleNamespace
 
 import nbformat
@@ -8,22 +9,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 
 from tests import smoke
+from tests.llm_server import Server, good, said
+from tests.test_annotate import ECHOES, KEY, TEXTS
+from vans.data.annotate.llm import ECHOED
+from vans.llm.secret import Secret
 from vans.media import video
+from vans.notebooks import write_html
 from vans.params import read
 from vans.show import curation
 
 NOTEBOOK = smoke.ROOT / "notebooks" / "01_data_curation.ipynb"
 
 
-def put_own(folder, name, subset, seed, **more):
-    """A video of three steps, each of its own pictures, with its sidecar."""
+def put_own(folder, name, subset, seed, steps=3, **more):
+    """A video of so many steps, each of its own pictures, with its sidecar."""
     rng = np.random.default_rng(seed)
-    frames = rng.integers(0, 256, (36, 8, 8, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    frames = rng.integers(0, 256, (12 * steps, 8, 8, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     video.write(folder / f"{name}.avi", frames, 3.0)
-    events = [{"start": 4 * i, "end": 4 * i + 4, "text": f"she does thing {i} of {name}"} for i in range(3)]
+    events = [{"start": 4 * i, "end": 4 * i + 4, "text": f"she does thing {i} of {name}"} for i in range(steps)]
     (folder / f"{name}.json").write_text(json.dumps({"events": events, "subset": subset, **more}))
 
 
@@ -50,6 +58,65 @@ def test_the_notebook_runs_and_speaks_plainly_whatever_is_missing(subsets, told,
     assert told in said and f"{len(names['frame'])} triplets from 2 of 2 videos" in said
     assert set(names["frame"]["split"]) == {subset.removesuffix("ing") for subset in subsets}
     assert ("curate.rl asks for" in said) == ("training" in subsets)
+
+
+def test_no_byte_below_the_root_holds_the_key(tmp_path, monkeypatch, capfd):
+    """An endpoint that echoes it in every form, in texts, choices and checks: nothing that notebook 01 writes or prints
+    has any of them; the triplets of the other answers are made."""
+    monkeypatch.setenv("VANS_API_KEY", KEY)
+    tree, forms = read(smoke.ROOT / "params.yaml"), iter([*ECHOES.values()])
+
+    def behave(call):
+        if call.task == "write" and call.number % 2:
+            return said(next(forms, json.dumps(TEXTS)))
+        if call.task != "write" and call.number in (0, 7):
+            return said(json.dumps({"usable": True, "picture": 1, "why": KEY[::-1], "leaks": False}))
+        return good(call)
+
+    for seed, subset in enumerate(("training", "testing")):
+        put_own(tmp_path / "data" / "own", f"v{seed}", subset, seed, steps=42)
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    with Server(behave) as server:
+        tree["scales"]["tiny"]["curate"] |= {"annotator": "openai"}
+        tree["scales"]["tiny"]["curate"]["llm"] |= {"url": server.url, "model": "toy", "attempts": 1, "concurrency": 1}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        shell = InteractiveShell()
+        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                with capture_output() as seen:
+                    assert shell.run_cell(cell.source).success
+                outputs = [nbformat.v4.new_output("display_data", show.data) for show in seen.outputs]
+                cell.outputs = [nbformat.v4.new_output("stream", text=seen.stdout + seen.stderr), *outputs]
+        (tmp_path / "executed").mkdir()
+        nbformat.write(notebook, tmp_path / "executed/01_data_curation.ipynb")
+        write_html(tmp_path / "executed/01_data_curation.ipynb")
+    assert next(forms, None) is None, "every form was echoed"
+    report = json.loads((tmp_path / "triplets/report.json").read_text())
+    assert report["pairs"]["dropped"][ECHOED] >= len(ECHOES) and report["triplets"]["all"] > 10
+    secret = Secret(KEY)
+    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert {".parquet", ".sqlite", ".tar", ".csv", ".json", ".ipynb", ".html"} <= kinds
+    captured = capfd.readouterr()
+    assert not secret.inside(captured.out) and not secret.inside(captured.err)
+    for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert not any(map(secret.inside, text_of(path))), path
+    with sqlite3.connect(tmp_path / "plant.sqlite") as base:
+        base.execute("CREATE TABLE a (b TEXT)")
+        base.execute("INSERT INTO a VALUES (?)", (KEY[::-1],))
+    pd.DataFrame({"a": [KEY.encode().hex()]}).to_parquet(tmp_path / "plant.parquet")
+    assert all(any(map(secret.inside, text_of(tmp_path / f"plant.{kind}"))) for kind in ("sqlite", "parquet"))
+
+
+def text_of(path):
+    """A file's bytes as text, and what its format packs away."""
+    yield path.read_bytes().decode("latin-1")
+    if path.suffix == ".parquet":
+        yield pd.read_parquet(path).to_json(force_ascii=False)
+    if path.suffix == ".sqlite":
+        with sqlite3.connect(path) as base:
+            yield "\n".join(base.iterdump())
 
 
 def manifest(**columns):

@@ -8,14 +8,16 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from vans import files
+from vans import files, warm
 from vans.errors import UserError
 
 
@@ -245,6 +247,21 @@ def test_what_another_host_has_begun_is_left_for_a_week(tmp_path):
     os.utime(theirs, (0, 0))
     files.sweep(tmp_path)
     assert not theirs.exists()
+
+
+def test_temporary_folders_of_processes_that_are_gone_are_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mine = Path(tempfile.mkdtemp(prefix=files.temporary("ranks")))
+    gone = [tmp_path / f"vans-{kind}-{files.HOST}-999999999-ab12_x" for kind in ("ranks", "warm")]
+    others = ["vans-mine", "other", f"vans-ranks-{files.HOST}-{os.getppid()}-x", "vans-ranks-0a0a0a0a-999999999-x"]
+    for folder in (*gone, *(tmp_path / name for name in others)):
+        folder.mkdir()
+        (folder / "rank1.log").touch()
+    job = warm.start(1, 1, "vans.rng")
+    assert job.folder.name.startswith(f"vans-ranks-{files.HOST}-{os.getpid()}-")
+    assert mine.is_dir() and not any(folder.exists() for folder in gone)
+    assert all((tmp_path / name).is_dir() for name in others)
+    job.close()
 
 
 def test_the_old_folder_of_a_live_process_is_not_taken_from_it(tmp_path):

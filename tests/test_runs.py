@@ -133,6 +133,9 @@ def test_what_a_killed_process_leaves_is_swept(tmp_path):
     run, _ = train(tmp_path, stop=2)
     for name in (".step-0000004.partial-", "groups/.step-00001.json.partial-"):
         (run.folder / f"{name}{files.HOST}-999999999").touch()
+    half = run.folder / f".step-0000002.partial-{files.HOST}-999999999-gone"  # killed while it deleted a checkpoint
+    half.mkdir()
+    (half / "state.safetensors").write_bytes(b"x")
     train(tmp_path, out=tmp_path / "out")
     assert not [p for p in tmp_path.rglob("*") if files.PARTIAL in p.name], "it would be part of the model"
 

@@ -2,7 +2,10 @@
 inputs."""
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 from sacrebleu.metrics import BLEU
 
 from tests import media_helpers
@@ -582,6 +586,26 @@ def test_an_arm_that_no_table_knows_gets_a_row_of_its_own(scored: Path) -> None:
     text = markdown.markdown(tables.build(scored / "scores", layout))
     assert "- SFT, best of 2 by the oracle (ceiling): no method: who chooses knows the true event;" in text
     assert "- stage 1 without r_v1: the same arm as *GRPO (VLM only)*" in text  # with further rows, too
+
+
+def test_names_of_rows_and_columns_fit_into_the_picture(scored: Path) -> None:
+    row = tables.Row("sft", "the name of a row that is far longer than there is room for", "sft")
+    names = ["static", "no_event", "dynamic", "motion_ratio", "psnr", "identity"]
+    page = drawn.figure(tables.build(scored / "scores", replace(tables.ABLATION, rows=(row,))), ["all"], names)
+    (line,) = page.axes[0].get_yticklabels()
+    assert line.get_text() == row.title and line.get_window_extent().x0 >= 0
+    heads = [metrics.METRICS[name].heading for name in names]
+    found = [next(t for t in axes.findobj(Text) if t.get_text() in heads) for axes in page.axes]
+    ends = [(text.get_window_extent().x0, text.get_window_extent().x1) for text in found]
+    assert len(ends) == 6 and all(one[1] < two[0] for one, two in pairwise(ends))
+
+
+def test_what_no_arm_has_of_a_kind_is_no_column(scored: Path) -> None:
+    """Both futures are of predictive samples alone; the paper's metrics keep their columns."""
+    text = markdown.markdown(tables.build(scored / "scores", tables.MAIN))
+    parts = {line: text.split(f"### {line}")[1].split("###")[0] for line in re.findall(r"^### (.*)$", text, re.M)}
+    oracle = "What the oracle reads in captions and videos"
+    assert "both futures" in parts[f"{oracle}: predictive"] and "both futures" not in parts[f"{oracle}: procedural"]
 
 
 def test_scores_of_an_arm_without_any_caption_come_back(scored: Path, tmp_path: Path) -> None:

@@ -42,6 +42,18 @@ def test_trainings_that_agree_have_the_error_of_the_samples_alone():
     assert error == pytest.approx(values[0].std(ddof=1) / np.sqrt(50)) and freedom == pytest.approx(49)
 
 
+def test_trainings_that_agree_by_chance_have_the_t_interval_over_them():
+    """Where samples add nothing of their own and the seeds' means agree far better than what is left lets expect,
+    Satterthwaite's degrees of freedom would be 0.0002, and the interval 1e150 long."""
+    draw = np.random.default_rng(6).normal(size=(3, 200))
+    rest = draw - draw.mean(1, keepdims=True) - draw.mean(0) + draw.mean()
+    means = np.array([0.101, 0.100, 0.099])
+    found = spread(rest + means[:, None])
+    error = means.std(ddof=1) / np.sqrt(3)
+    assert found.seed < 0 and found.group == 0 and found.error() == pytest.approx((error, 2))
+    assert found.interval(0.1, 200).hi == pytest.approx(0.1 + stats.t.ppf(0.975, 2) * error)
+
+
 def test_nothing_that_varies_is_no_difference_and_one_seed_has_no_interval():
     assert spread(np.zeros((3, 4))).p_value(0.0) == 1.0
     assert spread(np.full((3, 4), 2.0)).p_value(2.0) == 0.0

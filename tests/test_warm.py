@@ -1,15 +1,19 @@
 """Forks of the server that has imported the libraries: they do what a newly started Python would."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from argparse import Namespace
 
 import pytest
 
-from vans import warm_server
+from vans import cli, warm_server
 
 JOB = """
 import json, os, sys, time
@@ -92,9 +96,82 @@ def test_a_fork_dies_with_the_process_that_asked_for_it(server, folder):
     raise AssertionError("it lives")
 
 
+def test_ctrl_c_reaches_a_fork_through_the_process_that_it_stands_for(server, folder):
+    """The terminal sends it to this process's group, and the fork is in the server's."""
+    (folder / "naps.py").write_text(
+        "import sys, time\nprint('here', flush=True)\n"
+        "try:\n    time.sleep(600)\nexcept KeyboardInterrupt:\n    sys.exit(130)"
+    )
+    stands = (
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
+        "from vans import warm_server\nsys.exit(warm_server.instead('naps'))"
+    )
+    env = {**server, "PYTHONPATH": os.pathsep.join([*sys.path, str(folder)])}
+    command = [sys.executable, "-c", stands]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "here\n"
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
+
+
+def test_vans_repro_waits_for_dvc_when_it_is_stopped(tmp_path, monkeypatch):
+    """Killed, dvc would leave its stage behind; it ends by itself, when the stage has."""
+    (tmp_path / "dvc").write_text(
+        f"#!{sys.executable}\nimport os, signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "os.kill(os.getppid(), signal.SIGINT)\ntime.sleep(1)\nsys.exit(7)\n"
+    )
+    (tmp_path / "dvc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(warm_server, "running", lambda _: contextlib.nullcontext())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.repro(Namespace(arguments=[]))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 7
+
+
+def test_a_fork_that_ends_at_once_is_not_taken_for_killed():
+    """Its exit code may come before anybody has read its process id, and two threads may ask for it."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(b"12\n3")
+    job = warm_server.Process(ours)
+    assert job.pid == 12 and job.poll() == 3
+    job.returncode = None  # as the other thread saw it
+    assert job.wait(0) == 3
+
+
+def test_forks_have_random_numbers_of_their_own(tmp_path):
+    (tmp_path / "draws.py").write_text("import numpy, random\nprint(numpy.random.rand(), random.random(), flush=True)")
+    with warm_server.running({**os.environ, "PYTHONHASHSEED": "0"}, ["numpy"]):
+        for name in ("one", "two"):
+            with open(tmp_path / name, "w") as out:
+                env = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(tmp_path)}
+                job = warm_server.popen([sys.executable, "-m", "draws"], env, stdout=out)
+                assert job is not None and job.wait(60) == 0
+    one, two = ((tmp_path / name).read_text().split() for name in ("one", "two"))
+    assert one[0] != two[0] and one[1] != two[1]
+
+
+def test_there_is_no_server_where_a_sockets_name_would_be_too_long(tmp_path, monkeypatch):
+    monkeypatch.delenv(warm_server.VARIABLE, raising=False)
+    for spare, there in ((0, True), (-1, False)):
+        place = tmp_path.joinpath("x" * (warm_server.LONGEST - spare - len(os.fsencode(tmp_path)) - 1))
+        place.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        with warm_server.running(os.environ, ["json"]):
+            assert (warm_server.VARIABLE in os.environ) == there
+
+
 def test_what_a_fork_could_not_be_is_started_the_usual_way(server, folder, monkeypatch):
     assert _popen({**server, "OMP_NUM_THREADS": "7"}, folder, "0") is None  # torch has read another number
     assert _popen({**server, "PYTHONHASHSEED": "1"}, folder, "0") is None
+    assert _popen({**server, "NPY_DISABLE_CPU_FEATURES": "X86_V4"}, folder, "0") is None
     assert warm_server.popen(["false"]) is None
     monkeypatch.delenv(warm_server.VARIABLE)
     assert _popen(server, folder, "0") is None

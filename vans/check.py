@@ -28,6 +28,7 @@ from typing import Any
 
 from vans import params as parameters
 from vans.errors import UserError
+from vans.files import temporary
 from vans.grid import TRAINED, Grid
 
 PYTHON = (3, 11)
@@ -207,7 +208,7 @@ def smoke(root: Path) -> str:
     """Every stage for one step; what it prints is shown only if it fails."""
     params = small(root)
     said, seconds = io.StringIO(), {}
-    with tempfile.TemporaryDirectory(prefix="vans-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary("check")) as folder:
         for name, stage in stages(params, root, Path(folder)).items():
             begun = time.monotonic()
             try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vans.errors import UserError
 from vans.files import is_full
-from vans.terminal import steady
+from vans.visible import terminal
 
 
 def guarded(command: Callable[[], object], verbose: bool = False) -> int:
@@ -20,7 +20,7 @@ def guarded(command: Callable[[], object], verbose: bool = False) -> int:
     One line is a UserError, or a file that the system refuses. Standard output that cannot be written to ends nothing:
     the command goes on to its end, and the code is 141 if the reader of a pipe (head, less) has gone, else 1.
     """
-    with steady() as out:
+    with terminal() as out:
         try:
             command()
         except KeyboardInterrupt:
@@ -73,6 +73,7 @@ def check(given: argparse.Namespace) -> None:
 
 def repro(given: argparse.Namespace) -> None:
     """Run `dvc repro` with these arguments; the stages' libraries are imported once."""
+    import contextlib
     import os
     import subprocess
 
@@ -83,9 +84,12 @@ def repro(given: argparse.Namespace) -> None:
     env = {**os.environ, **environment(find_root())}
     with warm_server.running(env):
         env[warm_server.VARIABLE] = os.environ.get(warm_server.VARIABLE, "")
-        done = subprocess.run(["dvc", "repro", *given.arguments], env=env, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
+        with subprocess.Popen(["dvc", "repro", *given.arguments], env=env) as dvc:
+            while dvc.returncode is None:
+                with contextlib.suppress(KeyboardInterrupt):  # dvc has it, too, and waits for its stage to end
+                    dvc.wait()
+    if dvc.returncode:
+        raise SystemExit(dvc.returncode)
 
 
 def estimate(given: argparse.Namespace) -> None:
@@ -105,9 +109,10 @@ def answer(given: argparse.Namespace) -> None:
     """Answer a question about a video with a caption and a video of what happens next."""
     from vans.answer.ask import answer as respond
     from vans.params import find_root
+    from vans.visible import words
 
     caption = respond(given.video, given.question, given.output, given.arm or furthest_arm(find_root()))
-    print(f"caption: {caption}")
+    print(f"caption: {words(caption)}")
 
 
 def furthest_arm(root: Path) -> str:
@@ -257,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
     if at < len(arguments) and arguments[at] in commands:
         options = {name: a.nargs != 0 for a in commands[arguments[at]]._actions for name in a.option_strings}
         arguments[at + 1 :] = plain(arguments[at + 1 :], options)
-    with steady():
+    with terminal():
         given = top.parse_args(arguments)
     return guarded(lambda: given.function(given), verbose=given.verbose)
 

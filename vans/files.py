@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from vans.errors import UserError
 PARTIAL = ".partial-"
 HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 OWNER = re.compile(r"(\w+)-(\d+)(-old|-gone)?")  # host, process, and what stands there
+TEMPORARY = re.compile(rf"vans-\w+-{HOST}-(\d+)-\w+")
 FORGOTTEN = 7 * 86_400.0  # s; after this long what another host has left unfinished is nobody's
 LISTED = "run.json"  # of a sealed folder
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -107,9 +109,15 @@ def usual_permissions(path: str | Path) -> None:
 def check_readable(path: str | Path) -> Path:
     """Raise UserError if a file is there but is no regular file, or may not be read; what is not there passes."""
     path = Path(path)
-    if path.exists() and not path.is_file():
+    if "\0" in str(path):
+        raise UserError(f"{path}: no file's name holds a zero byte")
+    try:
+        there = path.exists()
+    except OSError as error:  # a name too long
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if there and not path.is_file():
         raise UserError(f"{path}: is no regular file; replace it")
-    if path.exists() and not os.access(path, os.R_OK):
+    if there and not os.access(path, os.R_OK):
         raise UserError(f"{path}: you may not read it; its owner can allow it: chmod a+r '{path}'")
     return path
 
@@ -168,6 +176,18 @@ def sweep(folder: str | Path) -> None:
     """Remove what killed processes left half-written or half-deleted in a folder."""
     for left in _partials(Path(folder)):
         _remove(left)
+
+
+def temporary(kind: str) -> str:
+    """What the names of this process's temporary folders of a kind begin with, for `tempfile`; those that processes
+    that are gone have left are removed first.
+    """
+    for left in Path(tempfile.gettempdir()).glob("vans-*"):
+        owner = TEMPORARY.fullmatch(left.name)
+        with suppress(OSError):  # another process may be sweeping
+            if owner and not _alive(int(owner[1])) and left.lstat().st_uid == os.getuid():
+                _remove(left)
+    return f"vans-{kind}-{HOST}-{os.getpid()}-"
 
 
 def sha256_file(path: str | Path) -> str:

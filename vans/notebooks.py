@@ -24,6 +24,7 @@ from vans.files import atomic_write_text, is_full
 from vans.grid import Grid
 from vans.params import find_root, load
 from vans.tables import machines
+from vans.visible import visible
 
 EXECUTED = "executed"
 SOURCE = "stripped"
@@ -214,13 +215,20 @@ PAGE = """{%- extends 'index.html.j2' -%}
 def write_html(path: Path) -> None:
     """The executed notebook as a page that any browser shows, also without a network, beside it.
 
-    Formulas become MathML, which browsers draw by themselves.
+    Formulas become MathML, which browsers draw by themselves. HTML in Markdown, where names from anywhere may stand, is
+    shown and not run.
     """
     from jinja2 import pass_context
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Offline(IPythonRenderer):
+        def block_html(self, text: str) -> str:
+            return f"<p>{html.escape(text)}</p>\n"
+
+        def inline_html(self, text: str) -> str:
+            return html.escape(text)
+
         def block_math(self, body: str) -> str:
             return mathml(body, "block")
 
@@ -232,12 +240,12 @@ def write_html(path: Path) -> None:
 
     @pass_context
     def markdown(context: Any, source: str) -> str:
-        return MarkdownWithMath(renderer=Offline(escape=False)).render(source)
+        return MarkdownWithMath(renderer=Offline(escape=False, allow_harmful_protocols=False)).render(source)
 
     exporter = HTMLExporter(template_name="lab", raw_template=PAGE)
     exporter.register_filter("markdown2html", markdown)
     body, _ = exporter.from_filename(str(path))
-    atomic_write_text(path.with_suffix(".html"), body)
+    atomic_write_text(path.with_suffix(".html"), visible(body))
 
 
 # --------------------------------------------------------------------------------------------------- main

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vans import warm_server
+from vans.files import temporary
 
 VARIABLE = "VANS_WARM"
 
@@ -73,7 +74,7 @@ def take(size: int, threads: int, module: str) -> Workers:
 
 def start(size: int, threads: int, module: str) -> Workers:
     """Start ranks 1 to size - 1 of a job."""
-    folder = Path(tempfile.mkdtemp(prefix="vans-ranks-"))
+    folder = Path(tempfile.mkdtemp(prefix=temporary("ranks")))
     children: list[tuple[Any, IO[str]]] = []
     for rank in range(1, size):
         log = open(folder / f"rank{rank}.log", "w+")  # noqa: SIM115

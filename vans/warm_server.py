@@ -43,7 +43,11 @@ LIBRARIES = (
     "nbconvert",
     "papermill",
 )
-FIXED = ("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "PYTHONHASHSEED", "HF_", "TRANSFORMERS_", "CUDA_")
+FIXED = (
+    *("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "NPY_"),
+    *("PYTHONHASHSEED", "HF_", "TRANSFORMERS_", "CUDA_"),
+)
+LONGEST = 107 - len("/vans-warm-12345678/socket")  # of a folder for temporary files: a socket's name ends there
 PARENTS = ("JPY_PARENT_PID", "VANS_PARENT")  # variables that hold the parent's process id: the keeper's, for a fork
 
 
@@ -55,8 +59,12 @@ class Process:
 
     def __init__(self, connection: socket.socket):
         self._connection = connection
-        self.pid = int(connection.makefile("r").readline())
+        with connection.makefile("rb", buffering=0) as file:  # unbuffered: the exit code may stand behind the line
+            self.pid = int(file.readline())
         self.returncode: int | None = None
+
+    def __del__(self) -> None:
+        self._connection.close()
 
     def poll(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -67,8 +75,8 @@ class Process:
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
-            self.returncode = int(self._connection.recv(64) or -signal.SIGKILL)
-            self._connection.close()
+            # It stays there: two threads that ask at once read the same.
+            self.returncode = int(self._connection.recv(64, socket.MSG_PEEK) or -signal.SIGKILL)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -118,21 +126,30 @@ def instead(module: str) -> int | None:
     """Let a fork do what `python -m module` was started for; its exit code, or None where this process has to."""
     if os.environ.get(FORKED) == module:
         return None
-    job = popen([sys.executable, "-m", module, *sys.argv[1:]], {**os.environ, FORKED: module})
-    while job is not None:
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C reaches the fork as well, which then ends
+    job: Process | None = None
+    while True:
+        try:
+            job = job or popen([sys.executable, "-m", module, *sys.argv[1:]], {**os.environ, FORKED: module})
+            if job is None:
+                return None
             code = job.wait()
             return code if code >= 0 else 128 - code
-    return None
+        except KeyboardInterrupt:  # Ctrl-C does not reach the fork, which is in the server's session
+            if job is None:
+                return 128 + signal.SIGINT
+            job.send_signal(signal.SIGINT)
 
 
 @contextlib.contextmanager
 def running(environment: Mapping[str, str], libraries: Sequence[str] = LIBRARIES) -> Iterator[None]:
     """A server with this environment, for this process and all that it starts."""
-    if not sys.platform.startswith("linux") or Path("/dev/nvidiactl").exists():
+    too_long = len(os.fsencode(tempfile.gettempdir())) > LONGEST
+    if too_long or not sys.platform.startswith("linux") or Path("/dev/nvidiactl").exists():
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="vans-warm-") as folder:
+    from vans.files import temporary  # not at the top: see above
+
+    with tempfile.TemporaryDirectory(prefix=temporary("warm")) as folder:
         place = str(Path(folder) / "socket")
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(place)
@@ -215,6 +232,7 @@ def _become(request: dict, handles: list[int], keeper: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, handle in enumerate(handles):
         os.dup2(handle, number)
+        os.close(handle)
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         buffering = 1 if number == 2 or os.isatty(number) else -1
         stream = open(number, mode, buffering, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
@@ -229,6 +247,8 @@ def _become(request: dict, handles: list[int], keeper: int) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "vans"]:
         del sys.modules[name]
     importlib.invalidate_caches()
+    if "numpy" in sys.modules:  # its global generator, seeded while it was imported; that of `random` is seeded anew
+        sys.modules["numpy"].random.seed()
 
 
 def _die_with(parent: int) -> None:

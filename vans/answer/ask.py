@@ -15,6 +15,7 @@ from vans.errors import UserError
 from vans.grid import Grid
 from vans.media import video as media
 from vans.params import find_root, load
+from vans.visible import words
 
 
 def answer(video: str | Path, question: str, output: str | Path, arm: str = "main", root: Path | None = None) -> str:
@@ -29,6 +30,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     root = root or find_root()
     params = load(root)
     out = output_file(output)
+    files.check_readable(video)
     clip = params.video
     files.check_output(out, reads=[video], size=clip.frames * clip.height * clip.width * 3)
     models = Grid(params, root).arm(arm)
@@ -51,7 +53,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     middle = time.perf_counter()
     if forced:
         print("the VLM's own answer broke the template: this one was forced into it, word by word", flush=True)
-    print(f"thinking ({middle - began:.1f} s): {thinking}", flush=True)
+    print(f"thinking ({middle - began:.1f} s): {words(thinking)}", flush=True)
     with tqdm(total=params.generate.steps, desc="rendering", ncols=100) as bar:
         frames = render(params, vdm, seen, [caption], ["answer"], lambda: bar.update(1))
     media.write(out, frames[0].numpy(), clip.fps)

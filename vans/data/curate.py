@@ -28,6 +28,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from vans import spreadsheet
 from vans.data import engine, quality, sources, work
 from vans.data.agreement import agreement, judge, visual_gain
 from vans.data.annotate import Annotation, Annotator, Refused, Request, annotator
@@ -368,9 +369,9 @@ def _write(folder: Path, rows: list[dict], result: dict, ledger: Ledger) -> None
     manifest = pd.DataFrame(rows, columns=columns).astype({"agreement": "float64"})
     manifest.to_parquet(folder / "manifest.parquet", index=False)
     drops = pd.DataFrame(ledger.drops, columns=["level", "name", "reason"])
-    drops.to_csv(folder / "dropped.csv", index=False, lineterminator="\n")
+    (folder / "dropped.csv").write_text(spreadsheet.write(drops), encoding="utf-8", newline="")
     segments = pd.DataFrame(ledger.segments, columns=["video", "id", "start", "end", "outcome"])
-    segments.to_csv(folder / "segments.csv", index=False, lineterminator="\n")
+    (folder / "segments.csv").write_text(spreadsheet.write(segments), encoding="utf-8", newline="")
     (folder / "report.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

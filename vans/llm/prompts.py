@@ -1,5 +1,7 @@
 """Prompts live in Markdown files, with named placeholders ($topic) and places for pictures ([[input]]).
 
+What is filled in are words: signs that a model takes for its own, such as the end of a turn, are taken apart.
+
 A file has parts under headings: `# System`, `# User` and, for answers that could not be used, `# Again: <why>`.
 """
 
@@ -13,6 +15,8 @@ from pathlib import Path
 from vans.errors import UserError
 from vans.llm.answers import one_line
 
+# <|im_end|>, </s>, <start_of_turn>, <｜User｜>, <<SYS>>, [/INST], [TOOL_CALLS]: what begins one.
+SIGN = re.compile(r"<(?=[/|｜<A-Za-z])|\[(?=/?[A-Z_]{3,}\])")
 PICTURES = re.compile(r"^\[\[(\w+)\]\]$", re.MULTILINE)
 
 
@@ -24,9 +28,9 @@ class Prompt:
     parts: dict[str, string.Template]
 
     def fill(self, part: str, **values: object) -> str:
-        """The text under a heading, every placeholder filled in; a value is put into one line."""
+        """The text under a heading, every placeholder filled in by words in one line."""
         try:
-            return self.parts[part].substitute({name: one_line(str(value)) for name, value in values.items()})
+            return self.parts[part].substitute({name: words(str(value)) for name, value in values.items()})
         except KeyError as error:
             missing = f"no part {part!r}" if part not in self.parts else f"unknown placeholder ${error.args[0]}"
             raise UserError(f"{self.path}: {missing}; `git diff` shows what was changed") from None
@@ -49,6 +53,11 @@ def load(path: Path) -> Prompt:
     if "user" not in parts:
         raise UserError(f"{path}: no part under the heading `# User`; get it back with `git checkout`")
     return Prompt(path, parts)
+
+
+def words(text: str) -> str:
+    """A text in one line, its special tokens and chat markers taken apart by a space."""
+    return SIGN.sub(r"\g<0> ", one_line(text))
 
 
 def split(text: str) -> list[tuple[str, str]]:

@@ -43,7 +43,10 @@ class Spread:
         variance = parts[0] + parts[1] - parts[2]
         if variance <= 0:
             return 0.0, float(s - 1)
-        return float(np.sqrt(variance)), float(variance**2 / (parts**2 / [s - 1, g - 1, (s - 1) * (g - 1)]).sum())
+        freedom = variance**2 / (parts**2 / [s - 1, g - 1, (s - 1) * (g - 1)]).sum()
+        # Satterthwaite's are never fewer than the fewest of what is added up; the part that is taken away may bring
+        # them near 0 where the trainings agree by chance, and the interval beyond all numbers
+        return float(np.sqrt(variance)), float(max(freedom, min(s, g) - 1))
 
     def interval(self, value: float, n: int, level: float = LEVEL) -> Interval:
         """Around a mean; ``n``: samples behind it. nan with fewer than two seeds or groups."""

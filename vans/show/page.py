@@ -7,12 +7,14 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from vans.visible import visible
+
 
 class Page:
-    """A piece of HTML that notebooks show."""
+    """A piece of HTML that notebooks show; dollars in it are no formulas."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text = f'<div class="tex2jax_ignore">{visible(text)}</div>'
 
     def _repr_html_(self) -> str:
         return self.text

@@ -8,13 +8,14 @@ from matplotlib.ticker import MaxNLocator
 
 from vans.score.metric import ARROWS
 from vans.score.metrics import METRICS
-from vans.show.style import ARM_COLOURS, BLUE, FAINT, INK, MUTED, RED, THEME, new_figure
+from vans.show.style import ARM_COLOURS, BLUE, FAINT, INK, MUTED, PURPLE, RED, THEME, new_figure
 from vans.tables.seeds_markdown import NO_SEEDS
 from vans.tables.seeds_table import ROWS, Mean, SeedTable
 
 WIDTH, ROW = 1000, 25
 FOOT = "Points: single training seeds; lines: 95 % over trainings and samples"
-CROSSES = "; crosses: runs that vary base models and everything else"
+SIDES = "; right of 0 is better, in blue and red what is decided"
+CROSSES = "; crosses: runs that vary everything"
 
 
 def arms(table: SeedTable | None) -> Figure:
@@ -74,7 +75,9 @@ def _panels(
         grid[0].set_ylim(-0.6, len(rows) - 0.4)
         page.tight_layout(pad=0.7, w_pad=1.0, rect=(0, 20 / height, 1, 1))
         varied = any(one.varied for numbers in found.values() for one in numbers.values())
-        page.text(0.012, 8 / height, f"{FOOT}{CROSSES if varied else ''}.", fontsize=7.5, color=MUTED)
+        page.text(
+            0.012, 8 / height, f"{FOOT}{SIDES if signs else ''}{CROSSES if varied else ''}.", fontsize=7.5, color=MUTED
+        )
     return page
 
 
@@ -87,4 +90,4 @@ def _number(axes: Axes, one: Mean, place: int, colour: str, sign: int) -> None:
     axes.plot(values, place + shift, ".", color=colour, markersize=4, alpha=0.8)
     axes.plot(sign * one.ours.value, place, "|", color=INK, markersize=11, markeredgewidth=1.6)
     for value in one.varied.values():
-        axes.plot(sign * value, place, "x", color=RED, markersize=5)
+        axes.plot(sign * value, place, "x", color=PURPLE, markersize=5)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from vans.score.metric import ARROWS
@@ -94,11 +95,18 @@ def _panel(axes: Axes, rows: pd.DataFrame, name: str, with_titles: bool) -> None
             axes.text(right, place, text, ha="right", va="center", fontsize=7.5, color=ink, style=style)
     axes.set_xlim(low_end, right)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_title(metric.heading, fontsize=9, pad=13)
+    _fit(axes.set_title(metric.heading, fontsize=9, pad=13), room)
     axes.set_xticks([])
     axes.set_yticks(places, list(rows["title"]) if with_titles else [""] * len(rows))
     axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=8.5)
+    for label in axes.get_yticklabels():
+        _fit(label, axes.get_position().x0 * WIDTH - 2 * GAP)
     axes.spines["bottom"].set_visible(False)
+
+
+def _fit(text: Text, room: float) -> None:
+    """Make a text so small that it takes at most ``room`` pixels."""
+    text.set_fontsize(float(text.get_fontsize()) * min(1.0, room / max(1.0, text.get_window_extent().width)))
 
 
 def _limits(*values: np.ndarray, share: bool = False) -> tuple[float, float]:

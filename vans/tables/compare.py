@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vans import spreadsheet
 from vans.errors import UserError
 from vans.score.metrics import METRICS, number
 from vans.tables import machines
@@ -85,7 +86,7 @@ def compare_files(name: str, measured: Path, published: Path) -> Comparison:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path).set_index(KEYS)
+        return spreadsheet.read(path, [*KEYS, "title"]).set_index(KEYS)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: not a table of this repository ({error}); generate it again") from error
 

@@ -1,5 +1,6 @@
 """A table as Markdown that can be read in git: values with intervals, orders, protocol."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from vans.score.metrics import METRICS, NONE, PAPER_METRICS, cell, number
 from vans.score.score import KINDS, Scores
 from vans.tables.orders import Order, sentences
 from vans.tables.tables import ABLATION, MAIN, Table, metrics_json
+from vans.visible import words
 
 HEADLINE = (*PAPER_METRICS, "video_event")
 DETAILS = "## Details"  # what stands above it is what the README shows
@@ -56,13 +58,15 @@ def markdown(table: Table, more: Sequence[str] = ()) -> str:
     for kind in kinds:
         parts += [f"## {kind.capitalize()}", _grid(table, kind, HEADLINE, with_paper=True)]
     told = NOTES if layout.name == ABLATION.name else {}
-    if notes := [f"- {row.title}: {note}." for row in layout.rows if (note := row.note or told.get(row.name))]:
+    if notes := [
+        f"- {escaped(f'{row.title}: {note}')}." for row in layout.rows if (note := row.note or told.get(row.name))
+    ]:
         parts.append("\n".join(notes))
     parts += ["## Do the paper's orders hold?", _claims(table)]
     parts.append(DETAILS)
     for kind in kinds:
         for title, names in _groups(table).items():
-            parts += [f"### {title}: {kind}", _grid(table, kind, names, with_paper=False)]
+            parts += [f"### {escaped(title)}: {kind}", _grid(table, kind, names, with_paper=False)]
     parts += [*more, "### Every difference", _orders(table)]
     parts += ["## Protocol", _protocol(table)]
     return "\n\n".join(parts) + "\n"
@@ -92,7 +96,7 @@ def detector(scores: dict[str, Scores], short: bool = False) -> str:
 
 def _grid(table: Table, kind: str, names: tuple[str, ...], with_paper: bool) -> str:
     lines = table.frame[table.frame["kind"] == kind]
-    names = tuple(name for name in names if name in lines)
+    names = tuple(name for name in names if name in lines and (with_paper or lines[name].notna().any())) or names
     head = ["configuration", "n", *(_header(name, table.scores) for name in names)]
     if with_paper:
         head += [f"*paper* {METRICS[name].title}" for name in PAPER_METRICS]
@@ -114,16 +118,21 @@ def _paper_cell(value: float, name: str) -> str:
 
 def grid_of(head: Sequence[str], body: list[list[str]]) -> str:
     """A Markdown table, its columns padded so that the source can be read too."""
-    head, *body = [[_escaped(text) for text in row] for row in [head, *body]]
+    head, *body = [[escaped(text).replace("|", "\\|") for text in row] for row in [head, *body]]
     wide = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     lines = [[text.ljust(width) for text, width in zip(row, wide, strict=True)] for row in [head, *body]]
     lines.insert(1, ["-" * width for width in wide])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _escaped(text: str) -> str:
-    """A cell in which no name can end the cell or become HTML; emphasis stays."""
-    return " ".join(text.split()).replace("<", "&lt;").replace("|", "\\|").replace("`", "\\`")
+def escaped(text: str) -> str:
+    """Words in one line, in which no name can become HTML, code, a formula or a link; emphasis stays."""
+    return re.sub(r"[\\`$]|\](?=\()", r"\\\g<0>", re.sub(r"&(?=#?\w+;)", "&amp;", words(text)).replace("<", "&lt;"))
+
+
+def capital(line: str) -> str:
+    """The line as a sentence; r_t1 stays."""
+    return line if line[1:2] == "_" else line[:1].upper() + line[1:]
 
 
 def _orders(table: Table) -> str:
@@ -147,7 +156,7 @@ def _claims(table: Table) -> str:
     kinds = {order.kind for order in table.orders}
     kind = "all" if "all" in kinds else min(kinds, default="all")
     found = sentences(table.orders, kind)
-    lines = "\n".join(f"- {line if line[1] == '_' else line[0].upper() + line[1:]}" for line in found)  # r_t1 stays
+    lines = "\n".join(f"- {escaped(capital(line))}" for line in found)
     about = f"{ABOUT_CLAIMS} {CORRECTED.format(n=len(table.orders))}"
     return f"{about}\n\n{lines}" if lines else "None can be checked: no two rows that they compare were scored."
 
@@ -168,13 +177,15 @@ def _protocol(table: Table) -> str:
     lines: list[str] = []
     groups: dict[str, list[str]] = {}
     for arm, scores in table.scores.items():
-        text = "\n".join(f"- {name}: {words}." for name, words in scores.summary["protocol"].items())
+        text = "\n".join(f"- {escaped(f'{k}: {v}')}." for k, v in scores.summary["protocol"].items())
         groups.setdefault(text, []).append(arm)
     for text, arms in groups.items():
-        lines += [f"Scored so: {', '.join(arms)}." if len(groups) > 1 else "", text]
-    about = [f"- {METRICS[name].title}: {METRICS[name].about}." for name in METRICS if name in table.frame]
+        lines += [f"Scored so: {escaped(', '.join(arms))}." if len(groups) > 1 else "", text]
+    about = [
+        f"- {escaped(f'{METRICS[name].title}: {METRICS[name].about}')}." for name in METRICS if name in table.frame
+    ]
     warnings = sorted({warning for scores in table.scores.values() for warning in scores.summary["warnings"]})
     lines += ["Metrics:", "\n".join(about)]
     if warnings:
-        lines += ["Warnings:", "\n".join(f"- {warning}." for warning in warnings)]
+        lines += ["Warnings:", "\n".join(f"- {escaped(warning)}." for warning in warnings)]
     return "\n\n".join(line for line in lines if line)

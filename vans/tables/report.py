@@ -95,28 +95,27 @@ def short(text: str) -> str:
 def headline(folder: Path) -> str:
     """README's region from published tables: HEADLINE's rows in the paper's metrics over all samples, what became of
     the paper's orders, links to the whole. Over training seeds where enough of them are kept."""
-    import pandas as pd
-
+    from vans import spreadsheet
     from vans.score.metrics import METRICS, PAPER_METRICS, cell
     from vans.tables import seeds_markdown
-    from vans.tables.markdown import grid_of
+    from vans.tables.markdown import escaped, grid_of
 
     there = [name for name in (*TABLES, "seeds") if (folder / f"{name}.md").exists()]
     links = " and ".join(f"[{name} table](docs/results/{name}.md)" for name in there)
     more = f"Every measure, kind of sample and difference with its interval, protocol, warnings: {links}."
-    frame = pd.read_csv(folder / "main.csv")
+    frame = spreadsheet.read(folder / "main.csv", ["kind", "row"])
     kind = "all" if "all" in set(frame["kind"]) else frame["kind"].iloc[0]
     lines = frame[(frame["kind"] == kind) & frame["n"].notna()].set_index("row")
     detector = str(lines["fvd_detector"].iloc[0]).removeprefix("detector: ").split(",")[0].split(";")[0]
     if over_seeds := seeds_markdown.headline(folder, HEADLINE):
-        return f"{over_seeds}\n\nFVD by {detector}. {more}"
+        return f"{over_seeds}\n\nFVD by {escaped(detector)}. {more}"
     rows = [row for row in HEADLINE if row in lines.index]
     columns = []
     for name in PAPER_METRICS:  # one that was not measured is a column of dashes
         values = lines.reindex(columns=[name, f"{name}_lo", f"{name}_hi"]).loc[rows].to_numpy(float).tolist()
         columns.append([METRICS[name].heading, *(cell(v, lo, hi, METRICS[name]) for v, lo, hi in values)])
     head, *body = map(list, zip(["", *(HEADLINE[row] for row in rows)], *columns, strict=True))
-    about = f"{int(lines['n'].max())} held-out samples, 95 % intervals in brackets; FVD by {detector}."
+    about = f"{int(lines['n'].max())} held-out samples, 95 % intervals in brackets; FVD by {escaped(detector)}."
     claims = short((folder / "main.md").read_text(encoding="utf-8")).partition(CLAIMS)[2].strip()
     return "\n\n".join(part for part in (grid_of(head, body), about, claims, more) if part)
 

@@ -23,7 +23,7 @@ import pandas as pd
 import yaml
 
 from vans.errors import UserError
-from vans.files import atomic_write_bytes
+from vans.files import atomic_write_bytes, temporary
 from vans.params import load as parameters
 from vans.score.bootstrap import leave_out
 from vans.score.metrics import METRICS, use
@@ -306,7 +306,7 @@ def _of_revision(root: Path, rev: str | None, cache: Path) -> tuple[Seed, dict[s
         return of_run(_lock((root / "dvc.lock").read_text(encoding="utf-8")), load_all(root / "results/scores"), cache)
     from dvc.api import DVCFileSystem
 
-    with tempfile.TemporaryDirectory(prefix="vans-seeds-") as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary("seeds")) as folder:
         files = DVCFileSystem(str(root), rev=rev)
         lock = _lock(files.read_text("dvc.lock"))
         for out in (out["path"] for stage, entry in lock.items() if stage[:6] == "score@" for out in entry["outs"]):

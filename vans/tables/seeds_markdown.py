@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vans import spreadsheet
 from vans.files import atomic_write_text
 from vans.score.metrics import METRICS, NONE, PAPER_METRICS, cell, number
-from vans.tables.markdown import DETAILS, grid_of
+from vans.tables.markdown import DETAILS, capital, escaped, grid_of
 from vans.tables.orders import VERBS
 from vans.tables.seeds import Seed
-from vans.tables.seeds_table import HOURS, ROWS, Claim, Mean, SeedTable, build, kinds
+from vans.tables.seeds_table import HOURS, ROWS, Claim, Mean, SeedTable, build, kinds, unresolved
 
 LEAST = 3  # seeds from which README shows this table
-VERDICTS = {**VERBS, "undecided": "undecided for"}
+VERDICTS = {**VERBS, "undecided": "undecided for", "not measured": "too few seeds for"}
 NO_SEEDS = "No seed is kept yet. `vans seeds` keeps those that ran (docs/seeds.md)."
 ABOUT = (
     "Means over training seeds; in brackets 95 % intervals over trainings *and* samples (two-way random effects, every "
@@ -22,14 +23,14 @@ ABOUT = (
 )
 ABOUT_CLAIMS = (
     "*Holds*: the difference lies on the side of 0 where the paper's lies (where it gives none: on the better side), "
-    "with a p-value of at most 5 % once corrected for the {n} differences of this list (Holm: the chance of even one "
+    "with a p-value of at most 5 % once corrected for the {n} differences that have one (Holm: the chance of even one "
     "false *holds* or *does not hold* is at most 5 %). *Undecided*: it cannot be told from 0."
 )
 ABOUT_MORE = (
     "*Seeds needed*: with how many in all the verdict would fall if mean and spread stayed what they are, at p ≤ 5 % "
-    "over the number of undecided ones ({n}), which is when Holm's procedure takes the next one; *samples*: more seeds "
-    "alone would not do. A seed of the whole grid costs about {hours} h of two cores. *SD*: of trainings (σ_a), of "
-    "groups of samples (σ_b) and of both together (σ_e)."
+    "over the number of those that cannot be told from 0 ({n}), which is when Holm's procedure takes the next one; "
+    "*samples*: more seeds alone would not do. A seed of the whole grid costs about {hours} h of two cores. *SD*: of "
+    "trainings (σ_a), of groups of samples (σ_b) and of both together (σ_e)."
 )
 
 
@@ -38,7 +39,7 @@ def write(runs: Sequence[Seed], folder: Path) -> dict[str, SeedTable]:
     tables = {kind: build(runs, kind) for kind in kinds(runs)} if runs else {}
     frames = [table.frame() for table in tables.values()]
     frame = pd.concat(frames) if frames else pd.DataFrame(columns=["kind", "row", "claim", "metric"])
-    atomic_write_text(folder / "seeds.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    atomic_write_text(folder / "seeds.csv", spreadsheet.write(frame, "%.6g"))
     atomic_write_text(folder / "seeds.md", markdown(tables))
     return tables
 
@@ -55,7 +56,7 @@ def markdown(tables: dict[str, SeedTable]) -> str:
     for kind in (kind for kind in tables if kind != "all"):
         parts += [f"### {kind.capitalize()} samples", _counted(tables[kind]), grid(tables[kind]), claims(tables[kind])]
     for metric in table.metrics:
-        parts += [f"### Every seed: {METRICS[metric].heading}", _every_seed(table, metric)]
+        parts += [f"### Every seed: {escaped(METRICS[metric].heading)}", _every_seed(table, metric)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,10 +87,10 @@ def grid(table: SeedTable, rows: dict[str, str] | None = None, metrics: Sequence
 
 def claims(table: SeedTable) -> str:
     """What became of each claim, one line each, and what the undecided ones would cost."""
-    if not any(np.isfinite(claim.p) for claim in table.claims):
+    if not table.tested:
         return "Verdicts over seeds need two seeds at least."
-    lines = [f"- {line if line[1] == '_' else line[0].upper() + line[1:]}" for line in sentences(table)]
-    return "\n\n".join([ABOUT_CLAIMS.format(n=len(table.claims)), "\n".join(lines), _cost(table)])
+    lines = [f"- {escaped(capital(line))}" for line in sentences(table)]
+    return "\n\n".join([ABOUT_CLAIMS.format(n=len(table.tested)), "\n".join(lines), _cost(table)])
 
 
 def sentences(table: SeedTable) -> list[str]:
@@ -111,7 +112,7 @@ def _cost(table: SeedTable) -> str:
     if not open_ones:
         return "None is undecided."
     within = sorted(claim.more for claim in open_ones if claim.more)
-    text = f"Undecided: {len(open_ones)} of {len(table.claims)}."
+    text = f"Undecided: {len(open_ones)} of {len(table.tested)}."
     if within:
         more = within[0] - max(len(claim.each) for claim in open_ones if claim.more == within[0])
         text += (
@@ -129,7 +130,7 @@ def _counted(table: SeedTable) -> str:
     told = ", ".join(map(str, table.seeds))
     text = f"{seeds} ({told}) on the same base models, {table.samples} held-out samples in {table.groups} groups."
     if table.varied:
-        text += f" Runs that vary base models and everything else, in no mean: {', '.join(table.varied)}."
+        text += f" Runs that vary base models and everything else, in no mean: {escaped(', '.join(table.varied))}."
     return text
 
 
@@ -157,7 +158,7 @@ def _differences(table: SeedTable) -> str:
                 ", ".join(number(x, metric) for x in spreads),
             ]
         )
-    return f"{ABOUT_MORE.format(n=len(table.undecided), hours=HOURS)}\n\n{grid_of(head, body)}"
+    return f"{ABOUT_MORE.format(n=unresolved(table.claims), hours=HOURS)}\n\n{grid_of(head, body)}"
 
 
 def _needed(one: Claim) -> str:

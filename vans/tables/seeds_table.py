@@ -25,6 +25,7 @@ ROWS: dict[str, str] = {}  # arm -> title
 for _row in (*ABLATION.rows, *MAIN.rows):
     if _row.arm:
         ROWS.setdefault(_row.arm, _row.title)
+ROWS |= {"sft_best": "SFT, best by CLIP-T own", "sft_oracle": "SFT, best by the oracle (ceiling)"}
 FILLED = {row.name: row.arm for layout in (ABLATION, MAIN) for row in layout.rows if row.arm}
 CLAIMS = tuple({row[:2]: row for row in MAIN_CLAIMS + ABLATION_CLAIMS}.values())
 CLAIMED = (*PAPER_METRICS, "video_event")  # of every claim …
@@ -75,6 +76,11 @@ class SeedTable:
     @property
     def arms(self) -> list[str]:
         return list(dict.fromkeys(arm for arm, _ in self.means))
+
+    @property
+    def tested(self) -> list[Claim]:
+        """Those with a p-value, for whose number the verdicts are corrected: of two seeds or more."""
+        return [claim for claim in self.claims if np.isfinite(claim.p)]
 
     @property
     def undecided(self) -> list[Claim]:
@@ -156,17 +162,22 @@ def _possible(ours: Interval, metric: str) -> Interval:
     return replace(ours, lo=lo, hi=1.0 if share and ours.hi > 1 else ours.hi)
 
 
+def unresolved(claims: Sequence[Claim]) -> int:
+    """How many Holm's procedure has not taken: the undecided, and those equal in the paper that may be equal here."""
+    return sum(bool(np.isfinite(claim.p)) and not claim.order.resolved for claim in claims)
+
+
 def _decided(claims: list[Claim]) -> list[Claim]:
-    """With corrected verdicts, and what the undecided ones would need: a p-value of 5 % over their number, which is
-    when Holm's procedure would take the next one."""
+    """With corrected verdicts, and what the undecided ones would need: a p-value of 5 % over the number of unresolved
+    ones, which is when Holm's procedure would take the next one."""
     orders = adjust([claim.order for claim in claims])
     claims = [Claim(**{**vars(claim), "order": order}) for claim, order in zip(claims, orders, strict=True)]
-    open_ones = sum(claim.verdict == "undecided" for claim in claims)
+    left = unresolved(claims)
     out = []
     for claim in claims:
         more: int | None = len(claim.each)
         if claim.verdict == "undecided":
-            needed = claim.spread.seeds_for(claim.ours.value, (1 - LEVEL) / open_ones)
+            needed = claim.spread.seeds_for(claim.ours.value, (1 - LEVEL) / left)
             more = needed and max(needed, len(claim.each) + 1)
         out.append(Claim(**{**vars(claim), "more": more}))
     return out

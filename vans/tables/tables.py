@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from vans import spreadsheet
 from vans.errors import UserError
 from vans.score.metrics import METRICS, PAPER_METRICS, use
 from vans.score.score import KINDS, Scores, load_all
@@ -101,7 +102,7 @@ class Table:
         return list(dict.fromkeys(self.frame["kind"]))
 
     def csv(self) -> str:
-        return self.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        return spreadsheet.write(self.frame, "%.6g")
 
 
 def with_arms(layout: Layout, arms: Mapping[str, Any]) -> Layout:
