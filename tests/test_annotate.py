@@ -47,6 +47,7 @@ from vans.llm.secret import Secret
 from vans.media import video
 from vans.params import load
 from vans.rewards.terms import judge
+from vans.toy import world
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-5ecret-0f-the-test/+"
@@ -127,7 +128,7 @@ def test_one_class_and_one_line_add_an_annotator(monkeypatch):
 
 def test_rules_answer_in_order_with_refusals_in_their_places():
     params = SimpleNamespace(seed=0, curate=SimpleNamespace(annotator="rules", flowery=1.0))
-    toy = Request("a", "predictive", "the wind blows", "ball jumps up and lands again", "ball moves to the left")
+    toy = Request("a", "predictive", "the wind blows", world.label("ball", "jump"), world.label("ball", "left"))
     asked = [toy, Request("b", "predictive", "", "", ""), dataclasses.replace(toy, split="test")]
     rules = annotator(params)
     flowery, refused, plain = rules.write(asked)
@@ -1222,7 +1223,6 @@ def test_a_local_qwen_runs_through_the_same_steps(tmp_path):
     pytest.importorskip("torch")
     from vans.models.tokenizer import chat_tokenizer
     from vans.models.vlm import VLM
-    from vans.toy import world
 
     params = settings(name="qwen", frames=4, side=32, attempts=1, max_tokens=16)
     VLM.scratch(params.models.vlm.config, chat_tokenizer(world.vocabulary()), 0).save(tmp_path / "qwen")

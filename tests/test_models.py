@@ -103,7 +103,7 @@ def test_weights_of_the_real_layout_load_through_the_papers_path(hub, vdm, vlm, 
     again = load_vdm(params, nowhere)
     z = vdm.encode(clips)
     assert_close(again.encode(clips), z, rtol=0, atol=0)
-    text = ["the cone moves to the left ."] * 2
+    text = ["the cone moves to the left and stays ."] * 2
     sigma = torch.tensor([0.9, 0.3])
     assert_close(
         again.velocity(z, sigma, again.embed(text), z[:, :, :3]), vdm.velocity(z, sigma, vdm.embed(text), z[:, :, :3])
@@ -160,7 +160,7 @@ def test_references_are_evenly_picked_and_first_and_last_are_among_them(vdm):
 
 
 def test_references_reach_the_answer_and_their_own_output_is_dropped(vdm, clips):
-    z, text = vdm.encode(clips), vdm.embed(["the cone grows to a bigger size ."] * 2)
+    z, text = vdm.encode(clips), vdm.embed(["the cone grows to another size ."] * 2)
     x, sigma = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0.7, 0.7])
     with_references = vdm.velocity(x, sigma, text, vdm.pick_references(z))
     assert with_references.shape == x.shape and with_references.dtype == torch.float32

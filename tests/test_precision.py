@@ -162,7 +162,7 @@ def settings2(inner: int, guidance: float, grad: str) -> SimpleNamespace:
 
 def rollout2(policy: VDM, clips, s: SimpleNamespace) -> tuple[Trajectories, Conditions]:
     with torch.no_grad():
-        text = policy.embed(["the ball moves to the left .", "the box fades out of sight ."])[[0, 0, 1, 1]]
+        text = policy.embed(["the ball fades and soon looks as before .", "the box is at rest ."])[[0, 0, 1, 1]]
         negative = policy.embed([policy.negative_prompt])
     given = Conditions(text, policy.pick_references(policy.encode(clips))[[0, 0, 1, 1]], negative)
     start = WithTensors(policy.dit, {n: p * 0.98 for n, p in frozen_copy(policy.dit).items()})

@@ -139,7 +139,7 @@ def test_agreement_is_clips_cosine_of_target_and_caption(tmp_path):
         file, _ = video.encode(pictures, 3.0, "raw")
         place = {"shard": "a.tar", "target_offset": len(data), "target_size": len(file)}
         place |= {"input_offset": 0, "input_size": len(file)}  # of all the same input: that of the first is its target
-        rows.append({"caption": f"the {('ball', 'box', 'cone')[i]} jumps up and lands again .", **place})
+        rows.append({"caption": f"the {('ball', 'box', 'cone')[i]} jumps for a moment and returns .", **place})
         data += file
     (tmp_path / "a.tar").write_bytes(data)
     params = SimpleNamespace(

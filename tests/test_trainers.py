@@ -327,7 +327,7 @@ def rolled_out(root: Path, micro_batch: int):
     ids = triplets.select(split="train", limit=2)
     repeat = [0] * 4 + [1] * 4
     with torch.no_grad():
-        text = vdm.embed(["the ball moves to the left .", "the box fades out of sight ."])[repeat]
+        text = vdm.embed(["the ball fades and soon looks as before .", "the box is at rest ."])[repeat]
         negative = vdm.embed([""])
     given = Conditions(text, vdm.pick_references(vdm.encode(clips_of(triplets, ids, "input")))[repeat], negative)
     shape = vdm.latent_shape(params.video.frames, params.video.height, params.video.width)
@@ -448,7 +448,8 @@ def test_rendering_in_one_batch_shows_what_one_by_one_shows(root):
     size = (params.video.frames, params.video.height, params.video.width)
     shape = vdm.latent_shape(*size)
     reference = vdm.pick_references(noise(shape, ["seen"], "test"))
-    captions: list = [["the ball fades out of sight .", None, "the ball fades out of sight .", "the box hops ."]]
+    fades, jumps = "the ball fades and soon looks as before .", "the box jumps for a moment and returns ."
+    captions: list = [[fades, None, fades, jumps]]
     decoded = []
     decode = vdm.decode
 

@@ -70,7 +70,7 @@ def test_a_whole_adapter_loads_to_the_same_tensors_and_trains(params, adapter):
     assert all(torch.equal(mine[name], file[name]) for name in file)
     trained = [name for name, p in vlm.model.named_parameters() if p.requires_grad]
     assert len(trained) == len(file) and all("lora_" in name for name in trained)
-    ids = tokenizer_ids(vlm.tokenizer, "the cone moves to the left .")
+    ids = tokenizer_ids(vlm.tokenizer, "the cone moves to the left and stays .")
     assert not torch.allclose(vlm.model(ids).logits, base(params).model(ids).logits)
 
 

@@ -10,7 +10,10 @@ import numpy as np
 from vans.data.triplets import Triplets
 from vans.toy import oracle, world
 
-EXERCISES = ("describe the video .", "ask a question .", "tell a story .")
+RESTS = 0.15  # share of single pictures in which nothing happens yet
+SALIENT = 0.8  # of the largest difference from the first picture: what the others show
+EXERCISES = ("describe the video .", "what was seen ?", "ask a question .", "tell a story .")
+RARE = 0.15  # share of the words that labels never have, in what the VDM reads
 
 
 class Corpus:
@@ -51,8 +54,11 @@ class Corpus:
             self._colours[which] = {i: r.colour for i, r in zip(self.ids, readings, strict=True)}
         return self._colours[which][id]
 
-    def describe(self, id: str, which: str, draw: np.random.Generator) -> str:
-        """A description of a clip: with colour, in a plain wording, or (rarely) in a flowery one."""
+    def describe(self, id: str, which: str, draw: np.random.Generator, other: float = 0.5) -> str:
+        """A description of a clip: with colour, in a plain wording, or (rarely) in a flowery one.
+
+        other: share of the plain ones that have the word which labels never have.
+        """
         sentence = self.sentence(id, which)
         known = world.read_label(sentence)
         if known is None:
@@ -60,28 +66,48 @@ class Corpus:
         u = draw.random()
         if u < self.flowery:
             return world.caption(*known, "flowery", int(draw.integers(2)))
-        plain = world.caption(*known, "plain", int(draw.integers(2)))
-        return plain.replace("the ", f"a {self.colour(id, which)} ", 1) if u < 0.4 else plain
+        plain = world.caption(*known, "plain", int(draw.random() < other))
+        return self._coloured(plain, id, which) if u < 0.4 else plain
+
+    def _coloured(self, text: str, id: str, which: str) -> str:
+        return text.replace("the ", f"a {self.colour(id, which)} ", 1)
+
+    def moment(
+        self, id: str, which: str, clip: np.ndarray, draw: np.random.Generator
+    ) -> tuple[int, str]:
+        """(frame, what is said of it), as pictures on the web have it: what is spoken of can be seen.
+
+        clip: uint8 [T, H, W, 3]. The frame is one of those that differ most from the first one, with the clip's
+        description; or (a share of RESTS) the first one, in which nothing happens.
+        """
+        known = world.read_label(self.sentence(id, which))
+        if known is not None and draw.random() < RESTS:
+            text = world.still(known[0])
+            return 0, self._coloured(text, id, which) if draw.random() < 0.4 else text
+        change = np.abs(clip.astype(np.int16) - clip[0]).mean(axis=(1, 2, 3))
+        return int(draw.choice(np.flatnonzero(change >= SALIENT * change.max()))), self.describe(id, which, draw)
 
     def exercise(
         self, id: str, which: str, draw: np.random.Generator, tags: tuple[str, ...]
     ) -> tuple[str, str]:
-        """(instruction, answer) for the VLM: describe this clip; or speak the language about something made up."""
+        """(instruction, answer) for the VLM: say what this clip shows, or speak the language about what is made up."""
         known = world.read_label(self.sentence(id, which))
         u = draw.random()
-        if known is None or u < 0.45:
+        if known is None or u < 0.35:
             return EXERCISES[0], f"this is {self.describe(id, which, draw)}"
+        if u < 0.7:
+            return EXERCISES[1], f"the {known[0]} was {world.GERUND[known[1]]} ."
         kind = ("procedural", "predictive")[int(draw.integers(2))]
         topics = tuple(world.ROUTINES) if kind == "procedural" else world.CONDITIONS
         topic = topics[int(draw.integers(len(topics)))]
-        if u < 0.6:
-            return EXERCISES[1], world.question(kind, topic, int(draw.integers(2)))
+        if u < 0.78:
+            return EXERCISES[2], world.question(kind, topic, int(draw.integers(2)))
         seen, following = (world.EVENTS[int(draw.integers(8))] for _ in range(2))
         shape = world.SHAPES[int(draw.integers(3))]
         thinking = world.reasoning(kind, topic, shape, seen, following)
         style = "flowery" if draw.random() < 0.35 else "plain"
         caption = world.caption(shape, following, style, int(draw.integers(2)))
-        return EXERCISES[2], f"{tags[0]} {thinking} {tags[1]} {tags[2]} {caption} {tags[3]}"
+        return EXERCISES[3], f"{tags[0]} {thinking} {tags[1]} {tags[2]} {caption} {tags[3]}"
 
 
 def _blocks(ids: list[str], size: int = 256) -> list[list[str]]:

@@ -41,6 +41,7 @@ class SftVLM(Fit):
 class SftVDM(Fit):
     micro_batch: int = Field(ge=1)
     drop_caption: float = Field(ge=0, le=1)
+    labels: float = Field(ge=0, le=1)  # share of captions replaced by the source's own label of the clip
 
 
 class Sft(Section):

@@ -19,11 +19,25 @@ from vans.data.draw import Draw
 from vans.errors import UserError
 from vans.media import avi
 from vans.toy import world
-from vans.toy.render import FLOORS, FPS, PICTURES, SIZE, WALLS, Scene, background, render_event
+from vans.toy.render import (
+    FLOORS,
+    FPS,
+    ONSETS,
+    POSTER,
+    POSTERS,
+    SIZE,
+    TRANSIENT,
+    WALLS,
+    Scene,
+    background,
+    render_event,
+)
 
 SHORT_STEP = 0.10  # share of annotated steps that are shorter than 3 s
 YOUCOOK_SHARE = 0.3  # share of the procedural sources in YouCook2's layout
 BAD_EVERY = 97  # of so many predictive training sources one is too short, one is cut off, one is there twice
+SCALES = (0.92, 1.0, 1.08)
+GRID = 4  # px: posters hang in rows and columns
 RECIPE_TYPES = {"harbor": 101, "meadow": 102, "winter": 103}
 
 
@@ -32,18 +46,24 @@ def draw_scene(draw: Draw) -> Scene:
     return Scene(
         shape=draw.of(world.SHAPES),
         colour=draw.of(world.COLOURS),
-        x=14.0 + draw.below(17) / 4.0,
-        scale=0.92 + draw.below(17) / 100.0,
+        x=14.0 + draw.below(9) / 2.0,
+        scale=SCALES[draw.below(len(SCALES))],
         wall=draw.below(len(WALLS)),
         floor=draw.below(len(FLOORS)),
-        picture=draw.below(len(PICTURES)),
-        picture_x=1 + draw.below(SIZE - 8),
-        picture_y=1 + draw.below(9),
+        poster=draw.below(len(POSTERS)),
+        poster_x=GRID * draw.below((SIZE - POSTER) // GRID + 1),
+        poster_y=GRID * draw.below(2),
     )
 
 
 def draw_shot(draw: Draw, scene: Scene, event: str, short: bool = False) -> np.ndarray:
-    """One segment of 3.3 to 5 s (short: 2 to 2.7 s); the event is inside, after at least one rest frame."""
+    """One segment with the event inside, after at least one rest frame.
+
+    3.3 to 5 s; 3 s for a transient event, which begins at one of ONSETS. short: 2 to 2.7 s.
+    """
+    if event in TRANSIENT:
+        start, length = (0, 6 + draw.below(3)) if short else (draw.of(ONSETS) - 1, 9)
+        return render_event(scene, event, length, start)
     if short:
         return render_event(scene, event, 6 + draw.below(3), 0)
     length = 10 + draw.below(6)

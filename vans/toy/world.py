@@ -1,10 +1,13 @@
 """The toy world's language, rules and source videos.
 
-Words: captions name the shape and the event, never colour, size, place or scene. Each event has two plain
-wordings; each *pair* of events has two flowery ones, which fit both events of the pair and so do not tell the
-eye which one is meant (the gap between meaning and picture). Rules: three named routines say which event
-follows which (procedural); a table of condition x shape says what happens next (predictive), and one time in
-five (`surprise`) a fixed second outcome happens instead. `generate` (toy_sources.py) writes the sources.
+Words: captions name the shape and the event, never colour, size, place or scene. Two events make a *pair*, which is
+spoken of alike but for one word; for that word there are two, equally right and equally frequent in captions. The
+sources' own labels have only the first of the two, and other captioners from which video models learn mostly: a caption
+with the second means the same and is harder to render, which no comparison of texts can tell (the gap between meaning
+and picture). Each pair has two flowery wordings as well, which fit both of its events: that gap, texts can tell, since
+references for the eye are plain. Rules: three named routines say which event follows which (procedural); a table of
+condition x shape says what happens next (predictive), and one time in five (`surprise`) a fixed second outcome happens
+instead. `generate` (sources.py) writes the sources.
 """
 
 from functools import lru_cache
@@ -22,16 +25,23 @@ PAIRS = {
     "presence": ("fade", "squash"),
 }
 
-PLAIN = {  # predicates; "the {shape} {predicate} ."
-    "left": ("moves to the left", "slides over to the left"),
-    "right": ("moves to the right", "slides over to the right"),
-    "jump": ("jumps up and lands again", "hops into the air and back"),
-    "dive": ("sinks down into the floor", "drops below the floor"),
-    "grow": ("grows to a bigger size", "swells until it is big"),
-    "shrink": ("shrinks to a smaller size", "dwindles until it is small"),
-    "fade": ("fades out of sight", "turns pale and vanishes"),
-    "squash": ("is squashed flat and wide", "is pressed down like a pancake"),
+WORDS = {  # of each event: the word of labels, and another of the same meaning (on a map, left is west)
+    "left": ("left", "west"),
+    "right": ("right", "east"),
+    "jump": ("jumps", "leaps"),
+    "dive": ("dips", "ducks"),
+    "grow": ("grows", "swells"),
+    "shrink": ("shrinks", "dwindles"),
+    "fade": ("fades", "pales"),
+    "squash": ("flattens", "crumples"),
 }
+SPOKEN = {  # predicates of the two events of a pair; "the {shape} {predicate} ."
+    "journey": "moves to the {} and stays",
+    "height": "{} for a moment and returns",
+    "stature": "{} to another size",
+    "presence": "{} and soon looks as before",
+}
+PLAIN = {e: tuple(SPOKEN[name].format(w) for w in WORDS[e]) for name, pair in PAIRS.items() for e in pair}
 FLOWERY = {
     "journey": ("sets out upon a silent journey", "wanders wherever its longing calls"),
     "height": ("leaves the height it knew so well", "bids farewell to its quiet resting place"),
@@ -42,11 +52,11 @@ GERUND = {
     "left": "moving left",
     "right": "moving right",
     "jump": "jumping",
-    "dive": "sinking",
+    "dive": "dipping",
     "grow": "growing",
     "shrink": "shrinking",
     "fade": "fading",
-    "squash": "squashing",
+    "squash": "flattening",
 }
 ROUTINES = {  # cycles: the event after ROUTINES[name][i] is ROUTINES[name][i + 1]
     "harbor": ("left", "jump", "grow", "fade", "right", "dive", "shrink", "squash"),
@@ -99,14 +109,19 @@ def pair_of(event: str) -> str:
 
 
 def caption(shape: str, event: str, style: str = "plain", wording: int = 0) -> str:
-    """A caption, style plain or flowery, wording 0 or 1: `the ball moves to the left .`"""
+    """A caption, style plain or flowery, wording 0 or 1: `the ball jumps for a moment and returns .`"""
     predicate = PLAIN[event][wording] if style == "plain" else FLOWERY[pair_of(event)][wording]
     return f"the {shape} {predicate} ."
 
 
 def label(shape: str, event: str) -> str:
-    """What annotators of the sources write: the first plain wording without article and full stop."""
-    return f"{shape} {PLAIN[event][0]}"
+    """What annotators of the sources write: the first plain wording."""
+    return caption(shape, event)
+
+
+def still(shape: str) -> str:
+    """What is said of a picture in which nothing happens."""
+    return f"the {shape} is at rest ."
 
 
 def read_label(text: str) -> tuple[str, str] | None:
@@ -157,6 +172,15 @@ def caption_events(text: str) -> frozenset[str]:
     return _known().get(_normal(text), frozenset())
 
 
+def wording(text: str) -> str:
+    """How a caption says it: `first word` or `second word` (of the event's two), `flowery`, or `other`."""
+    events = caption_events(text)
+    if len(events) != 1:
+        return "flowery" if events else "other"
+    first, _ = WORDS[next(iter(events))]
+    return "first word" if first in _normal(text).split() else "second word"
+
+
 @lru_cache(maxsize=1)
 def vocabulary() -> list[str]:
     """All words of the toy world, sorted, punctuation included."""
@@ -167,6 +191,7 @@ def vocabulary() -> list[str]:
         for s in SHAPES
         for c in (caption(s, e, "plain", w), caption(s, e, "flowery", w))
     ]
+    texts += [still(s) for s in SHAPES]
     topics = {"procedural": tuple(ROUTINES), "predictive": CONDITIONS}
     for kind in QUESTIONS:
         for topic in topics[kind]:

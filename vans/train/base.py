@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from vans import files
 from vans.data.batches import batch_ids, clips_of
-from vans.data.corpus import Corpus
+from vans.data.corpus import RARE, Corpus
 from vans.data.triplets import Triplets
 from vans.models.clip import CLIP
 from vans.models.detector import ToyDetector
@@ -168,7 +168,8 @@ def train_vae(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
 # ---------------------------------------------------------------------------------------------- 2. CLIP
 def train_clip(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     """Symmetric contrastive loss over the whole batch (features of other ranks included, without gradient); texts
-    that are the same are all positives; an image is the mean feature of three frames, as CLIPScore averages frames."""
+    that are the same are all positives. An image is one frame, most often one that shows what the text says: of the
+    mean of several, rest and event would look alike, and CLIPScore would not see that a video stands still."""
 
     def build(part):
         params = part.params
@@ -184,9 +185,10 @@ def train_clip(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
         draw = numpy_generator(part.params.seed, "clip", step, ranks.rank)
         which = "target" if step % 2 else "input"
         clips = clips_of(part.triplets, ids, which)  # [B, T, H, W, 3]
-        frames = np.sort(draw.choice(clips.shape[1], min(3, clips.shape[1]), replace=False))
-        texts = [part.corpus.describe(id, which, draw) for id in ids]
-        image = clip.image_features(clips[:, frames]).mean(1)  # [B, D]
+        said = [part.corpus.moment(id, which, c.numpy(), draw) for id, c in zip(ids, clips, strict=True)]
+        texts = [text for _, text in said]
+        frames = torch.stack([c[t : t + 1] for c, (t, _) in zip(clips, said, strict=True)])  # [B, 1, H, W, 3]
+        image = clip.image_features(frames)[:, 0]  # [B, D]
         text = clip.text_features(texts)  # [B, D]
         others = ranks.gather((image.detach().cpu(), text.detach().cpu(), texts))
         images = torch.cat([image if r == ranks.rank else o[0].to(image) for r, o in enumerate(others)])  # [N, D]
@@ -227,7 +229,11 @@ def train_detector(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]
 
 # ---------------------------------------------------------------------------------------------- 4. VDM
 def train_vdm(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
-    """Text-to-video flow matching; the text encoder learns with the DiT (there is no pretrained one at this size)."""
+    """Text-to-video flow matching; the text encoder learns with the DiT (there is no pretrained one at this size).
+
+    Its texts come from a captioner who knows the second word for each event and seldom has it (CLIP and the VLM have
+    read both as often).
+    """
 
     def build(part):
         vdm = VDM.load(part.out / "vae", **vdm_options(part.params)).to(ranks.device)
@@ -244,7 +250,7 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
         which = "target" if step % 2 else "input"
         x = store[which][ids].to(ranks.device)  # [B, C, T', H', W']
         draws = [numpy_generator(params.seed, "t2v", step, id) for id in ids]
-        texts = [part.corpus.describe(id, which, draw) for id, draw in zip(ids, draws, strict=True)]
+        texts = [part.corpus.describe(id, which, draw, other=RARE) for id, draw in zip(ids, draws, strict=True)]
         texts = ["" if draw.random() < params.base.drop_caption else t for draw, t in zip(draws, texts, strict=True)]
         levels = training_sigmas(part.settings.batch, vdm.shift, generator(params.seed, "t2v", step)).tolist()
         eps = noise(tuple(x.shape[1:]), ids, params.seed, "t2v", step)  # [B, C, T', H', W']

@@ -6,9 +6,11 @@ VDM: flow matching on the target clip given the ground-truth caption and the ref
 Deviations from the paper
 1. With `sft.vdm.drop_caption` a share of captions is replaced by the negative prompt, so that guidance keeps a trained
    unconditional branch; the paper does not say whether it does this.
-2. The answer has spaces around its tags, which the template allows (`vans.template.answer_text`).
-3. Noise levels are drawn stratified over the batch, in [0.108, 0.9952] of Wan's grid at shift 5 (`vans.train.flow`).
-4. Toy scale: other steps, learning rates and optimisers (params.yaml).
+2. With `sft.vdm.labels` a share of captions is replaced by the source's own label of the clip: what video models are
+   trained on comes from another captioner than what the VLM answers (toy scale; none at the paper's).
+3. The answer has spaces around its tags, which the template allows (`vans.template.answer_text`).
+4. Noise levels are drawn stratified over the batch, in [0.108, 0.9952] of Wan's grid at shift 5 (`vans.train.flow`).
+5. Toy scale: other steps, learning rates and optimisers (params.yaml).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vans import files
@@ -110,7 +113,8 @@ def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
     ids = triplets.select(split="train")
     inputs = latents(root, vdm, triplets, ids, "input", ranks)
     targets = latents(root, vdm, triplets, ids, "target", ranks)
-    texts = sorted({triplets.row(i)["caption"] for i in ids} | {vdm.negative_prompt})
+    columns = ["caption", *(["target_sentence"] if s.labels else [])]
+    texts = sorted({triplets.row(i)[column] for i in ids for column in columns} | {vdm.negative_prompt})
     embedded = embeddings(root, vdm, texts, ranks)
     vdm.text_encoder.to("meta")  # not needed any more: 11 GB at the paper scale, in every process
     run.attach({"dit": vdm.dit}, {"dit": optim})
@@ -119,8 +123,7 @@ def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
         # the whole batch's draws, then this process's part of them: the same for any number of processes
         whole = batch_ids(ids, step, s.batch, *keys)
         levels = training_sigmas(len(whole), vdm.shift, generator(*keys, step)).tolist()
-        dropped = numpy_generator(*keys, step).random(len(whole)) < s.drop_caption
-        said = [vdm.negative_prompt if d else triplets.row(i)["caption"] for i, d in zip(whole, dropped, strict=True)]
+        said = texts_of([triplets.row(i) for i in whole], s, vdm.negative_prompt, numpy_generator(*keys, step))
         mine, levels, said = ranks.share(whole), ranks.share(levels), ranks.share(said)  # B of this rank
         optim.zero_grad()
         total = 0.0
@@ -138,3 +141,10 @@ def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
         optim.step()
         run.log(step, loss=total, grad_norm=norm.item())
     return run.finish(out, lambda folder: vdm.dit.save_pretrained(folder / "transformer"))
+
+
+def texts_of(rows: list[dict], s: Any, negative: str, draw: np.random.Generator) -> list[str]:
+    """What the VDM is told of each clip: its caption, the source's label of it (`labels`), nothing (`drop_caption`)."""
+    dropped, labelled = draw.random((2, len(rows)))
+    said = [row["target_sentence" if u < s.labels else "caption"] for row, u in zip(rows, labelled, strict=True)]
+    return [negative if u < s.drop_caption else text for u, text in zip(dropped, said, strict=True)]
