@@ -243,6 +243,16 @@ def test_samples_follow_the_models_distribution(vlm, clips):
     assert abs(share - p) < 4 * (p * (1 - p) / count) ** 0.5
 
 
+@pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (0.7, 1.0), (1.6, 0.9)])
+def test_an_answer_was_drawn_with_the_policys_log_probabilities(vlm, clips, temperature, top_p):
+    inputs = vlm.inputs(clips, ["what will happen ?", "what happens next if the wind blows ?"], 3.0)
+    seeds = [(i,) for i in range(12)]
+    answers = vlm.sample(inputs, seeds=seeds, max_new_tokens=10, temperature=temperature, top_p=top_p)
+    logp = vlm.log_probs(inputs, answers, temperature)
+    assert_close(answers.drawn, logp, rtol=1e-4, atol=1e-4)
+    assert (logp < -0.1).sum() > 60 and not answers.drawn[answers.mask == 0].any()
+
+
 def test_special_tokens_are_never_sampled(vlm, clips):
     inputs = vlm.inputs(clips, ["what will happen ?"] * 2, 3.0)
     answers = vlm.sample(inputs, seeds=[(i,) for i in range(64)], max_new_tokens=12, temperature=5.0)

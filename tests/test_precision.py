@@ -88,6 +88,25 @@ def test_base_stage_without_anything_to_train_writes_what_the_graph_declares(roo
     assert {p.name for p in (root / "models/base").iterdir()} == {f"{p}.json" for p in base.PARTS}
 
 
+@pytest.mark.parametrize("where", ["attention", "adapter"])
+def test_recomputing_wakes_no_dropout(root, clips, where):
+    params = load(root)
+    policy, _ = vlm_policy(params)
+    found = 0
+    for module in policy.model.modules():
+        if where == "attention" and hasattr(module, "attention_dropout"):
+            module.attention_dropout, found = 0.5, found + 1
+        elif where == "adapter" and hasattr(module, "lora_dropout"):
+            module.lora_dropout["default"], found = torch.nn.Dropout(0.5), found + 1
+    assert found
+    policy.model.eval()
+    inputs, answers = rollout1(policy, clips)
+    calm = policy.log_probs(inputs, answers)
+    with policy.recomputing():
+        torch.testing.assert_close(policy.log_probs(inputs, answers), calm, rtol=0, atol=0)
+    assert calm.abs().sum() > 0 and not policy.model.training
+
+
 # ---- stage 1 -------------------------------------------------------------------------------------------------
 def vlm_policy(params: Params) -> tuple[VLM, list]:
     """bf16 weights under a float32 LoRA that is not at its start."""

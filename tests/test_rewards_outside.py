@@ -97,10 +97,11 @@ print(json.dumps({{"scores": videos.reshape(2, 3, -1)[:, :, 0].tolist()[:1] + [[
     assert means[str(tmp_path / "judge.py")].tolist() == pytest.approx([first.mean().item(), 1.75])  # of the kept ones
 
 
-def test_a_full_temporary_folder_is_one_line(tmp_path):
+@pytest.mark.parametrize("room", [1000, 34687])  # of 34688 bytes
+def test_a_full_temporary_folder_is_one_line(tmp_path, room):
     run = term(program(tmp_path, "print('{}')"), needs="video")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # no file may be larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))  # no file may be larger
     try:
         with pytest.raises(UserError, match="no space left on the disk"):
             score(rollout(), run)
@@ -288,6 +289,13 @@ def test_nobody_at_the_address_stops_after_three_rollouts(capfd):
     with pytest.raises(UserError, match="gave no score at all for 3 rollouts in a row; see above for why"):
         score(rollout(videos=False), terms)
     assert capfd.readouterr().out.count("ConnectError") == IN_A_ROW
+
+
+def test_a_proxy_that_is_none_is_one_line(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://someone:word@[::1")
+    with pytest.raises(UserError, match="HTTPS_PROXY.* is no address of a proxy") as found:
+        term("https://example.org/score")
+    assert "word" not in str(found.value)
 
 
 def test_an_unsafe_address_is_refused_and_not_shown():

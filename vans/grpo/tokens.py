@@ -29,7 +29,7 @@ def vlm_updates(
     """`s.inner_updates` optimiser steps on one rollout; returns what to log.
 
     start: the model with the weights of the stage's start. prompts: the processor's batch of P prompts. answers: N
-    rows. advantages: [N]. s: group_size, micro_batch, temperature, clip_range, beta, inner_updates, grad_clip.
+    rows, sampled. advantages: [N]. s: group_size, micro_batch, temperature, clip_range, beta, inner_updates, grad_clip.
     """
     device, mask = vlm.device, answers.mask  # [N, L]
     rows = [slice(i, i + s.micro_batch) for i in range(0, mask.shape[0], s.micro_batch)]
@@ -43,7 +43,7 @@ def vlm_updates(
     old: list[Tensor] = []  # of [M, L]: the first update's own, before it
     with torch.no_grad():
         ref = [vlm.log_probs(*part, s.temperature, model=start) for part in parts]  # of [M, L]
-    stats: dict[str, float] = {"ratio_first": 0.0, "ratio_last": 0.0}
+    stats: dict[str, float] = {"ratio_first": 0.0, "ratio_last": 0.0, "sampler_gap": 0.0}
     for inner in range(s.inner_updates):
         optim.zero_grad()
         clipped = kl_mean = 0.0
@@ -52,6 +52,8 @@ def vlm_updates(
                 logp = vlm.log_probs(*part, s.temperature)  # [M, L]
             if inner == 0:
                 old.append(logp.detach())
+                gap = (logp.detach() - answers.drawn[row]).masked_fill(~mask[row].bool(), 0)  # [M, L]
+                stats["sampler_gap"] = max(stats["sampler_gap"], gap.abs().max().item())
             advantage = advantages[row].to(device)  # [M]
             terms, ratio, fraction = core.clipped_objective(logp, old[i], advantage, s.clip_range, mask[row])  # [M, L]
             kl = core.kl_tokens(logp, ref_logp, mask[row])  # [M, L]

@@ -28,7 +28,7 @@ import tenacity
 from tqdm import tqdm
 
 from vans.errors import UserError
-from vans.llm import answers
+from vans.llm import answers, http
 from vans.llm.cache import Reply
 from vans.llm.cost import Meter
 from vans.llm.http import TooLarge, post
@@ -106,11 +106,7 @@ class Client:
         self.limiter = Limiter(llm.requests_per_minute, llm.tokens_per_minute, self.clock)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=llm.concurrency)
-        proxies = not is_local(self.host)  # no proxy can reach this machine's own ports
-        try:
-            self.client = httpx.Client(headers=headers, timeout=llm.timeout, limits=limits, trust_env=proxies)
-        except (httpx.InvalidURL, ValueError, ImportError):  # its text may hold a password
-            raise UserError("the environment's HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no address of a proxy") from None
+        self.client = http.client(self.host, headers=headers, timeout=llm.timeout, limits=limits)
         self._lock = threading.Lock()
         self._form, self._form_works, self._failed = 0, False, 0
 

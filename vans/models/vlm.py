@@ -24,6 +24,7 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.video_utils import VideoMetadata
 
 from vans.errors import UserError
@@ -46,11 +47,14 @@ CHAT_TEMPLATE = (
 
 @dataclass
 class Completions:
-    """Sampled answers: ids [B, L] (padded on the right), mask [B, L] (1 up to and including the end token), texts."""
+    """Answers: ids [B, L] (padded on the right), mask [B, L] (1 up to and including the end token), texts; of sampled
+    ones the log-probability of each token as it was drawn (before top-p) [B, L] float32, 0 where masked.
+    """
 
     ids: Tensor
     mask: Tensor
     texts: list[str]
+    drawn: Tensor | None = None
 
 
 class VLM:
@@ -146,14 +150,18 @@ class VLM:
         usual_permissions(folder)
 
     def checkpoint_activations(self) -> VLM:
-        """Recompute the layers' activations in the backward pass (while `training` is set, see `recomputing`)."""
+        """Recompute the layers' activations in the backward pass (within `recomputing`)."""
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return self
 
     @contextmanager
     def recomputing(self):
-        """transformers checkpoints activations only in train mode; there is no dropout here that this would wake."""
-        self.model.train(self.model.is_activation_checkpointing)
+        """transformers checkpoints the activations of layers in train mode: of the layers alone, so that no dropout
+        of the model or of its adapter wakes (sampler and policy would be two distributions).
+        """
+        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        for layer in layers:
+            layer.training = self.model.is_activation_checkpointing
         try:
             yield
         finally:
@@ -282,7 +290,7 @@ class VLM:
         if len(seeds) % rows:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
         times, eos = len(seeds) // rows, self.tokenizer.eos_token_id
-        processors = LogitsProcessorList([Suppress(self.special_ids())])
+        allowed, processors = Suppress(self.special_ids()), LogitsProcessorList()
         if within_template:
             processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
         if temperature > 0:
@@ -295,10 +303,12 @@ class VLM:
             mask = inputs["attention_mask"].repeat_interleave(times, 0)
             ahead = self.network.rope_deltas  # of a position before its place in the row; None: texts alone
             ahead = mask.new_zeros(len(mask), 1) if ahead is None else ahead.repeat_interleave(times, 0)
-            ids = mask.new_empty(len(seeds), 0)
+            ids, drawn = mask.new_empty(len(seeds), 0), []
             ended = torch.zeros(len(seeds), dtype=torch.bool, device=mask.device)
             while True:
-                token = processors(ids, logits[:, -1].float()).argmax(-1)
+                scores = allowed(ids, logits[:, -1].float())  # [N, V]
+                token = processors(ids, scores).argmax(-1)
+                drawn.append((scores / (temperature or 1.0)).log_softmax(-1).gather(1, token[:, None]))
                 token = token.masked_fill(ended, self.tokenizer.pad_token_id)[:, None]
                 ids, ended = torch.cat([ids, token], 1), ended | (token[:, 0] == eos)
                 if ids.shape[1] == max_new_tokens or ended.all():
@@ -310,7 +320,7 @@ class VLM:
                 ).logits
         ended = (ids == self.tokenizer.eos_token_id).long().cumsum(1)
         mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()
-        return Completions(ids, mask, self.decode(ids, mask))
+        return Completions(ids, mask, self.decode(ids, mask), torch.cat(drawn, 1).masked_fill(mask == 0, 0.0))
 
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
         """Token ids -> texts without padding and end token."""

@@ -24,13 +24,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from vans.errors import UserError
-from vans.files import no_space_is_a_user_error
+from vans.files import no_space_is_a_user_error, temporary
 from vans.llm.answers import one_line
-from vans.llm.net import check_url, is_local
+from vans.llm.net import check_url
 from vans.params import find_root
 from vans.rewards.rollout import Rollout
 
@@ -66,12 +67,12 @@ class Executable:
 
     def __call__(self, rollout: Rollout) -> list[list[float | None]]:
         place = tempfile.gettempdir()
-        with no_space_is_a_user_error(place), tempfile.TemporaryDirectory(prefix="vans-reward-") as folder:
+        with no_space_is_a_user_error(place), tempfile.TemporaryDirectory(prefix=temporary("reward")) as folder:
             request = {key: getattr(rollout, key) for key in ("ids", "questions", "truth", "answers", "captions")}
             if rollout.has_videos:
                 for name in ("videos", "inputs", "targets"):
-                    np.save(Path(folder) / f"{name}.npy", getattr(rollout, name).numpy())
                     request[name] = str(Path(folder) / f"{name}.npy")
+                    _save(request[name], getattr(rollout, name).numpy())
             code, out, err = self._run(json.dumps(request).encode())
         if code:
             last = (err.decode("utf-8", "replace").strip().splitlines() or ["without a message"])[-1]
@@ -104,15 +105,14 @@ class Endpoint:
     """An address that scores one answer at a time; one that it does not score is dropped, the others stay."""
 
     def __init__(self, url: str, timeout: float):
-        import httpx
+        from vans.llm.http import client
 
         try:
             check_url(url)
         except ValueError as error:
             raise UserError(f"reward: {error}") from None
-        host = httpx.URL(url).host
         self.url, self.timeout = url, timeout
-        self.client = httpx.Client(timeout=timeout, trust_env=not is_local(host))
+        self.client = client(urlsplit(url).hostname or "", timeout=timeout)
 
     def __call__(self, rollout: Rollout) -> list[list[float | None]]:
         p, g = rollout.shape
@@ -152,6 +152,13 @@ class Endpoint:
             "inputs": list(map(film, rollout.inputs)),
             "targets": list(map(film, rollout.targets)),
         }
+
+
+def _save(path: str, array: np.ndarray) -> None:
+    """As `np.save`, which loses the end of an array on a full disk without a word (numpy 2.5.1, findings/)."""
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
 
 
 def _matrix(values: Any, shape: tuple[int, int]) -> list[list[float | None]]:

@@ -11,8 +11,8 @@ Deviations from the paper
 3. Nothing is rendered where no term of the reward looks at videos ("no_v1").
 4. Toy scale: other steps, rates, beta and clip range (params.yaml).
 5. The old policy's log-probabilities are those of the first update's own pass, not the sampler's: the first ratio is 1
-   by construction. That the sampler draws from the distribution that `VLM.log_probs` speaks of is tested
-   (tests/test_models.py, in float32); in bfloat16 the two may differ by rounding, which is not corrected for.
+   by construction. The curve `sampler_gap` is the largest difference between the two: rounding alone in float32 (also
+   tested, tests/test_models.py); in bfloat16 it is more, which is not corrected for.
 """
 
 from __future__ import annotations
