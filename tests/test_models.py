@@ -299,7 +299,8 @@ def test_a_saved_generation_config_changes_nothing(params, tmp_path, clips, save
     assert any(len(set(row)) < len(row) for row in answers.ids.tolist()), "a word must come twice to be penalised"
     assert torch.equal(answers.ids, plain.sample(inputs, **asked).ids)
     if sampled_from is not None:
-        chosen = sampled_from.gather(2, answers.ids.unsqueeze(2)).squeeze(2) * answers.mask
+        chosen = sampled_from.gather(2, answers.ids.unsqueeze(2)).squeeze(2).masked_fill(answers.mask == 0, 0.0)
+        assert_close(answers.drawn, chosen, rtol=1e-6, atol=1e-6)
         assert_close(tuned.log_probs(inputs, answers, temperature), chosen, rtol=1e-4, atol=1e-4)
 
 
