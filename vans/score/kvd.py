@@ -1,4 +1,4 @@
-"""Kernel video distance, from the features of a detector: what FVD asks, answered from fewer samples.
+"""Kernel video distance, from the features of a detector: what FVD asks, without FVD's bias where samples are few.
 
 The squared maximum mean discrepancy of two sets of features under a polynomial kernel of degree 3 (KVD: Unterthiner et
 al., "Towards Accurate Generative Models of Video", 2018; the kernel is KID's, Bińkowski et al., ICLR 2018). It supposes

@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vans.score.metric import ARROWS
 from vans.score.metrics import METRICS
@@ -70,6 +70,8 @@ def _panels(
             axes.tick_params(axis="y", length=0, labelcolor=INK)
             axes.spines["left"].set_visible(False)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=2, min_n_ticks=2))
+            if METRICS[name].unit == "%":
+                axes.xaxis.set_major_formatter(PercentFormatter(1.0))
             axes.grid(axis="y")
         grid[0].set_yticks(list(places.values()), list(rows.values()))
         grid[0].set_ylim(-0.6, len(rows) - 0.4)

@@ -12,7 +12,7 @@ from vans.score.metric import metric
     "kvd",
     "KVD",
     better="down",
-    about="kernel distance of the same features (polynomial MMD², unbiased, JEDi's kind), which needs fewer samples",
+    about="kernel distance of the same features (polynomial MMD², JEDi's kind), unbiased however few the samples",
     digits=4,
     distance=kvd,
     weighted=resampled,
