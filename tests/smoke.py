@@ -93,18 +93,19 @@ def run(*command: str, cwd: Path, code: int = 0) -> str:
     return done.stdout + (done.stderr if code else "")
 
 
-def run_in_each(roots: list[Path], *command: str) -> None:
-    """Run a program in several clones at once; fails with the output of the first one that fails."""
+def run_in_each(commands: dict[Path, tuple[str, ...]]) -> None:
+    """Run a program in each of several clones at once; fails with the output of the first one that fails."""
     started = []
-    for root in roots:
+    for root, command in commands.items():
         log = open(root / "run.log", "w+")  # noqa: SIM115
-        started.append((subprocess.Popen(command, cwd=root, env=environment(root), stdout=log, stderr=log), log))
-    for process, log in started:
+        process = subprocess.Popen(command, cwd=root, env=environment(root), stdout=log, stderr=log)
+        started.append((command, process, log))
+    for command, process, log in started:
         code = process.wait()
         log.seek(0)
         assert code == 0, f"$ {' '.join(command)}\n{log.read()[-4000:]}\nexit code {code}"
         log.close()
-    for root in roots:
+    for root in commands:
         (root / "run.log").unlink()
 
 

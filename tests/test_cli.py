@@ -202,7 +202,7 @@ def test_publish_copies_the_tables_and_shows_the_headline(tmp_path, monkeypatch,
     with pytest.raises(UserError, match="no tables there; `dvc repro benchmarks`"):
         report.publish()
     (tmp_path / "results").mkdir()
-    text = f"# Table\n\n## All\n\nwide\n\n{report.CLAIMS}\n\nAbout them.\n\n- It holds.\n\n## Details\n\nlong\n"
+    text = f"# Table\n\n## All\n\nwide\n\n{report.CLAIMS}\n\nAbout them.\n\n- It holds.\n\n## Details\n\nverbose\n"
     (tmp_path / "results/main.md").write_text(text)
     (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n")
     with pytest.raises(UserError, match=r"main\.csv: missing, and README\.md shows it; `dvc repro"):
@@ -224,7 +224,7 @@ def test_publish_copies_the_tables_and_shows_the_headline(tmp_path, monkeypatch,
     assert "removed from docs/results/" in said and "ablation.md, ablation.png\n" in said
     assert "README.md still shows ablation.png: take the line out" in said
     report.show_tables(published=True)
-    assert "It holds." in (said := capsys.readouterr().out) and "long" not in said
+    assert "It holds." in (said := capsys.readouterr().out) and "verbose" not in said
 
 
 def test_a_full_disk_leaves_what_was_published(tmp_path, monkeypatch):

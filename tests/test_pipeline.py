@@ -24,18 +24,19 @@ NOTEBOOKS = [path.stem for path in sorted((smoke.ROOT / "notebooks").glob("*.ipy
 
 @pytest.fixture(scope="module")
 def clones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two clean clones with the main chain run in each, the first with the whole grid besides."""
+    """Two clean clones with the main chain run in each: by `vans repro`, whose stages are forks, and by DVC alone."""
     folder = tmp_path_factory.mktemp("clones")
     first = smoke.clone(folder / "first")
     second = smoke.clone(folder / "elsewhere" / "second")
-    smoke.run_in_each([first, second], sys.executable, "-m", "dvc", "repro", "benchmarks")
+    ways = {first: ("vans.cli", "repro", "benchmarks"), second: ("dvc", "repro", "benchmarks")}
+    smoke.run_in_each({root: (sys.executable, "-m", *way) for root, way in ways.items()})
     return first, second
 
 
 @pytest.fixture(scope="module")
 def whole(clones: tuple[Path, Path]) -> Path:
-    """The first clone after `dvc repro`, committed."""
-    smoke.dvc(clones[0], "repro")
+    """The first clone with the whole grid, committed."""
+    smoke.vans(clones[0], "repro")
     smoke.commit(clones[0], "everything run")
     return clones[0]
 

@@ -1,17 +1,24 @@
-"""A training that is killed without warning and started again ends in the same bytes as one that was not."""
+"""A training that is killed without warning and started again ends in the same bytes as one that was not.
+
+Forks of a process that has imported the libraries, but for one stage, whose processes start Python anew.
+"""
 
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import smoke
+from vans import warm_server
 
 OUTS = {"base": "base", "sft": "sft", "stage1": "stage1/full", "stage2": "stage2/main", "all_in_one": "all_in_one/full"}
+ANEW = "sft"  # two processes
 KILLED_IN = {"base": "base/clip", "sft": "sft/vdm"}  # a later part: what was finished before it is kept
 # Steps enough to be killed between, a checkpoint every second so that some work is lost, one process or two. Untrained
 # models earn nothing and would learn nothing: the reward is one that differs within a group.
@@ -62,8 +69,23 @@ STARTS = {
 }
 
 
-def _command(*stages: str, seed: int = 0) -> list[str]:
-    return [sys.executable, "-c", SCRIPT, str(seed), *stages]
+def _start(root: Path, *stages: str, seed: int = 0) -> Any:
+    (root / "resumed.py").write_text(SCRIPT)
+    command, env = [sys.executable, "-m", "resumed", str(seed), *stages], smoke.environment(root)
+    with open(root / "said.log", "wb") as log:
+        options: dict[str, Any] = {"cwd": str(root), "env": env, "stdout": log, "stderr": log}
+        if stages == (ANEW,):
+            return subprocess.Popen(command, **options)
+        process = warm_server.popen(command, **options)
+    assert process is not None
+    return process
+
+
+def _run(root: Path, *stages: str, seed: int = 0) -> str:
+    code = _start(root, *stages, seed=seed).wait()
+    said = (root / "said.log").read_text()
+    assert code == 0, said[-4000:]
+    return said
 
 
 def _bytes(root: Path, stage: str) -> dict[str, bytes]:
@@ -72,11 +94,12 @@ def _bytes(root: Path, stage: str) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A clone at smoke size in which every stage was trained without interruption."""
     root = smoke.clone(tmp_path_factory.mktemp("resume") / "clone")
-    smoke.run(*_command("curate", *OUTS), cwd=root)
-    return root
+    with warm_server.running(smoke.environment(root)):
+        _run(root, "curate", *OUTS)
+        yield root
 
 
 def _untrained(trained: Path, root: Path, stage: str) -> Path:
@@ -89,19 +112,17 @@ def _untrained(trained: Path, root: Path, stage: str) -> Path:
 
 def _kill_after_a_checkpoint(root: Path, stage: str) -> None:
     """Start a training and kill -9 its main process as soon as a checkpoint is there; workers must die too."""
-    env = smoke.environment(root)
-    with open(root / "killed.log", "wb") as log:
-        process = subprocess.Popen(_command(stage), cwd=root, env=env, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + 300
-            folder = root / "runs" / KILLED_IN.get(stage, OUTS[stage])
-            while not any(folder.glob("*/step-*/run.json")):
-                assert process.poll() is None, (root / "killed.log").read_text()[-2000:]
-                assert time.monotonic() < deadline, "no checkpoint in time"
-                time.sleep(0.002)
-        finally:
-            process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    process = _start(root, stage)
+    try:
+        deadline = time.monotonic() + 300
+        folder = root / "runs" / KILLED_IN.get(stage, OUTS[stage])
+        while not any(folder.glob("*/step-*/run.json")):
+            assert process.poll() is None, (root / "said.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "no checkpoint in time"
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("stage", STARTS)
@@ -117,7 +138,7 @@ def test_killed_and_started_again(trained, tmp_path, stage):
     root = _untrained(trained, tmp_path / "clone", stage)
     _kill_after_a_checkpoint(root, stage)
     assert not _bytes(root, stage), "half-written"
-    said = smoke.run(*_command(stage), cwd=root)
+    said = _run(root, stage)
     assert "goes on at step" in said
     assert _bytes(root, stage) == whole
     left = [path for path in (root / "runs").rglob("*") if path.is_file()]
@@ -128,9 +149,9 @@ def test_killed_and_started_again(trained, tmp_path, stage):
 def test_a_run_of_other_settings_is_kept_and_taken_up_when_they_go_back(trained, tmp_path):
     root = _untrained(trained, tmp_path / "clone", "stage1")
     _kill_after_a_checkpoint(root, "stage1")
-    said = smoke.run(*_command("stage1", seed=1), cwd=root)
+    said = _run(root, "stage1", seed=1)
     assert "goes on at step" not in said and "(seed) is kept as aside-" in said
     assert _bytes(root, "stage1") != _bytes(trained, "stage1")
-    said = smoke.run(*_command("stage1"), cwd=root)
+    said = _run(root, "stage1")
     assert "is taken up again" in said and "goes on at step" in said
     assert _bytes(root, "stage1") == _bytes(trained, "stage1")
