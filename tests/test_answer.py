@@ -231,6 +231,13 @@ def test_printing_never_ends_a_command(tmp_path, name, shell, code):
         assert done.stderr == "vans: standard output: No space left on device; the command itself is done\n"
 
 
+def test_a_stage_whose_files_are_written_is_done_whoever_reads_along(monkeypatch):
+    """DVC throws the outputs of any other exit code away."""
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert cli.guarded(lambda: print("x" * 9999), to_print=False) == 0
+
+
 def test_an_answer_outlives_its_terminal(there, monkeypatch, capsys):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
