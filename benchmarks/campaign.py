@@ -42,6 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.ground import STAGES, WORLD, Ground, Knife, Run, digests, expect, prepare
 from tests import smoke
 from vans import files
+from vans.visible import terminal
 
 CHECKS = {  # what looks after files, weights and texts, and computes nothing
     "vans.files": (
@@ -318,7 +319,7 @@ def main() -> int:
     stages, parts = given.stages.split(","), given.only.split(",") if given.only else PARTS
     numbers = QUICK if given.quick else FULL
     prepare()
-    with tempfile.TemporaryDirectory(prefix="vans-campaign-", dir=given.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix=files.temporary("campaign"), dir=given.folder) as folder:
         campaign = Campaign(Ground(Path(folder)), given.seed, time.monotonic() + 60 * given.minutes)
         for part in parts:
             count = getattr(given, part, None)
@@ -334,4 +335,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with terminal():  # who reads along may go: the figures are written all the same
+        code = main()
+    sys.exit(code)

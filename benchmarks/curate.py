@@ -55,6 +55,7 @@ from vans.files import atomic_write_text
 from vans.media import video
 from vans.toy import world
 from vans.toy.render import Scene, render_event
+from vans.visible import terminal
 
 
 @contextmanager
@@ -412,4 +413,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with terminal():  # who reads along may go: the figures are written all the same
+        main()

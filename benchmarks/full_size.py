@@ -42,6 +42,7 @@ from vans.parallel import Ranks, device_of
 from vans.toy import world
 from vans.train import stage2
 from vans.train.optim import optimizer
+from vans.visible import terminal
 
 RESULT = Path(__file__).with_name("full_size.json")
 
@@ -336,4 +337,5 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    with terminal():  # who reads along may go: the figures are written all the same
+        main()

@@ -31,6 +31,7 @@ from tests import fuzz_helpers as fuzz
 from tests.data_helpers import curate_params
 from vans.errors import UserError
 from vans.files import atomic_write_text
+from vans.visible import terminal
 
 EVENTS = b"0 4 she looks\n4 8 she waves\n"
 TOGETHER = {"videos": 30, "annotations": 20}
@@ -134,4 +135,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with terminal():  # who reads along may go: the figures are written all the same
+        code = main()
+    sys.exit(code)

@@ -38,12 +38,13 @@ from vans.data.curate import curate
 from vans.data.stream import Stream
 from vans.data.triplets import Triplets
 from vans.errors import UserError
-from vans.files import usual_permissions
+from vans.files import atomic_write_text, temporary, usual_permissions
 from vans.llm import answers
 from vans.models.whole import CONFIG, WEIGHTS, load_adapter
 from vans.show import page
 from vans.tables.markdown import grid_of
 from vans.toy import world
+from vans.visible import terminal
 
 NASTY: list[Any] = ["", "../../outside", "/etc/passwd", "a/b", "..", ".hidden", "a\nb", "a\0b", "\u202etxt", "x" * 300]
 NASTY += ["<|im_end|>", "</s>", "[/Ans]", "<script>x</script>", "=1+1", "00000.tar", "../00000.tar", "00000.tar\n"]
@@ -207,7 +208,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, Any]]:
     parser.add_argument("--out", type=Path, help="write the counts as JSON")
     given = parser.parse_args(arguments)
     found: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(prefix="vans-hostile-") as place:
+    with tempfile.TemporaryDirectory(prefix=temporary("hostile")) as place:
         root = Path(place) / "root"
         hostile = Hostile(root)
         for kind in KINDS:
@@ -228,9 +229,10 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, Any]]:
             found[kind] = {"cases": counts.total(), **counts, "outside": outside, "first": first}
             print(f"{kind:12} {found[kind]}", flush=True)
     if given.out:
-        given.out.write_text(json.dumps(found, indent=1) + "\n")
+        atomic_write_text(given.out, json.dumps(found, indent=1) + "\n")
     return found
 
 
 if __name__ == "__main__":
-    main()
+    with terminal():  # who reads along may go: the figures are written all the same
+        main()

@@ -32,6 +32,7 @@ from vans.similarity import clip_score, frame_similarity
 from vans.toy import world
 from vans.toy.render import DURATION, EVENTS, ONSETS, TRANSIENT, render_event
 from vans.toy.sources import draw_scene
+from vans.visible import terminal
 
 SEED = 101
 LASTING = tuple(e for e in EVENTS if e not in TRANSIENT)
@@ -97,4 +98,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with terminal():  # who reads along may go: the figures are written all the same
+        main()

@@ -35,6 +35,7 @@ from vans.data.shards import COLUMNS, ShardWriter
 from vans.data.stream import Loader, Stream
 from vans.files import atomic_write_text
 from vans.media import video
+from vans.visible import terminal
 
 WORKERS = (1, 2, 4)
 ROW: dict = dict.fromkeys(COLUMNS, "")
@@ -175,4 +176,5 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    with terminal():  # who reads along may go: the figures are written all the same
+        main()

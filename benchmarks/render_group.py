@@ -28,6 +28,7 @@ from vans.models.vdm import VDM
 from vans.parallel import device_of
 from vans.rng import noise
 from vans.toy import world
+from vans.visible import terminal
 
 
 def render(vdm: VDM, text: Tensor, reference: Tensor, start: Tensor, steps: int, guidance: float, batch: int) -> Tensor:
@@ -120,4 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with terminal():  # who reads along may go: the figures are written all the same
+        main()

@@ -156,6 +156,14 @@ def test_a_videos_name_that_is_too_long_is_one_line(there, capsys):
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("question, why", [("what\udcff ?", "is not in UTF-8"), ("what </s> ?", "holds </s>, a sign")])
+def test_a_question_that_cannot_be_asked_is_refused_before_anything_is_computed(there, monkeypatch, question, why):
+    monkeypatch.setattr(ask, "watch", lambda *_: pytest.fail("it was watched"))
+    with pytest.raises(UserError, match=f"the question {why}") as caught:
+        ask.answer("x.avi", question, "a.mp4", "sft")
+    assert "\n" not in str(caught.value) and str(caught.value).isprintable() and not (there / "a.mp4").exists()
+
+
 def test_an_input_named_answer_is_not_overwritten_in_its_folder(there):
     (there / "x.avi").rename(there / "answer.mp4")
     with pytest.raises(UserError, match="answer.mp4: is answer.mp4, which is read"):
@@ -221,6 +229,13 @@ def test_printing_never_ends_a_command(tmp_path, name, shell, code):
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     if name.startswith("full"):
         assert done.stderr == "vans: standard output: No space left on device; the command itself is done\n"
+
+
+def test_a_stage_whose_files_are_written_is_done_whoever_reads_along(monkeypatch):
+    """DVC throws the outputs of any other exit code away."""
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert cli.guarded(lambda: print("x" * 9999), to_print=False) == 0
 
 
 def test_an_answer_outlives_its_terminal(there, monkeypatch, capsys):

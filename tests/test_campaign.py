@@ -1,6 +1,7 @@
 """A short campaign of kills, full disks and pairs, on a training that costs nothing (benchmarks/campaign.py)."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -25,3 +26,13 @@ def test_whatever_is_killed_or_full_ends_in_the_same_bytes(tmp_path):
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["wrong"] == [] and found["figures"]["kills"]["same bytes"] >= 14
     assert found["figures"]["disk"]["line"] >= 3 and found["figures"]["pairs"] == {"pairs": 3, "faults": 0}
+
+
+def test_figures_are_written_also_where_nobody_reads_along(tmp_path):
+    """Standard output is closed, as by `| head`."""
+    command = [sys.executable, "benchmarks/hostile.py", "--cases", "5", "--out", str(tmp_path / "out.json")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    subprocess.run(command, cwd=smoke.ROOT, env=smoke.environment(smoke.ROOT), stdout=writer, check=True)
+    os.close(writer)
+    assert all(counts["cases"] == 1 for counts in json.loads((tmp_path / "out.json").read_text()).values())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import smoke
-from vans import cli, setup
+from vans import cli, files, setup
 from vans.errors import UserError
 from vans.tables import report
 
@@ -123,6 +123,28 @@ def test_other_bytes_than_pinned_are_refused_and_data_dvc_is_kept(repository):
     said = smoke.vans(repository, "world", code=1)
     assert "data.dvc: pins other data" in said and "dvc checkout" in said
     assert (repository / "data.dvc").read_bytes() == pinned and not (repository / "data").exists()
+
+
+def test_refused_data_goes_at_once_so_that_no_half_of_it_is_taken_for_ones_own(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def rendered(folder):
+        for name in ("a.avi", "b.avi"):
+            files.atomic_write_bytes(folder / name, b"video")
+
+    def killed(path, **_):
+        if path.exists():
+            (path / "a.avi").unlink()
+            raise Killed
+
+    (tmp_path / "data.dvc").touch()
+    monkeypatch.setattr(setup, "render", rendered)
+    monkeypatch.setattr(setup, "_dvc", lambda *_, **__: 1)
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(Killed):
+        setup.data(root=tmp_path)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.skipif(not (smoke.ROOT / "data.dvc").exists(), reason="no data.dvc")

@@ -100,7 +100,9 @@ def test_a_seed_of_another_recipe_is_refused_by_name_and_not_mixed(tmp_path, cha
     assert "train seed 0, 2; remove the file, or run train seed 1 again" in line
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b"", lambda b: b"{}"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-20], lambda b: b"", lambda b: b"{}", lambda b: b[:10] + b"\xff" * 8 + b[18:]]
+)
 def test_a_file_that_is_not_whole_is_one_line(tmp_path, damage):
     path = made_up(0).save(tmp_path)
     path.write_bytes(damage(path.read_bytes()))

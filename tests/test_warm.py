@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import smoke
 from vans import cli, files, warm_server
 
 JOB = """
@@ -134,6 +135,22 @@ def test_vans_repro_waits_for_dvc_when_it_is_stopped(tmp_path, monkeypatch):
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended.value.code == 7
+
+
+@pytest.mark.parametrize("given, code", [("| true", 141), ("> /dev/full 2>&1", 1)])
+def test_what_dvc_has_done_is_kept_also_where_nobody_reads_along(tmp_path, given, code):
+    """By itself it gives up, and its lock file with it, as soon as it cannot print."""
+    (tmp_path / "params.yaml").write_bytes((smoke.ROOT / "params.yaml").read_bytes())
+    (tmp_path / "dvc.yaml").write_text("stages:\n  a: {cmd: 'echo said; echo x > a', outs: [{a: {cache: false}}]}\n")
+    script = (
+        "import contextlib, sys\nfrom vans import cli, warm_server\n"
+        "warm_server.running = lambda _: contextlib.nullcontext()\nsys.exit(cli.main(['repro']))"
+    )
+    shell = f'set -o pipefail; dvc init -q --no-scm && "$PYTHON" -c "$SCRIPT" {given}'
+    env = smoke.environment(smoke.ROOT) | {"PYTHON": sys.executable, "SCRIPT": script}
+    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    assert (tmp_path / "a").read_text() == "x\n" and "path: a" in (tmp_path / "dvc.lock").read_text()
 
 
 def test_a_fork_that_ends_at_once_is_not_taken_for_killed():

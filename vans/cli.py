@@ -14,11 +14,12 @@ from vans.files import is_full
 from vans.visible import terminal
 
 
-def guarded(command: Callable[[], object], verbose: bool = False) -> int:
+def guarded(command: Callable[[], object], verbose: bool = False, to_print: bool = True) -> int:
     """Run ``command`` and turn how it ends into an exit code: 0, 1 (one line), 130 (Ctrl-C).
 
     One line is a UserError, or a file that the system refuses. Standard output that cannot be written to ends nothing:
     the command goes on to its end, and the code is 141 if the reader of a pipe (head, less) has gone, else 1.
+    to_print: is what it prints its purpose? A stage's is its files: then the code is 0, else DVC would throw them away.
     """
     with terminal() as out:
         try:
@@ -34,7 +35,7 @@ def guarded(command: Callable[[], object], verbose: bool = False) -> int:
             print(f"vans: {line}", file=sys.stderr)
             return 1
         out.flush()
-        if out.failed is None:
+        if out.failed is None or not to_print:
             return 0
         if isinstance(out.failed, BrokenPipeError):
             return 141
@@ -72,7 +73,11 @@ def check(given: argparse.Namespace) -> None:
 
 
 def repro(given: argparse.Namespace) -> None:
-    """Run `dvc repro` with these arguments; the stages' libraries are imported once."""
+    """Run `dvc repro` with these arguments; the stages' libraries are imported once.
+
+    DVC keeps nothing of a stage that is done if it cannot print so (a closed pipe, a log on a full disk). So it never
+    meets such a stream: what is no terminal gets its words from here.
+    """
     import contextlib
     import os
     import subprocess
@@ -80,11 +85,14 @@ def repro(given: argparse.Namespace) -> None:
     from vans import warm_server
     from vans.notebooks import environment
     from vans.params import find_root
+    from vans.passing import passed_on
 
     env = {**os.environ, **environment(find_root())}
     with warm_server.running(env):
         env[warm_server.VARIABLE] = os.environ.get(warm_server.VARIABLE, "")
-        with subprocess.Popen(["dvc", "repro", *given.arguments], env=env) as dvc:
+        out, err = (None if stream.isatty() else subprocess.PIPE for stream in (sys.stdout, sys.stderr))
+        command = ["dvc", "repro", *given.arguments]
+        with subprocess.Popen(command, env=env, stdout=out, stderr=err) as dvc, passed_on(dvc):
             while dvc.returncode is None:
                 with contextlib.suppress(KeyboardInterrupt):  # dvc has it, too, and waits for its stage to end
                     dvc.wait()

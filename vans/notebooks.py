@@ -296,4 +296,4 @@ if __name__ == "__main__":
     from vans.cli import guarded
 
     code = warm_server.instead("vans.notebooks")
-    sys.exit(guarded(main) if code is None else code)
+    sys.exit(guarded(main, to_print=False) if code is None else code)

@@ -3,7 +3,6 @@
 A ``data/`` that is there already, the user's own or not, is never touched.
 """
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +62,7 @@ def data(pin: bool = False, root: Path | None = None) -> None:
         _dvc(root, "add", "--quiet", "data")
         print("pinned in data.dvc")
     elif _dvc(root, "commit", "--quiet", "data.dvc", check=False) != 0:
-        shutil.rmtree(folder)
+        files.discard(folder)  # half of it would be taken for data of the user's own
         raise UserError(
             "data.dvc: pins other data than the toy world of params.yaml, so none was put into data/; own "
             "data: `dvc checkout data.dvc` or `dvc pull` brings it back; another world: `vans world --pin`"

@@ -15,13 +15,15 @@ from vans.errors import UserError
 from vans.grid import Grid
 from vans.media import video as media
 from vans.params import find_root, load
+from vans.template import special_tokens
 from vans.visible import words
 
 
 def answer(video: str | Path, question: str, output: str | Path, arm: str = "main", root: Path | None = None) -> str:
     """Watch `video`, write the caption of what comes next, render it to `output`; shows progress.
 
-    output: a video file, or a folder (see `output_file`); everything about it is checked before anything is computed.
+    output: a video file, or a folder (see `output_file`); everything about it, and the question, is checked before
+    anything is computed.
     arm: whose models answer (a row of the tables: sft, stage1, main, ...). The whole video is watched: as many
     pictures as the scale's clip has, evenly spaced. An answer always comes: one that breaks the template is decoded
     again under the template's grammar, and that is said. Returns the caption.
@@ -29,6 +31,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     """
     root = root or find_root()
     params = load(root)
+    check_question(question)
     out = output_file(output)
     files.check_readable(video)
     clip = params.video
@@ -60,6 +63,14 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     print(f"rendered in {time.perf_counter() - middle:.1f} s", flush=True)
     print(f"written: {out}", flush=True)
     return caption
+
+
+def check_question(question: str) -> None:
+    """UserError for a question that no model can be asked: bytes that are no text, signs of the models' own."""
+    if any("\ud800" <= sign <= "\udfff" for sign in question):
+        raise UserError(f"the question is not in UTF-8: {question[:400]!r}; type it in a terminal that writes UTF-8")
+    if signs := special_tokens(question):
+        raise UserError(f"the question holds {signs[0]}, a sign of the model's own; do without it: {question[:400]!r}")
 
 
 def output_file(output: str | Path) -> Path:

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import tempfile
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def read(path: Path) -> Seed:
         found = Seed(samples=samples[list(SAMPLES)], arms=arms, **tree)
         if found.name != path.name or any(len(frame) != len(samples) for frame in arms.values()):
             raise ValueError("its name or its lengths do not fit")
-    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: no whole scores of a seed ({error}); `git checkout` it, or `vans seeds`") from error
     return found
 

@@ -230,10 +230,10 @@ def verify(data_dir: str | Path, params: Any) -> dict:
     """Compare data_dir with what `generate` makes: {files, bytes, sha256, differing: [paths]}. Only reads."""
     import tempfile
 
-    from vans.files import sha256_file
+    from vans.files import sha256_file, temporary
 
     data_dir = Path(data_dir)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary("world")) as folder:
         fresh = Path(folder) / "data"
         generate(fresh, params)
         names = sorted(str(p.relative_to(fresh)) for p in fresh.rglob("*") if p.is_file())
