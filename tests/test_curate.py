@@ -101,6 +101,8 @@ def test_a_clip_has_the_rate_of_the_time_that_it_spans(toy):
     triplets.frame.loc[second, ["input_start", "input_end"]] = (2.0, 20.0)
     assert triplets.rates([second, first], "input", 9) == [0.5, 3.0]
     assert triplets.rates([second], "target", 9) == [3.0]
+    triplets.frame.loc[second, ["input_start", "input_end"]] = (0.0, 1e300)
+    assert triplets.rates([second], "input", 9) == [0.001]
 
 
 def test_splits_share_no_video_and_no_scene(toy):

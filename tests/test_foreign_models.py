@@ -100,6 +100,14 @@ def test_a_folder_with_code_of_its_own_does_not_run_it(params, folder, tmp_path,
     assert not mark.exists() and not [name for name in set(sys.modules) - before if "evil" in name]
 
 
+@pytest.mark.parametrize("template", ["{{ x.y.z }}", "{% for", "{{ ''.__class__.__mro__ }}", ""])
+def test_a_chat_template_that_cannot_be_filled_in_is_one_line(folder, template):
+    (folder / "vlm/chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match="chat template cannot be filled in") as caught:
+        VLM.load(folder / "vlm").prompt("what happens next ?")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation"])
 def test_a_folder_does_not_choose_the_kernel_of_attention(params, folder, key):
     for path in (folder / "vlm/config.json", folder / "vdm/text_encoder/config.json"):

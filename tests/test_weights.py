@@ -168,6 +168,7 @@ FOLDERS = {
     "no such modules": (settings(target_modules=["nowhere"]), "does not fit"),
     "fewer modules": (settings(target_modules=["q_proj"]), "fit nowhere"),
     "dora": (settings(use_dora=True), "missing"),
+    "alpha of nan": (settings(lora_alpha=float("nan")), "lora_alpha is no number"),
 }
 
 

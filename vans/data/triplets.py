@@ -54,7 +54,8 @@ class Triplets:
         which: input | target.
         """
         rows = self.frame.loc[list(ids)]
-        return [round(frames / span, 3) for span in rows[f"{which}_end"] - rows[f"{which}_start"]]
+        spans = rows[f"{which}_end"] - rows[f"{which}_start"]
+        return [max(0.001, round(frames / span, 3)) for span in spans]  # 0 is no rate, however long a clip says it is
 
     def file(self, id: str, which: str) -> bytes:
         """The bytes of one clip's file; which: input | target."""

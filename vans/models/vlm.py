@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import (
@@ -199,7 +200,11 @@ class VLM:
         self._check_words(question, "the question")
         messages = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
         messages.append({"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]})
-        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        try:
+            return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except (TemplateError, ValueError, TypeError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise UserError(f"the VLM's chat template cannot be filled in ({why}); get its folder anew") from error
 
     def _check_words(self, text: str, what: str) -> None:
         if signs := special_tokens(text, self.tokenizer.all_special_tokens):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -81,6 +83,9 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
             if tensors[name].shape != expected[name].shape:
                 file, here = (list(x[name].shape) for x in (tensors, expected))
                 raise ValueError(f"{name} is {file}, but {here} in this model with rank {config.r}")
+        layers = [part for part in adapted.modules() if isinstance(part, LoraLayer)]
+        if not all(math.isfinite(scale) for layer in layers for scale in layer.scaling.values()):
+            raise ValueError("its lora_alpha is no number")
         with _quiet():
             result = set_peft_model_state_dict(adapted, tensors)
     except BROKEN as error:
