@@ -5,12 +5,14 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests import smoke
+from vans import notebooks, warm_server
 from vans.grid import Grid
 from vans.params import load
 from vans.tables import report
@@ -34,11 +36,13 @@ def clones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def whole(clones: tuple[Path, Path]) -> Path:
-    """The first clone with the whole grid, committed."""
-    smoke.vans(clones[0], "repro")
-    smoke.commit(clones[0], "everything run")
-    return clones[0]
+def whole(clones: tuple[Path, Path]) -> Iterator[Path]:
+    """The first clone with the whole grid, committed; kernels and ranks of its stages are forks from now on, too."""
+    root = clones[0]
+    smoke.vans(root, "repro")
+    smoke.commit(root, "everything run")
+    with warm_server.running({**smoke.environment(root), **notebooks.environment(root)}):
+        yield root
 
 
 def test_two_clones_give_the_same_lock(clones):

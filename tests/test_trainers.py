@@ -4,7 +4,9 @@ One small root (toy world, base models and SFT of two steps each) is made once f
 write no well-formed answers, so rewards that differ are put in (tests/reward_terms.py) where a test needs them.
 """
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests import smoke
+from vans import warm_server
 from vans.data.batches import batch_ids, clips_of
 from vans.data.curate import curate
 from vans.data.triplets import Triplets
@@ -37,8 +40,8 @@ STAGE1, STAGE2, BOTH = (Cell(s, "new", "sft", "sft", "graded") for s in ("stage1
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """A repository's data and models at smoke size, SFT included."""
+def root(tmp_path_factory) -> Iterator[Path]:
+    """A repository's data and models at smoke size, SFT included. Other ranks than the first are forks."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("root")
     for name in ("dvc.yaml", "params.yaml"):
@@ -49,7 +52,8 @@ def root(tmp_path_factory) -> Path:
     curate(folder / "data", folder / "triplets", params)
     base.train(params, folder)
     sft.train(params, folder)
-    return folder
+    with warm_server.running({**os.environ, "OMP_NUM_THREADS": "1"}):
+        yield folder
 
 
 @pytest.fixture
