@@ -13,7 +13,6 @@ from vans.toy import oracle, world
 RESTS = 0.15  # share of single pictures in which nothing happens yet
 SALIENT = 0.8  # of the largest difference from the first picture: what the others show
 EXERCISES = ("describe the video .", "what was seen ?", "ask a question .", "tell a story .")
-RARE = 0.15  # share of the words that labels never have, in what the VDM reads
 
 
 class Corpus:

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from vans import files
 from vans.data.batches import batch_ids, clips_of
-from vans.data.corpus import RARE, Corpus
+from vans.data.corpus import Corpus
 from vans.data.triplets import Triplets
 from vans.models.clip import CLIP
 from vans.models.detector import ToyDetector
@@ -231,8 +231,7 @@ def train_detector(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]
 def train_vdm(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     """Text-to-video flow matching; the text encoder learns with the DiT (there is no pretrained one at this size).
 
-    Its texts come from a captioner who knows the second word for each event and seldom has it (CLIP and the VLM have
-    read both as often).
+    Its texts come from a captioner with fewer words than CLIP and the VLM have read: one for each event.
     """
 
     def build(part):
@@ -250,7 +249,7 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
         which = "target" if step % 2 else "input"
         x = store[which][ids].to(ranks.device)  # [B, C, T', H', W']
         draws = [numpy_generator(params.seed, "t2v", step, id) for id in ids]
-        texts = [part.corpus.describe(id, which, draw, other=RARE) for id, draw in zip(ids, draws, strict=True)]
+        texts = [part.corpus.describe(id, which, draw, other=0.0) for id, draw in zip(ids, draws, strict=True)]
         texts = ["" if draw.random() < params.base.drop_caption else t for draw, t in zip(draws, texts, strict=True)]
         levels = training_sigmas(part.settings.batch, vdm.shift, generator(params.seed, "t2v", step)).tolist()
         eps = noise(tuple(x.shape[1:]), ids, params.seed, "t2v", step)  # [B, C, T', H', W']
