@@ -12,13 +12,17 @@ import tempfile
 import textwrap
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from vans import files, warm
+from vans import files, notebooks, warm
 from vans.errors import UserError
+from vans.score.score import Scores
+from vans.show import style
+from vans.tables import machines, seeds_markdown
 
 
 def test_text_and_bytes_are_written_whole_and_folders_made(tmp_path):
@@ -102,6 +106,29 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     (aside / "old").touch()
     files.remove_leftovers(tmp_path / "model")
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]
+
+
+def test_results_are_written_over_what_a_killed_process_has_left_of_them(tmp_path):
+    gone = f"{files.PARTIAL}{files.HOST}-999999999"
+    (tmp_path / "from").mkdir()
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# words")])
+    nbformat.write(notebook, tmp_path / "from/a.ipynb")
+    writers = {
+        "a.png": lambda folder: style.save(style.new_figure(100, 50), folder / "a.png"),
+        "machine.json": lambda folder: machines.record(folder, "sft", {"cpu": "x"}),
+        "main.json": lambda folder: Scores("main", pd.DataFrame({"id": ["a"]}), {"n": 1}).save(folder),
+        "seeds.csv": lambda folder: seeds_markdown.write([], folder),
+        "a.ipynb": lambda folder: notebooks.strip(tmp_path / "from", folder),
+        "a.html": lambda folder: notebooks.write_html(folder / "a.ipynb"),
+    }
+    for name, write in writers.items():
+        folder = tmp_path / "to" / name
+        folder.mkdir(parents=True)
+        (folder / f".{name}{gone}").touch()
+        if name == "a.html":
+            shutil.copyfile(tmp_path / "from/a.ipynb", folder / "a.ipynb")
+        write(folder)
+        assert (folder / name).exists() and [p.name for p in folder.iterdir() if files.PARTIAL in p.name] == [], name
 
 
 def test_leftovers_of_a_live_process_are_left_alone(tmp_path):

@@ -20,7 +20,7 @@ import nbformat
 
 from vans import cpu, warm, warm_server
 from vans.errors import UserError
-from vans.files import atomic_write_text, is_full
+from vans.files import atomic_write_text, is_full, remove_leftovers, sweep
 from vans.grid import Grid
 from vans.params import find_root, load
 from vans.tables import machines
@@ -77,6 +77,7 @@ def strip(source: str | Path, out: str | Path) -> list[Path]:
     names = sorted(path.name for path in source.glob("*.ipynb"))
     if not names:
         raise UserError(f"{source}: no notebooks there; run in the repository's folder")
+    sweep(out)
     for old in out.glob("*.ipynb"):
         if old.name not in names:
             old.unlink()
@@ -245,6 +246,7 @@ def write_html(path: Path) -> None:
     exporter = HTMLExporter(template_name="lab", raw_template=PAGE)
     exporter.register_filter("markdown2html", markdown)
     body, _ = exporter.from_filename(str(path))
+    remove_leftovers(path.with_suffix(".html"))
     atomic_write_text(path.with_suffix(".html"), visible(body))
 
 
@@ -266,6 +268,8 @@ def main(arguments: list[str] | None = None) -> None:
         from vans import code
 
         strip(root / "notebooks", root / SOURCE)
+        for folder in ("code", "code/notebooks", "code/rewards"):
+            sweep(root / SOURCE / folder)
         code.write(root, root / SOURCE / "code", load(root))
         return
     stage, key = given.name.partition("_")[2], given.cell or given.arm
