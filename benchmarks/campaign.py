@@ -13,6 +13,7 @@ and once there is space the stage ends in the same bytes. pairs: two processes t
 the same time, or fill one cache. soak: many answers in one process; its memory and descriptors. cost: the share of CPU
 time that listing and checking files takes in a training.
 
+What means harm or is damaged (folders, adapters, manifests, questions, servers): `benchmarks/hostile.py`.
 The stage "loop" is a training that costs nothing, with all that stands around one: thousands of its kills cost minutes.
 Every stage runs in a child forked from this process, which has its libraries imported, so that a kill costs a second.
 Linux only. The program ends with 1 if anything went wrong, and names the seed of the case.

@@ -1,5 +1,5 @@
-"""Folders, adapters, predictions, notebooks and texts that mean harm, or were damaged: each ends in one clear line or
-is read right.
+"""Folders, adapters, predictions, notebooks, texts and servers that mean harm, or were damaged: each ends in one clear
+line or is read right, and an annotator's key is in no file.
 
     python benchmarks/hostile.py [--cases 1200] [--seed 0]
 
@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import random
 import shutil
 import sys
@@ -31,16 +32,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.data_helpers import curate_params, world_params
 from tests.fuzz_helpers import damaged, damaged_rows, damaged_text, damaged_value
+from tests.llm_server import Answer, Call, Server, failed, good, said
 from vans import code, notebooks, template
 from vans.answer import predictions
 from vans.data import manifest
+from vans.data.annotate import Annotation, Request, endpoint
 from vans.data.curate import curate
 from vans.data.stream import Stream
 from vans.data.triplets import Triplets
 from vans.errors import UserError
 from vans.files import atomic_write_text, temporary, usual_permissions
 from vans.llm import answers
+from vans.llm.limits import Timer
 from vans.models.whole import CONFIG, WEIGHTS, load_adapter
+from vans.params import load
 from vans.show import page
 from vans.tables.markdown import grid_of
 from vans.toy import world
@@ -50,6 +55,7 @@ NASTY: list[Any] = ["", "../../outside", "/etc/passwd", "a/b", "..", ".hidden", 
 NASTY += ["<|im_end|>", "</s>", "[/Ans]", "<script>x</script>", "=1+1", "00000.tar", "../00000.tar", "00000.tar\n"]
 NASTY += ["shards", "99999.tar", None, -1, 0, 1, 2**62, -(2**62), 511, 0.5, float("nan"), float("inf"), True, "train"]
 SIGNS = ["<|video_pad|>", "<|IM_END|>", "</s>", "<s>", "<pad>", "<extra_id_7>", "<end_of_text>", "<<|x|>"]
+KEY = "sk-n0-0ne/s+key"
 Case = Callable[[Path, random.Random], None]  # raises UserError, or is right; AssertionError where it is not
 
 
@@ -197,8 +203,64 @@ class Hostile:
             raise UserError(str(error)) from error
         assert not template.special_tokens(found["caption"])
 
+    # ------------------------------------------------------------------------------------------------- servers
+    def servers(self, folder: Path, draw: random.Random) -> None:
+        """An annotators' endpoint of which most answers are late, cut, damaged, of another shape, or hold the key."""
+        folder.mkdir()
+        seed = draw.random()
+        llm = load(Path.cwd(), "tiny").curate.llm.with_(
+            url="http://127.0.0.1:1/v1", model="toy", timeout=20.0, retries=2, cache="answers.sqlite"
+        )
+        asked = [Request(f"r{i}", "procedural", "tea", "pour the water", f"event{i}") for i in range(4)]
+        with Server(lambda call: misbehaved(call, random.Random(f"{seed} {call.text} {call.number}"))) as server:
+            params = load(Path.cwd(), "tiny").with_(curate={"annotator": "openai", "llm": llm.with_(url=server.url)})
+            made = endpoint.OpenAI(params, folder, progress=False, clock=NoTime()).write(asked)
+        assert len(made) == 4
+        for request, one in zip(asked, made, strict=True):
+            if isinstance(one, Annotation):
+                assert not template.special_tokens(one.caption) and len(one.caption) < 2000, one
+                assert not set("\u202e\x9b\n") & set(one.caption), one
+            else:
+                assert KEY not in str(one) and "\n" not in str(one), one
+            assert request.target_label
+        held = [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+        assert not held, held
 
-KINDS = ("triplets", "adapter", "predictions", "notebooks", "texts")
+
+class NoTime(Timer):
+    """Waits for nothing."""
+
+    def sleep(self, seconds: float, stop: Any) -> None:
+        pass
+
+
+def misbehaved(call: Call, draw: random.Random) -> Answer:
+    """What an endpoint of many faults says."""
+    told = json.loads(json.loads(good(call).data)["choices"][0]["message"]["content"])
+    field = draw.choice(list(told))
+    echo = draw.choice((KEY, json.dumps(KEY).replace("/", "\\/"), "".join(f"\\u{ord(c):04x}" for c in KEY), KEY[::-1]))
+    whole = good(call)
+    return draw.choice(
+        (
+            lambda: whole,
+            lambda: failed(
+                draw.choice((400, 401, 404, 429, 500, 503)), f"no {KEY}", Retry_After=draw.choice(("0", "x"))
+            ),
+            lambda: Answer(whole.data, cut=draw.randrange(len(whole.data))),
+            lambda: Answer(damaged(whole.data, draw)),
+            lambda: Answer(json.dumps(damaged_value(json.loads(whole.data), draw)).encode()),
+            lambda: said(damaged_value(told, draw)),
+            lambda: said({**told, field: draw.choice(NASTY + SIGNS)}),
+            lambda: said({**told, field: f"{told[field]} {draw.choice(SIGNS)} \u202e\x9b<b>$x$</b>"}),
+            lambda: said(json.dumps({**told, field: "@"}).replace("@", echo)),
+            lambda: said(json.dumps(told), finish=draw.choice(("length", "content_filter", "tool_calls"))),
+            lambda: said(draw.choice((None, "", "[" * 9999, "I cannot.", f"```json\n{json.dumps(told)}\n```"))),
+            lambda: Answer(b"<html>Bad Gateway</html>", 200),
+        )
+    )()
+
+
+KINDS = ("triplets", "adapter", "predictions", "notebooks", "texts", "servers")
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -208,6 +270,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, Any]]:
     parser.add_argument("--out", type=Path, help="write the counts as JSON")
     given = parser.parse_args(arguments)
     found: dict[str, dict[str, Any]] = {}
+    os.environ["VANS_API_KEY"] = KEY  # of this process alone
     with tempfile.TemporaryDirectory(prefix=temporary("hostile")) as place:
         root = Path(place) / "root"
         hostile = Hostile(root)
