@@ -178,12 +178,13 @@ def damaged_value(value: Any, draw: random.Random) -> Any:
     return value
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """(holder, key) of every value inside a JSON-like value."""
+def _places(value: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
+    """(holder, key) of every value inside a JSON-like value, down to 100 levels."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in list(items):
         yield value, key
-        yield from _places(inner)
+        if depth < 100:
+            yield from _places(inner, depth + 1)
 
 
 def damaged_rows(rows: list[list[str]], draw: random.Random) -> list[list[str]]:
