@@ -240,7 +240,7 @@ def misbehaved(call: Call, draw: random.Random) -> Answer:
     field = draw.choice(list(told))
     echo = draw.choice((KEY, json.dumps(KEY).replace("/", "\\/"), "".join(f"\\u{ord(c):04x}" for c in KEY), KEY[::-1]))
     whole = good(call)
-    return draw.choice(
+    says = draw.choice(
         (
             lambda: whole,
             lambda: failed(
@@ -257,7 +257,11 @@ def misbehaved(call: Call, draw: random.Random) -> Answer:
             lambda: said(draw.choice((None, "", "[" * 9999, "I cannot.", f"```json\n{json.dumps(told)}\n```"))),
             lambda: Answer(b"<html>Bad Gateway</html>", 200),
         )
-    )()
+    )
+    try:
+        return says()
+    except (ValueError, RecursionError):  # a damaged value that is no JSON: too deep, or within itself
+        return Answer(b"[" * 9999)
 
 
 KINDS = ("triplets", "adapter", "predictions", "notebooks", "texts", "servers")
