@@ -23,10 +23,10 @@ test: setup $(TESTED)
 	mypy
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
-## the notebooks in JupyterLab, with executed/ and results/ beside them
+## the notebooks in JupyterLab, with executed/ and results/ beside them; make lab LAB="--no-browser --allow-root" on a server
 lab: setup
 	@mkdir -p executed
-	jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+	jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB)
 
 ## the toy world in data/, checked against data.dvc; a data/ of your own is left as it is
 data: setup

@@ -87,6 +87,7 @@ def test_an_answer_is_written_as_its_name_asks(there, capsys, name):
     assert "forced into it" in said and said.index("rendered in") < said.index("written: ") < said.index("caption: ")
     caption = said.split("caption: ")[1].strip()
     assert caption and "[" not in caption
+    assert "models: of the arm sft\n" in said  # the furthest that is trained there
     assert not [name for name in left(there) if files.PARTIAL in name]
 
 

@@ -12,9 +12,13 @@ import pytest
 from tests import smoke
 from vans import cli, files, setup
 from vans.errors import UserError
+from vans.media import video as media
 from vans.tables import report
 
-COMMANDS = ("world", "estimate", "answer", "score", "tables", "compare", "publish", "summary", "targets")
+COMMANDS = (
+    *("world", "check", "repro", "estimate", "answer", "score"),
+    *("tables", "compare", "publish", "seeds", "summary", "targets"),
+)
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():
@@ -22,6 +26,17 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, "vans --help must not import torch"
     assert all(f"  {command} " in done.stdout for command in COMMANDS)
+
+
+def test_help_says_what_a_command_does_and_not_how():
+    told = {action.dest: action.help for action in cli.parser()._subparsers._group_actions[0]._choices_actions}
+    assert sorted(told) == sorted(COMMANDS)
+    assert told["repro"] == "Run `dvc repro` with these arguments; the stages' libraries are imported once"
+
+
+def test_help_names_every_suffix_that_is_written():
+    help_of = cli.parser()._subparsers._group_actions[0].choices["answer"].format_help()
+    assert all(suffix in help_of for suffix in media.WRITTEN)
 
 
 def test_exit_codes(capsys):
@@ -313,6 +328,11 @@ def test_an_old_python_is_named(tmp_path):
     done = _make(tmp_path, f"PYTHON={old}")
     assert done.returncode != 0 and not (tmp_path / ".venv").exists()
     assert "vans needs Python 3.11 or later; this is Python 3.9.1" in done.stdout
+
+
+def test_lab_takes_options_of_jupyter():
+    done = subprocess.run(["make", "-n", "lab", "LAB=--no-browser"], cwd=smoke.ROOT, capture_output=True, text=True)
+    assert done.stdout.strip().endswith("--LabApp.default_url=/lab/tree/notebooks --no-browser")
 
 
 def test_set_up_is_done_once(tmp_path):

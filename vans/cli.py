@@ -119,7 +119,9 @@ def answer(given: argparse.Namespace) -> None:
     from vans.params import find_root
     from vans.visible import words
 
-    caption = respond(given.video, given.question, given.output, given.arm or furthest_arm(find_root()))
+    arm = given.arm or furthest_arm(find_root())
+    caption = respond(given.video, given.question, given.output, arm)
+    print(f"models: of the arm {arm}")
     print(f"caption: {words(caption)}")
 
 
@@ -195,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-        text = str(function.__doc__)
+        text = str(function.__doc__).split("\n\n")[0]
         sub = commands.add_parser(function.__name__, help=text.rstrip("."), description=text)
         sub.set_defaults(function=function)
         return sub
@@ -216,7 +218,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add(answer)
     sub.add_argument("video", help="any video file")
     sub.add_argument("question", help='such as "what happens next ?"')
-    where = "a file that ends in .mp4, .avi, .mkv, .webm or .mov, or a folder (%(default)s)"
+    where = "a file that ends in .mp4, .avi, .mkv, .webm, .mov or .m4v, or a folder (%(default)s)"
     sub.add_argument("-o", "--output", default="answer.mp4", help=where)
     sub.add_argument("--arm", help="whose models: an arm of dvc.yaml (the furthest trained)")
     sub = add(score)
