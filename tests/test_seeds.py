@@ -409,6 +409,14 @@ def test_experiments_are_kept_without_being_applied(repository):
     more = replace(kept[0], arms={**kept[0].arms, "other": kept[0].arms["main"]})
     more.save(repository / seeds.FOLDER)
     assert f"{more.name}: stays as it is, with more arms of the same training" in seeds.collect(repository)
-    replace(more, shared={**more.shared, "triplets": "others"}).save(repository / seeds.FOLDER)
+    replace(more, stages={**more.stages, "sft": "0" * 16}).save(repository / seeds.FOLDER)
+    before = (repository / seeds.FOLDER / more.name).read_bytes()
+    with pytest.raises(UserError, match=f"{more.name}: holds 2 arms of other code, .* this run's 1 take its place"):
+        seeds.collect(repository)
+    assert (repository / seeds.FOLDER / more.name).read_bytes() == before
+    replace(kept[0], stages={**more.stages, "sft": "0" * 16}).save(repository / seeds.FOLDER)
+    assert f"{more.name}: in the place of one of other code, parameters or data" in seeds.collect(repository)
+    assert seeds.read(repository / seeds.FOLDER / more.name).stages == kept[0].stages
+    replace(kept[0], shared={**more.shared, "triplets": "others"}).save(repository / seeds.FOLDER)
     seeds.collect(repository)
     assert list(seeds.load(repository / seeds.FOLDER)[0].arms) == ["main"], "of other data: made anew"

@@ -296,23 +296,37 @@ def collect(root: Path) -> list[str]:
             lines.append(f"{name}: {found.name}, {len(found.arms)} arms{some}")
     if not kept:
         raise UserError("; ".join(lines) + "; `dvc repro` first")
-    for found in kept.values():
-        if _richer(root / FOLDER / found.name, found):
-            lines.append(f"{found.name}: stays as it is, with more arms of the same training")
-        else:
-            found.save(root / FOLDER)
+    before_it = {name: _there(root / FOLDER / name) for name in kept}
+    for name, found in kept.items():
+        there = before_it[name]
+        if there is not None and not _same(there, found) and len(there.arms) > len(found.arms):
+            raise UserError(
+                f"{root / FOLDER / name}: holds {len(there.arms)} arms of other code, parameters or data; remove it "
+                f"(git has it if it was committed), then this run's {len(found.arms)} take its place"
+            )
+    for name, found in kept.items():
+        there = before_it[name]
+        if there is not None and len(there.arms) > len(found.arms):
+            lines.append(f"{name}: stays as it is, with more arms of the same training")
+            continue
+        if there is not None and not _same(there, found):
+            lines.append(f"{name}: in the place of one of other code, parameters or data")
+        found.save(root / FOLDER)
     load(root / FOLDER)
     return lines
 
 
-def _richer(path: Path, found: Seed) -> bool:
-    """Does the file that is there hold more arms, made by the same code, parameters and data?"""
+def _there(path: Path) -> Seed | None:
     try:
-        there = read(path)
+        return read(path)
     except UserError:  # missing, or no whole file
-        return False
-    same = there.shared == found.shared and found.stages.items() <= there.stages.items()
-    return same and len(there.arms) > len(found.arms)
+        return None
+
+
+def _same(there: Seed, found: Seed) -> bool:
+    """Made by the same code, parameters and data? Of the two the one may have more stages."""
+    both = there.stages.keys() & found.stages.keys()
+    return there.shared == found.shared and all(there.stages[stage] == found.stages[stage] for stage in both)
 
 
 def _of_revision(root: Path, rev: str | None, cache: Path) -> tuple[Seed, dict[str, str]]:
