@@ -80,6 +80,8 @@ class Knife:
                 return
         elif event not in (AIMED if self.aimed else CHANGES) or not (args[-1] != -1 or self._inside(args[0])):
             return  # (a name below an open folder is one of rmtree's)
+        if self.what == "full" and event in ("os.remove", "os.rmdir"):
+            return  # which needs no space
         self.operation()
 
     def operation(self, fd: int | None = None) -> None:
