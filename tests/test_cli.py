@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,13 +30,15 @@ def test_help_names_every_command_and_loads_nothing_heavy():
 
 
 def test_help_says_what_a_command_does_and_not_how():
-    told = {action.dest: action.help for action in cli.parser()._subparsers._group_actions[0]._choices_actions}
+    parser: Any = cli.parser()
+    told = {action.dest: action.help for action in parser._subparsers._group_actions[0]._choices_actions}
     assert sorted(told) == sorted(COMMANDS)
     assert told["repro"] == "Run `dvc repro` with these arguments; the stages' libraries are imported once"
 
 
 def test_help_names_every_suffix_that_is_written():
-    help_of = cli.parser()._subparsers._group_actions[0].choices["answer"].format_help()
+    parser: Any = cli.parser()
+    help_of = parser._subparsers._group_actions[0].choices["answer"].format_help()
     assert all(suffix in help_of for suffix in media.WRITTEN)
 
 

@@ -45,7 +45,7 @@ def test_half_of_the_events_are_transient_and_in_pairs_of_which_both_are_or_none
 
 
 def test_the_moment_of_a_transient_event_is_told_by_nothing_and_any_is_as_likely():
-    onsets, lengths = Counter(), Counter()
+    onsets, lengths = Counter[int](), Counter[int]()
     for i in range(600):
         draw = Draw("moments", i)
         clip = toy_sources.draw_shot(draw, toy_sources.draw_scene(draw), TRANSIENT[i % 4])
@@ -123,7 +123,7 @@ def test_either_word_of_an_event_is_as_good_to_a_comparison_of_texts_and_labels_
 
 
 def test_references_have_either_word_half_of_the_time():
-    said = Counter()
+    said = Counter[tuple[str, str]]()
     for i in range(800):
         request = Request(
             f"x{i}", "predictive", "the wind blows", world.label("ball", "left"), world.label("ball", EVENTS[i % 8])

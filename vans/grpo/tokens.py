@@ -52,7 +52,7 @@ def vlm_updates(
                 logp = vlm.log_probs(*part, s.temperature)  # [M, L]
             if inner == 0:
                 old.append(logp.detach())
-                gap = (logp.detach() - answers.drawn[row]).masked_fill(~mask[row].bool(), 0)  # [M, L]
+                gap = (logp.detach() - answers.drawn[row]).masked_fill(~mask[row].bool(), 0)  # type: ignore[index]
                 stats["sampler_gap"] = max(stats["sampler_gap"], gap.abs().max().item())
             advantage = advantages[row].to(device)  # [M]
             terms, ratio, fraction = core.clipped_objective(logp, old[i], advantage, s.clip_range, mask[row])  # [M, L]
