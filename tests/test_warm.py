@@ -123,7 +123,7 @@ def test_vans_repro_waits_for_dvc_when_it_is_stopped(tmp_path, monkeypatch):
     """Killed, dvc would leave its stage behind; it ends by itself, when the stage has."""
     (tmp_path / "dvc").write_text(
         f"#!{sys.executable}\nimport os, signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "os.kill(os.getppid(), signal.SIGINT)\ntime.sleep(1)\nsys.exit(7)\n"
+        "for _ in range(20):\n    os.kill(os.getppid(), signal.SIGINT)\n    time.sleep(0.03)\nsys.exit(7)\n"
     )
     (tmp_path / "dvc").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)

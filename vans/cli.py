@@ -78,8 +78,8 @@ def repro(given: argparse.Namespace) -> None:
     DVC keeps nothing of a stage that is done if it cannot print so (a closed pipe, a log on a full disk). So it never
     meets such a stream: what is no terminal gets its words from here.
     """
-    import contextlib
     import os
+    import signal
     import subprocess
 
     from vans import warm_server
@@ -92,10 +92,14 @@ def repro(given: argparse.Namespace) -> None:
         env[warm_server.VARIABLE] = os.environ.get(warm_server.VARIABLE, "")
         out, err = (None if stream.isatty() else subprocess.PIPE for stream in (sys.stdout, sys.stderr))
         command = ["dvc", "repro", *given.arguments]
-        with subprocess.Popen(command, env=env, stdout=out, stderr=err) as dvc, passed_on(dvc):
-            while dvc.returncode is None:
-                with contextlib.suppress(KeyboardInterrupt):  # dvc has it, too, and waits for its stage to end
-                    dvc.wait()
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.SIG_IGN:  # Ctrl-C: dvc has it, too, and waits for its stage to end
+            signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            with subprocess.Popen(command, env=env, stdout=out, stderr=err) as dvc, passed_on(dvc):
+                dvc.wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
     if dvc.returncode:
         raise SystemExit(dvc.returncode)
 
