@@ -55,7 +55,7 @@ NASTY: list[Any] = ["", "../../outside", "/etc/passwd", "a/b", "..", ".hidden", 
 NASTY += ["<|im_end|>", "</s>", "[/Ans]", "<script>x</script>", "=1+1", "00000.tar", "../00000.tar", "00000.tar\n"]
 NASTY += ["shards", "99999.tar", None, -1, 0, 1, 2**62, -(2**62), 511, 0.5, float("nan"), float("inf"), True, "train"]
 SIGNS = ["<|video_pad|>", "<|IM_END|>", "</s>", "<s>", "<pad>", "<extra_id_7>", "<end_of_text>", "<<|x|>"]
-KEY = "sk-n0-0ne/s+key"
+KEY = "sk-n0b0dys/own+key-1"
 Case = Callable[[Path, random.Random], None]  # raises UserError, or is right; AssertionError where it is not
 
 
@@ -205,26 +205,21 @@ class Hostile:
 
     # ------------------------------------------------------------------------------------------------- servers
     def servers(self, folder: Path, draw: random.Random) -> None:
-        """An annotators' endpoint of which most answers are late, cut, damaged, of another shape, or hold the key."""
+        """An annotators' endpoint of which most answers are cut, damaged, of another shape, errors, or hold the key."""
         folder.mkdir()
-        seed = draw.random()
-        llm = load(Path.cwd(), "tiny").curate.llm.with_(
-            url="http://127.0.0.1:1/v1", model="toy", timeout=20.0, retries=2, cache="answers.sqlite"
-        )
+        seed, params = draw.random(), load(Path.cwd(), "tiny")
         asked = [Request(f"r{i}", "procedural", "tea", "pour the water", f"event{i}") for i in range(4)]
         with Server(lambda call: misbehaved(call, random.Random(f"{seed} {call.text} {call.number}"))) as server:
-            params = load(Path.cwd(), "tiny").with_(curate={"annotator": "openai", "llm": llm.with_(url=server.url)})
+            llm = params.curate.llm.with_(url=server.url, model="toy", timeout=20.0, retries=2, cache="answers.sqlite")
+            params = params.with_(curate={"annotator": "openai", "llm": llm})
             made = endpoint.OpenAI(params, folder, progress=False, clock=NoTime()).write(asked)
-        assert len(made) == 4
-        for request, one in zip(asked, made, strict=True):
-            if isinstance(one, Annotation):
-                assert not template.special_tokens(one.caption) and len(one.caption) < 2000, one
-                assert not set("\u202e\x9b\n") & set(one.caption), one
-            else:
-                assert KEY not in str(one) and "\n" not in str(one), one
-            assert request.target_label
-        held = [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
-        assert not held, held
+        assert len(made) == len(asked)
+        for one in made:
+            text = f"{one.question} {one.reasoning} {one.caption}" if isinstance(one, Annotation) else str(one)
+            assert not template.special_tokens(text) and not set("\u202e\x9b\n") & set(text), one
+            assert KEY not in text and KEY[::-1] not in text and len(text) < 9000, one
+        kept = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+        assert KEY.encode() not in kept and KEY[::-1].encode() not in kept
 
 
 class NoTime(Timer):

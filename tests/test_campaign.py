@@ -30,9 +30,10 @@ def test_whatever_is_killed_or_full_ends_in_the_same_bytes(tmp_path):
 
 def test_figures_are_written_also_where_nobody_reads_along(tmp_path):
     """Standard output is closed, as by `| head`."""
-    command = [sys.executable, "benchmarks/hostile.py", "--cases", "5", "--out", str(tmp_path / "out.json")]
+    command = [sys.executable, "benchmarks/hostile.py", "--cases", "6", "--out", str(tmp_path / "out.json")]
     reader, writer = os.pipe()
     os.close(reader)
     subprocess.run(command, cwd=smoke.ROOT, env=smoke.environment(smoke.ROOT), stdout=writer, check=True)
     os.close(writer)
-    assert all(counts["cases"] == 1 for counts in json.loads((tmp_path / "out.json").read_text()).values())
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert len(found) == 6 and all(counts["cases"] == 1 for counts in found.values())

@@ -144,7 +144,7 @@ def test_stage1_in_bf16_with_recomputed_activations(root, clips):
     layer.register_forward_pre_hook(lambda *_: runs.__setitem__("count", runs["count"] + 1))
     stats = updates1(policy, weights, inputs, answers, optimizer([policy.model], "adamw", 1e-3), inner=2)
     assert runs["count"] == 4 * (1 + 2 * 2), "the reference once; each of two updates forward and recomputed"
-    assert stats["ratio_first"] == 0.0
+    assert stats["sampler_gap"] < 0.1, "in bfloat16 sampler and first update may round apart, and no more"
     assert stats["ratio_last"] > 0 and stats["kl"] > 0
     assert not policy.model.training, "recomputing leaves the model in eval mode"
 

@@ -162,9 +162,8 @@ def test_all_in_one_moves_both(root, tmp_path):
     history = all_in_one.train(params, BOTH, other)
     assert same(adapter(other / BOTH.out / "vlm"), adapter(root / "models/sft/vlm")) == []
     assert same(dit(other / BOTH.out / "vdm"), dit(root / "models/sft/vdm")) == []
-    for name in ("vlm", "vdm"):
-        assert all(row[f"{name}_ratio_first"] == 0 for row in history)
-        assert all(row[f"{name}_ratio_last"] > 0 for row in history)
+    assert all(row["vdm_ratio_first"] == 0 and row["vdm_ratio_last"] > 0 for row in history)
+    assert all(0 < row["vlm_sampler_gap"] < 1e-4 and row["vlm_ratio_last"] > 0 for row in history)
 
 
 # ---- ratio ---------------------------------------------------------------------------------------------------
@@ -173,8 +172,8 @@ def test_ratio_is_one_at_the_first_update_and_not_at_the_second(root, tmp_path, 
     size = {"micro_batch": micro_batch}
     params, other = changed(root, tmp_path, stage1=size, stage2=size)
     tokens, videos = stage1.train(params, STAGE1, other), stage2.train(params, STAGE2, other)
-    # Stage 1's is 0 by construction: that tokens are drawn from what log_probs says is tested in test_models.py.
     assert [row["ratio_first"] for row in videos] == [0.0] * len(videos)
+    assert all(0 < row["sampler_gap"] < 1e-4 for row in tokens)  # its first ratio is 1 by construction
     for history in (tokens, videos):
         assert all(row["ratio_last"] > 0 for row in history)
         assert history[0]["kl"] >= 0 and history[-1]["kl"] > 0

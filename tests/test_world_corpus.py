@@ -1,4 +1,4 @@
-"""What the base models read of the toy world: CLIP single moments, the VDM mostly one of an event's two words."""
+"""What the base models read of the toy world: CLIP single moments, the VDM one of an event's two words."""
 
 from types import SimpleNamespace
 

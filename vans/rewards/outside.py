@@ -155,7 +155,7 @@ class Endpoint:
 
 
 def _save(path: str, array: np.ndarray) -> None:
-    """As `np.save`, which loses the end of an array on a full disk without a word (numpy 2.5.1, findings/)."""
+    """As `np.save`, which loses the end of an array on a full disk without a word (numpy 2.4.6, findings/)."""
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(memoryview(np.ascontiguousarray(array)).cast("B"))  # type: ignore[arg-type]
