@@ -296,13 +296,14 @@ def markdown(found: dict) -> str:
         lines.append(f"| {row['part']} | {row['seconds']:.3f} | {peak} |")
     lines += [
         "",
-        "| stage | ratio − 1, first update | ratio − 1, last update | clipped | KL |",
+        "| stage | first update: sampler's gap (stage 1), ratio − 1 (stage 2) | last update | clipped | KL |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name in ("stage1", "stage2"):
         s = found[name]
         last = f"{s['ratio_last']:.2e}" if "ratio_last" in s else "—"
-        lines.append(f"| {name} | {s['ratio_first']:g} | {last} | {s['clipped']:.1%} | {s['kl']:.2e} |")
+        first = s["sampler_gap" if name == "stage1" else "ratio_first"]
+        lines.append(f"| {name} | {first:g} | {last} | {s['clipped']:.1%} | {s['kl']:.2e} |")
     return "\n".join(lines) + "\n"
 
 

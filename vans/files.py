@@ -55,24 +55,38 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 
     Parent folders are made. Raises UserError when the disk is full; the old file is then still there.
     """
-    path = Path(path)
-    partial = _partial_of(path)
-    with no_space_is_a_user_error(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-            _sync_folder(path.parent)
-        finally:
-            partial.unlink(missing_ok=True)
+    with atomic_file(path) as partial:
+        partial.write_bytes(data)
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
     """Like ``atomic_write_bytes``, for UTF-8 text with ``\\n`` line ends."""
     atomic_write_bytes(path, text.encode("utf-8"))
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Write a file by a library that wants a name: yields a temporary one beside ``path`` that replaces it on
+    success.
+
+    Parent folders are made. Leftovers of runs that were killed are removed first. The file gets the permissions of any
+    new file, whatever the library says (safetensors makes its files 0600).
+    """
+    path = Path(path)
+    partial = _partial_of(path)
+    with no_space_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
+        try:
+            partial.touch()
+            usual = partial.stat().st_mode & 0o777
+            yield partial
+            partial.chmod(usual)
+            _sync_file(partial)
+            os.replace(partial, path)
+            _sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -332,22 +346,3 @@ def sealed(folder: str | Path) -> dict | None:
 
 def _identity(path: Path) -> list:
     return [path.stat().st_size, sha256_file(path)]
-
-
-@contextmanager
-def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Write a file by a library that wants a name: yields a temporary one beside ``path`` that replaces it on
-    success.
-    """
-    path = Path(path)
-    partial = _partial_of(path)
-    with no_space_is_a_user_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield partial
-            usual_permissions(partial)
-            _sync_file(partial)
-            os.replace(partial, path)
-            _sync_folder(path.parent)
-        finally:
-            partial.unlink(missing_ok=True)

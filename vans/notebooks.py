@@ -20,7 +20,7 @@ import nbformat
 
 from vans import cpu, warm, warm_server
 from vans.errors import UserError
-from vans.files import atomic_write_text, is_full, remove_leftovers, sweep
+from vans.files import atomic_write_text, is_full, sweep
 from vans.grid import Grid
 from vans.params import find_root, load
 from vans.tables import machines
@@ -246,7 +246,6 @@ def write_html(path: Path) -> None:
     exporter = HTMLExporter(template_name="lab", raw_template=PAGE)
     exporter.register_filter("markdown2html", markdown)
     body, _ = exporter.from_filename(str(path))
-    remove_leftovers(path.with_suffix(".html"))
     atomic_write_text(path.with_suffix(".html"), visible(body))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from vans.errors import UserError
+
 # How the models' own signs are written: <|im_end|>, <|video_pad|> (Qwen), </s>, <pad>, <extra_id_0> (umT5),
 # <end_of_text> (CLIP).
 SPECIAL = re.compile(
@@ -33,6 +35,12 @@ def special_tokens(text: str, known: Iterable[str] = ()) -> list[str]:
     known: further ones, such as a tokenizer's `all_special_tokens`.
     """
     return SPECIAL.findall(text) + [token for token in known if token in text and not SPECIAL.fullmatch(token)]
+
+
+def check_words(text: str, what: str, known: Iterable[str] = ()) -> None:
+    """UserError if a text (of which `what` is the name) that a model is to read holds special tokens."""
+    if signs := special_tokens(text, known):
+        raise UserError(f"{what} holds {signs[0]}, a sign of the model's own; do without it: {text[:400]!r}")
 
 
 def plain(text: str) -> str:

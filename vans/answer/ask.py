@@ -15,7 +15,7 @@ from vans.errors import UserError
 from vans.grid import Grid
 from vans.media import video as media
 from vans.params import find_root, load
-from vans.template import special_tokens
+from vans.template import check_words
 from vans.visible import words
 
 
@@ -69,8 +69,7 @@ def check_question(question: str) -> None:
     """UserError for a question that no model can be asked: bytes that are no text, signs of the models' own."""
     if any("\ud800" <= sign <= "\udfff" for sign in question):
         raise UserError(f"the question is not in UTF-8: {question[:400]!r}; type it in a terminal that writes UTF-8")
-    if signs := special_tokens(question):
-        raise UserError(f"the question holds {signs[0]}, a sign of the model's own; do without it: {question[:400]!r}")
+    check_words(question, "the question")
 
 
 def output_file(output: str | Path) -> Path:

@@ -43,7 +43,7 @@ def vlm_updates(
     old: list[Tensor] = []  # of [M, L]: the first update's own, before it
     with torch.no_grad():
         ref = [vlm.log_probs(*part, s.temperature, model=start) for part in parts]  # of [M, L]
-    stats: dict[str, float] = {"ratio_first": 0.0, "ratio_last": 0.0, "sampler_gap": 0.0}
+    stats: dict[str, float] = {"ratio_last": 0.0, "sampler_gap": 0.0}
     for inner in range(s.inner_updates):
         optim.zero_grad()
         clipped = kl_mean = 0.0
@@ -62,8 +62,8 @@ def vlm_updates(
             share = logp.shape[0] / mask.shape[0]
             clipped += fraction.item() * share
             kl_mean += core.row_means(kl.detach(), mask[row]).mean().item() * share
-            key = "ratio_first" if inner == 0 else "ratio_last"
-            stats[key] = max(stats[key], (ratio - 1).abs().masked_fill(~mask[row].bool(), 0).max().item())
+            far = (ratio - 1).abs().masked_fill(~mask[row].bool(), 0).max().item()  # first: 0
+            stats["ratio_last"] = max(stats["ratio_last"], far)
         ranks.average_gradients(trained)
         norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
         optim.step()

@@ -34,7 +34,7 @@ from vans.models.grammar import Grammar, WithinTemplate
 from vans.models.prompts import arguments, repeat_prompts, together
 from vans.models.sampling import GumbelSampler, Suppress
 from vans.models.whole import companion, load_adapter, pretrained
-from vans.template import special_tokens
+from vans.template import check_words
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PROMPT_BYTES = 2**30  # of clips' features that are kept
@@ -197,7 +197,7 @@ class VLM:
 
         UserError for a question that holds one of the model's own signs (`<|im_end|>`): it would end the question.
         """
-        self._check_words(question, "the question")
+        check_words(question, "the question", self.tokenizer.all_special_tokens)
         messages = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
         messages.append({"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]})
         try:
@@ -205,10 +205,6 @@ class VLM:
         except (TemplateError, ValueError, TypeError) as error:
             why = " ".join(str(error).split())[:200]
             raise UserError(f"the VLM's chat template cannot be filled in ({why}); get its folder anew") from error
-
-    def _check_words(self, text: str, what: str) -> None:
-        if signs := special_tokens(text, self.tokenizer.all_special_tokens):
-            raise UserError(f"{what} holds {signs[0]}, a sign of the model's own; do without it: {text[:400]!r}")
 
     def inputs(self, clips: Tensor, questions: list[str], fps: float | Sequence[float]):
         """uint8 clips [N, T, H, W, 3] and N questions -> the processor's batch, padded on the left.
@@ -341,7 +337,7 @@ class VLM:
         UserError for one that holds a sign of the model's own: it would teach to end there.
         """
         for text in texts:
-            self._check_words(text, "an answer to learn from")
+            check_words(text, "an answer to learn from", self.tokenizer.all_special_tokens)
         rows = [self.tokenizer(t, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id] for t in texts]
         length = max(map(len, rows))
         pad = self.tokenizer.pad_token_id

@@ -18,7 +18,7 @@ import pandas as pd
 from vans import spreadsheet
 from vans.answer import predictions
 from vans.errors import UserError
-from vans.files import atomic_write_text, sweep
+from vans.files import atomic_write_text
 from vans.rng import seed_of
 from vans.score import bootstrap, fvd, metrics
 from vans.score.batch import Batch, clips_of
@@ -85,7 +85,6 @@ class Scores:
     def save(self, folder: str | Path) -> None:
         """Write ``<arm>.csv`` (per sample), then ``<arm>.json`` (the summary)."""
         folder = Path(folder)
-        sweep(folder)
         atomic_write_text(folder / f"{self.arm}.csv", spreadsheet.write(self.frame, "%.6g"))
         summary = json.dumps(self.summary, indent=2, ensure_ascii=False) + "\n"
         atomic_write_text(folder / f"{self.arm}.json", _lists_on_one_line(summary))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from vans.files import atomic_write_bytes, remove_leftovers
+from vans.files import atomic_write_bytes
 
 DPI = 100  # figures are laid out so that one unit is one pixel
 MARGIN = 8  # pixels around a canvas
@@ -92,7 +92,6 @@ def save(figure: Figure, path: str | Path, scale: float = 2.0, colours: int = 25
     few = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     file = io.BytesIO()
     few.save(file, format="PNG", optimize=True)
-    remove_leftovers(path)
     atomic_write_bytes(path, file.getvalue())
 
 

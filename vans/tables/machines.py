@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vans.errors import UserError
-from vans.files import atomic_write_text, remove_leftovers
+from vans.files import atomic_write_text
 
 NAME = "machine.json"
 
@@ -24,7 +24,6 @@ def record(folder: Path, stage: str, machine: dict[str, Any]) -> None:
         machines.append(found := {**machine, "stages": []})
     found["stages"] = sorted([*found["stages"], stage])
     folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder / NAME)
     atomic_write_text(folder / NAME, json.dumps([each for each in machines if each["stages"]], indent=2) + "\n")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from vans.files import atomic_write_text, sweep
+from vans.files import atomic_write_text
 from vans.score.metrics import METRICS, NONE, PAPER_METRICS, cell, number
 from vans.score.score import KINDS, Scores
 from vans.tables.orders import Order, sentences
@@ -44,7 +44,6 @@ NOTES = {
 def write(table: Table, folder: str | Path, more: Sequence[str] = ()) -> None:
     """Write ``<name>.csv`` and ``<name>.md``, and with the main table ``metrics.json``. ``more``: sections."""
     folder = Path(folder)
-    sweep(folder)
     atomic_write_text(folder / f"{table.layout.name}.csv", table.csv())
     atomic_write_text(folder / f"{table.layout.name}.md", markdown(table, more))
     if table.layout is MAIN:

@@ -6,7 +6,7 @@ Numbers are copied from results/ by these functions, never typed.
 from pathlib import Path
 
 from vans.errors import UserError
-from vans.files import atomic_write_bytes, atomic_write_text, remove_leftovers, sweep
+from vans.files import atomic_write_bytes, atomic_write_text
 from vans.params import find_root
 from vans.tables import machines
 
@@ -61,8 +61,6 @@ def publish() -> None:
     if target.samefile(root / "results"):
         raise UserError(f"{target}: is results/ itself; make it a folder of its own")
     readme = root / "README.md"
-    sweep(target)
-    remove_leftovers(readme)
     old = []
     for name in (name for name in SEEDS if (root / "results" / name).exists()):
         atomic_write_bytes(target / name, (root / "results" / name).read_bytes())

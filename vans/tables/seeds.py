@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 
 from vans.errors import UserError
-from vans.files import atomic_write_bytes, remove_leftovers, temporary
+from vans.files import atomic_write_bytes, temporary
 from vans.params import load as parameters
 from vans.score.bootstrap import leave_out
 from vans.score.metrics import METRICS, use
@@ -97,7 +97,6 @@ class Seed:
     def save(self, folder: Path) -> Path:
         path = folder / self.name
         if not path.exists() or path.read_bytes() != self.bytes():
-            remove_leftovers(path)
             atomic_write_bytes(path, self.bytes())
         return path
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from vans import spreadsheet
-from vans.files import atomic_write_text, sweep
+from vans.files import atomic_write_text
 from vans.score.metrics import METRICS, NONE, PAPER_METRICS, cell, number
 from vans.tables.markdown import DETAILS, capital, escaped, grid_of
 from vans.tables.orders import VERBS
@@ -39,7 +39,6 @@ def write(runs: Sequence[Seed], folder: Path) -> dict[str, SeedTable]:
     tables = {kind: build(runs, kind) for kind in kinds(runs)} if runs else {}
     frames = [table.frame() for table in tables.values()]
     frame = pd.concat(frames) if frames else pd.DataFrame(columns=["kind", "row", "claim", "metric"])
-    sweep(folder)
     atomic_write_text(folder / "seeds.csv", spreadsheet.write(frame, "%.6g"))
     atomic_write_text(folder / "seeds.md", markdown(tables))
     return tables
