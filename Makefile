@@ -21,7 +21,7 @@ check: data
 test: setup $(TESTED)
 	ruff check .
 	mypy
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ## the notebooks in JupyterLab, with executed/ and results/ beside them; make lab LAB="--no-browser --allow-root" on a server
 lab: setup

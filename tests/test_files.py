@@ -20,6 +20,7 @@ from PIL import Image
 
 from vans import files, notebooks, warm
 from vans.errors import UserError
+from vans.media import video as media
 from vans.score.score import Scores
 from vans.show import style
 from vans.tables import machines, seeds_markdown
@@ -50,7 +51,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path, monkeypatch):
 
 
 def test_other_errors_pass_unchanged(tmp_path):
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(FileExistsError):
         (tmp_path / "file").touch()
         files.atomic_write_text(tmp_path / "file" / "below", "x")
 
@@ -129,6 +130,28 @@ def test_results_are_written_over_what_a_killed_process_has_left_of_them(tmp_pat
             shutil.copyfile(tmp_path / "from/a.ipynb", folder / "a.ipynb")
         write(folder)
         assert (folder / name).exists() and [p.name for p in folder.iterdir() if files.PARTIAL in p.name] == [], name
+
+
+def test_a_file_has_the_permissions_of_any_new_file_whatever_its_folder_and_library_say(tmp_path):
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all").chmod(0o777)
+    (tmp_path / "usual").touch()
+    files.atomic_write_bytes(tmp_path / "all/bytes", b"1")
+    with files.atomic_file(tmp_path / "all/file") as partial:
+        partial.unlink()
+        partial.touch(0o600)
+    usual = (tmp_path / "usual").stat().st_mode
+    assert [(tmp_path / "all" / name).stat().st_mode for name in ("bytes", "file")] == [usual, usual]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "b.avi"])
+def test_whatever_writes_a_file_removes_what_killed_processes_left_of_it(tmp_path, name):
+    (tmp_path / f".{name}{files.PARTIAL}{files.HOST}-999999999").touch()
+    if name == "a.csv":
+        files.atomic_write_text(tmp_path / name, "1")
+    else:
+        media.write(tmp_path / name, np.zeros((2, 8, 8, 3), np.uint8), 4.0)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_leftovers_of_a_live_process_are_left_alone(tmp_path):

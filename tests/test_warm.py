@@ -164,6 +164,31 @@ def test_a_fork_that_ends_at_once_is_not_taken_for_killed():
     assert job.wait(0) == 3
 
 
+ENDS = """
+import atexit, sys
+class Taken:
+    def __del__(self):
+        print("taken apart", flush=True)
+kept = Taken()
+atexit.register(print, "last words")
+print("begun")
+sys.exit({"nothing": None, "zero": 0, "seven": 7, "words": "out of luck"}[sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"), [("nothing", 0, ""), ("zero", 0, ""), ("seven", 7, ""), ("words", 1, "out of luck\n")]
+)
+def test_a_fork_ends_as_python_does_but_takes_nothing_apart(server, folder, how, code, said):
+    (folder / "ends.py").write_text(ENDS)
+    with open(folder / "out", "w") as out, open(folder / "errors", "w") as errors:
+        command = [sys.executable, "-m", "ends", how]
+        env = {**server, "PYTHONPATH": str(folder)}
+        job = warm_server.popen(command, env, cwd=str(folder), stdout=out, stderr=errors)
+        assert job.wait() == code
+    assert (folder / "out").read_text() == "begun\nlast words\n" and (folder / "errors").read_text() == said
+
+
 def test_forks_have_random_numbers_of_their_own(tmp_path):
     (tmp_path / "draws.py").write_text("import numpy, random\nprint(numpy.random.rand(), random.random(), flush=True)")
     with warm_server.running({**os.environ, "PYTHONHASHSEED": "0"}, ["numpy"]):

@@ -8,17 +8,27 @@ is written by the notebook itself. A UserError in a cell ends the run with its o
 the cell's traceback, both with an exit code that is not 0.
 """
 
+import sys
+
+from vans import warm_server
+
+if __name__ == "__main__":  # before the other imports, which take as long as a small stage
+    if (code := warm_server.instead("vans.notebooks")) is not None:
+        sys.exit(code)  # a fork has done it
+    # jsonschema would import it, for a format (IRI) that no notebook has; it compiles a grammar each time: 1.5 of the
+    # 1.8 s of processor time that nbformat takes (rfc3987-syntax 1.1.0).
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+
 import argparse
 import html
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from vans import cpu, warm, warm_server
+from vans import cpu, warm
 from vans.errors import UserError
 from vans.files import atomic_write_text, is_full, sweep
 from vans.grid import Grid
@@ -298,5 +308,4 @@ def check_grid(root: Path, stage: str) -> None:
 if __name__ == "__main__":
     from vans.cli import guarded
 
-    code = warm_server.instead("vans.notebooks")
-    sys.exit(guarded(main, to_print=False) if code is None else code)
+    sys.exit(guarded(main, to_print=False))

@@ -11,6 +11,7 @@ process that asked for it. On Linux, and where there is no GPU.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import importlib
@@ -259,9 +260,32 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
+_ended: list[int] = []  # the exit code of a fork that is over
+
+
+def _leave() -> None:
+    """The last that a fork does: taking torch and diffusers apart takes a second or two, and changes nothing."""
+    if _ended:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):  # full, or nobody reads any more
+            os._exit(_ended[0] or 120)  # as Python does
+        os._exit(_ended[0])
+
+
 def main() -> None:
     """Serve, and run what a fork was made for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit.register(_leave)  # before the libraries register theirs: the first one is called last
     module, *rest = serve(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
     sys.argv = [module, *rest]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    code: Any = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        code = error.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
+    _ended.append(code & 0xFF)
