@@ -15,8 +15,8 @@ from vans import warm_server
 if __name__ == "__main__":  # before the other imports, which take as long as a small stage
     if (code := warm_server.instead("vans.notebooks")) is not None:
         sys.exit(code)  # a fork has done it
-    # jsonschema would import it, for a format (IRI) that no notebook has; it compiles a grammar each time: 1.5 of the
-    # 1.8 s of processor time that nbformat takes (rfc3987-syntax 1.1.0).
+    # jsonschema would import it, for a format (IRI) that no notebook has; it compiles a grammar each time: 1.4 of the
+    # 1.6 s of processor time that nbformat takes (rfc3987-syntax 1.1.0).
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
 import argparse

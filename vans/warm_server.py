@@ -40,13 +40,19 @@ LIBRARIES = (
     "open_clip",
     "pandas",
     "pyarrow.parquet",
+    "matplotlib.pyplot",
+    "mpl_toolkits",
+    "av",
+    "rouge_score.rouge_scorer",
     "ipykernel.kernelapp",
     "nbconvert",
+    "bleach",
+    "IPython.lib.lexers",
     "papermill",
 )
 FIXED = (
     *("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "NPY_"),
-    *("PYTHONHASHSEED", "HF_", "TRANSFORMERS_", "CUDA_"),
+    *("PYTHONHASHSEED", "HF_", "TRANSFORMERS_", "CUDA_", "MPL"),
 )
 LONGEST = 107  # bytes of a socket's name
 PARENTS = ("JPY_PARENT_PID", "VANS_PARENT")  # variables that hold the parent's process id: the keeper's, for a fork
