@@ -3,11 +3,11 @@
 Words: captions name the shape and the event, never colour, size, place or scene. Two events make a *pair*, which is
 spoken of alike but for one word; for that word there are two, equally right and equally frequent in captions. The
 sources' own labels have only the first of the two, and other captioners from which video models learn mostly: a caption
-with the second means the same and is meant to be harder to render, which no comparison of texts could tell (the gap
-between meaning and picture; docs/log.md says how wide it came out). Each pair has two flowery wordings as well, which
-fit both of its events: that gap, texts can tell, since references for the eye are plain. Rules: three named routines
-say which event follows which (procedural); a table of condition x shape says what happens next (predictive), and one
-time in five (`surprise`) a fixed second outcome happens instead. `generate` (sources.py) writes the sources.
+with the second means the same and is harder to render, which no comparison of texts can tell (the gap between meaning
+and picture; notebook 3 measures it). Each pair has two flowery wordings as well, which fit both of its events: that
+gap, texts can tell, since references for the eye are plain. Rules: three named routines say which event follows which
+(procedural); a table of condition x shape says what happens next (predictive), and one time in five (`surprise`) a
+fixed second outcome happens instead. `generate` (sources.py) writes the sources.
 """
 
 from functools import lru_cache
