@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from vans import notebooks, warm_server
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLD = {"procedural_train": 14, "procedural_test": 4, "predictive_train": 14, "predictive_test": 4}
@@ -72,7 +75,8 @@ def _cut(tree: dict[str, Any], small: dict[str, int]) -> None:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """This environment's programs on the clone's code, one thread, no network."""
+    """This environment's programs on the clone's code, one thread, no network; where a server of forks runs, what it
+    was started with."""
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "PYTEST_"))},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -80,17 +84,23 @@ def environment(root: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "CUDA_VISIBLE_DEVICES": "",
+        **(notebooks.environment(root) if warm_server.VARIABLE in os.environ else {}),
     }
 
 
 def run(*command: str, cwd: Path, code: int = 0) -> str:
-    """Run a program and return its standard output; fails with its output unless it exits with ``code``."""
-    done = subprocess.run(
-        command, cwd=cwd, env=environment(cwd), stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    said = f"$ {' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    assert done.returncode == code, f"{said}\nexit code {done.returncode}"
-    return done.stdout + (done.stderr if code else "")
+    """Run a program (as a fork, where there is a server) and return its standard output; fails with its output unless
+    it exits with ``code``."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        given: dict[str, Any] = {"env": environment(cwd), "cwd": str(cwd), "stdout": out, "stderr": errors}
+        given["stdin"] = subprocess.DEVNULL
+        ended = (warm_server.popen(list(command), **given) or subprocess.Popen(command, **given)).wait()
+        for file in (out, errors):
+            file.seek(0)
+        said, complained = out.read(), errors.read()
+    told = f"$ {' '.join(command)}\n{said[-4000:]}\n{complained[-4000:]}"
+    assert ended == code, f"{told}\nexit code {ended}"
+    return said + (complained if code else "")
 
 
 def run_in_each(commands: dict[Path, tuple[str, ...]]) -> None:

@@ -38,11 +38,12 @@ def clones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def whole(clones: tuple[Path, Path]) -> Iterator[Path]:
-    """The first clone with the whole grid, committed; kernels and ranks of its stages are forks from now on, too."""
+    """The first clone with the whole grid, committed; DVC itself and all that it starts are forks from now on."""
     root = clones[0]
-    smoke.vans(root, "repro")
-    smoke.commit(root, "everything run")
-    with warm_server.running({**smoke.environment(root), **notebooks.environment(root)}):
+    libraries = [*warm_server.LIBRARIES, "dvc.cli.parser", "dvc.repo.experiments"]
+    with warm_server.running({**smoke.environment(root), **notebooks.environment(root)}, libraries):
+        smoke.dvc(root, "repro")
+        smoke.commit(root, "everything run")
         yield root
 
 

@@ -185,7 +185,7 @@ def test_a_fork_ends_as_python_does_but_takes_nothing_apart(server, folder, how,
         command = [sys.executable, "-m", "ends", how]
         env = {**server, "PYTHONPATH": str(folder)}
         job = warm_server.popen(command, env, cwd=str(folder), stdout=out, stderr=errors)
-        assert job.wait() == code
+        assert job is not None and job.wait() == code
     assert (folder / "out").read_text() == "begun\nlast words\n" and (folder / "errors").read_text() == said
 
 
