@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import yaml
 
 from vans import notebooks, warm_server
 
+_served: dict[Path, dict[str, str]] = {}  # what the servers of clones were started with
 ROOT = Path(__file__).resolve().parents[1]
 WORLD = {"procedural_train": 14, "procedural_test": 4, "predictive_train": 14, "predictive_test": 4}
 # Any key of a scale section with one of these names is cut down to the value here (or its own, if smaller).
@@ -75,8 +78,8 @@ def _cut(tree: dict[str, Any], small: dict[str, int]) -> None:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """This environment's programs on the clone's code, one thread, no network; where a server of forks runs, what it
-    was started with."""
+    """This environment's programs on the clone's code, one thread, no network; what its server of forks, if there is
+    one, was started with."""
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "PYTEST_"))},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -84,8 +87,19 @@ def environment(root: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "CUDA_VISIBLE_DEVICES": "",
-        **(notebooks.environment(root) if warm_server.VARIABLE in os.environ else {}),
+        **_served.get(root, {}),
     }
+
+
+@contextmanager
+def forks(root: Path, *libraries: str) -> Iterator[None]:
+    """Programs on this clone are forks of a server, which imports these libraries, too."""
+    _served[root] = notebooks.environment(root)
+    try:
+        with warm_server.running(environment(root), [*warm_server.LIBRARIES, *libraries]):
+            yield
+    finally:
+        del _served[root]
 
 
 def run(*command: str, cwd: Path, code: int = 0) -> str:
@@ -94,7 +108,9 @@ def run(*command: str, cwd: Path, code: int = 0) -> str:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         given: dict[str, Any] = {"env": environment(cwd), "cwd": str(cwd), "stdout": out, "stderr": errors}
         given["stdin"] = subprocess.DEVNULL
-        ended = (warm_server.popen(list(command), **given) or subprocess.Popen(command, **given)).wait()
+        fork = warm_server.popen(list(command), **given) if cwd in _served else None
+        assert fork or cwd not in _served or command[:2] != (sys.executable, "-m"), "the server's environment differs"
+        ended = (fork or subprocess.Popen(command, **given)).wait()
         for file in (out, errors):
             file.seek(0)
         said, complained = out.read(), errors.read()

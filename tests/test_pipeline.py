@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from tests import smoke
-from vans import notebooks, warm_server
 from vans.grid import Grid
 from vans.params import load
 from vans.tables import report
@@ -40,8 +39,7 @@ def clones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def whole(clones: tuple[Path, Path]) -> Iterator[Path]:
     """The first clone with the whole grid, committed; DVC itself and all that it starts are forks from now on."""
     root = clones[0]
-    libraries = [*warm_server.LIBRARIES, "dvc.cli.parser", "dvc.repo.experiments"]
-    with warm_server.running({**smoke.environment(root), **notebooks.environment(root)}, libraries):
+    with smoke.forks(root, "dvc.cli.parser", "dvc.repo.experiments"):
         smoke.dvc(root, "repro")
         smoke.commit(root, "everything run")
         yield root

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests import smoke
-from vans import notebooks, warm_server
+from vans import warm_server
 
 OUTS = {"base": "base", "sft": "sft", "stage1": "stage1/full", "stage2": "stage2/main", "all_in_one": "all_in_one/full"}
 ANEW = "sft"  # two processes
@@ -97,7 +97,7 @@ def _bytes(root: Path, stage: str) -> dict[str, bytes]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A clone at smoke size in which every stage was trained without interruption."""
     root = smoke.clone(tmp_path_factory.mktemp("resume") / "clone")
-    with warm_server.running({**smoke.environment(root), **notebooks.environment(root)}):
+    with warm_server.running(smoke.environment(root)):
         _run(root, "curate", *OUTS)
         yield root
 

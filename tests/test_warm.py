@@ -172,21 +172,52 @@ class Taken:
 kept = Taken()
 atexit.register(print, "last words")
 print("begun")
-sys.exit({"nothing": None, "zero": 0, "seven": 7, "words": "out of luck"}[sys.argv[1]])
+if sys.argv[1].startswith("none"):
+    sys.stdout = None
+if sys.argv[1].startswith("closed"):
+    sys.stdout.close()
+code = {"nothing": None, "seven": 7, "none, seven": 7, "words": "out of luck", "no words": ""}
+sys.exit(code.get(sys.argv[1], 0))
 """
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "said"), [("nothing", 0, ""), ("zero", 0, ""), ("seven", 7, ""), ("words", 1, "out of luck\n")]
+    ("how", "said"),
+    [
+        ("nothing", "begun\nlast words\n"),
+        ("zero", "begun\nlast words\n"),
+        ("seven", "begun\nlast words\n"),
+        ("words", "begun\nlast words\n"),
+        ("no words", "begun\nlast words\n"),
+        ("none, seven", "begun\n"),
+        ("closed", "begun\n"),
+    ],
 )
-def test_a_fork_ends_as_python_does_but_takes_nothing_apart(server, folder, how, code, said):
+def test_a_fork_ends_as_python_does_but_takes_nothing_apart(server, folder, how, said):
     (folder / "ends.py").write_text(ENDS)
     with open(folder / "out", "w") as out, open(folder / "errors", "w") as errors:
         command = [sys.executable, "-m", "ends", how]
         env = {**server, "PYTHONPATH": str(folder)}
         job = warm_server.popen(command, env, cwd=str(folder), stdout=out, stderr=errors)
-        assert job is not None and job.wait() == code
-    assert (folder / "out").read_text() == "begun\nlast words\n" and (folder / "errors").read_text() == said
+        assert job is not None
+        code = job.wait()
+    env.pop("PYTHONUNBUFFERED", None)
+    python = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True)
+    assert code == python.returncode
+    assert (folder / "out").read_text() == said == python.stdout.removesuffix("taken apart\n")
+    if how != "closed":
+        assert (folder / "errors").read_text() == python.stderr
+
+
+def test_a_fork_that_cannot_write_its_last_words_says_so(server, folder):
+    (folder / "ends.py").write_text(ENDS)
+    with open("/dev/full", "w") as full:
+        command, env = [sys.executable, "-m", "ends", "seven"], {**server, "PYTHONPATH": str(folder)}
+        job = warm_server.popen(command, env, cwd=str(folder), stdout=full, stderr=subprocess.DEVNULL)
+        assert job is not None
+        code = job.wait()
+        env.pop("PYTHONUNBUFFERED", None)
+        assert code == subprocess.run(command, env=env, cwd=folder, stdout=full, stderr=subprocess.DEVNULL).returncode
 
 
 def test_forks_have_random_numbers_of_their_own(tmp_path):

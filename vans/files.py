@@ -183,13 +183,15 @@ def remove_leftovers(path: str | Path) -> None:
         if left.name.endswith("-old") and not path.exists():  # killed between the two renames of _swap
             with suppress(OSError):
                 os.rename(left, path)
-        _remove(left)
+        with suppress(OSError):  # another user's, in a folder that all may write to
+            _remove(left)
 
 
 def sweep(folder: str | Path) -> None:
     """Remove what killed processes left half-written or half-deleted in a folder."""
     for left in _partials(Path(folder)):
-        _remove(left)
+        with suppress(OSError):
+            _remove(left)
 
 
 def temporary(kind: str) -> str:

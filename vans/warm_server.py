@@ -52,7 +52,7 @@ LIBRARIES = (
 )
 FIXED = (
     *("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "NPY_"),
-    *("PYTHONHASHSEED", "HF_", "TRANSFORMERS_", "CUDA_", "MPL"),
+    *("PYTHONHASHSEED", "HF_", "TRANSFORMERS_", "CUDA_", "MPL", "MATPLOTLIB"),
 )
 LONGEST = 107  # bytes of a socket's name
 PARENTS = ("JPY_PARENT_PID", "VANS_PARENT")  # variables that hold the parent's process id: the keeper's, for a fork
@@ -272,12 +272,14 @@ _ended: list[int] = []  # the exit code of a fork that is over
 def _leave() -> None:
     """The last that a fork does: taking torch and diffusers apart takes a second or two, and changes nothing."""
     if _ended:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except (OSError, ValueError):  # full, or nobody reads any more
-            os._exit(_ended[0] or 120)  # as Python does
-        os._exit(_ended[0])
+        code = _ended[0]
+        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            try:
+                if stream is not None and not stream.closed:
+                    stream.flush()
+            except (OSError, ValueError):  # full, or nobody reads any more
+                code = 120  # as Python does
+        os._exit(code)
 
 
 def main() -> None:
@@ -286,12 +288,10 @@ def main() -> None:
     atexit.register(_leave)  # before the libraries register theirs: the first one is called last
     module, *rest = serve(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
     sys.argv = [module, *rest]
-    code: Any = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except SystemExit as error:
-        code = error.code or 0
-        if not isinstance(code, int):
-            print(code, file=sys.stderr)
-            code = 1
-    _ended.append(code & 0xFF)
+    except SystemExit as error:  # Python prints what is no number
+        code = 0 if error.code is None else error.code if isinstance(error.code, int) else 1
+        _ended.append(code & 0xFF)
+        raise
+    _ended.append(0)

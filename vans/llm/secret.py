@@ -17,7 +17,13 @@ ENOUGH = (
 )
 SIGNS = bytes(code for code in range(128) if not chr(code).isalnum())
 LAYERS = 5  # of escapes in escapes
-ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}|x([0-9a-fA-F]{2})|([0-3][0-7]{2})|(.))", re.S)
+TAGGED = {0xE0000 + code: code for code in range(0x20, 0x7F)}  # letters that nobody sees
+NUMBERED = re.compile(r"(?<![0-9A-Za-z])\d{1,3} ?[.:)=-] ?(?=\S)")  # "1. s 2. k" or "1:s 2:k"
+ESCAPE = re.compile(
+    r"\\(?:u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}|x([0-9a-fA-F]{2})|([0-3][0-7]{2})|(.))"
+    r"|(?<![0-9A-Za-z])(?:0[xX]|[uU]\+)([0-9a-fA-F]{2,8})(?![0-9a-zA-Z])",
+    re.S,
+)
 
 
 class Secret:
@@ -45,16 +51,16 @@ class Secret:
 
     def inside(self, text: str) -> bool:
         """Is the key in the text: as it is, escaped (JSON, HTML, URL, also several times), with signs in between or in
-        other cases, backwards, as hexadecimal, code points, base64 or base32; or a good part of it?
+        other cases, backwards, numbered, as hexadecimal, code points, base64 or base32; or a good part of it?
         """
         if not self._key:
             return False
         for _ in range(LAYERS):
             if self._key in text:
                 return True
-            bare = _bare(text)
-            if any(piece in bare for piece in self._pieces):
-                return True
+            for bare in {_bare(text), _bare(NUMBERED.sub("", text))}:
+                if any(piece in bare for piece in self._pieces):
+                    return True
             opened = unquote_plus(html.unescape(ESCAPE.sub(_opened, text)))
             if opened == text:
                 break
@@ -79,14 +85,14 @@ class Secret:
 
 
 def _bare(text: str | bytes) -> str:
-    """Letters and digits alone, in one case and one form."""
+    """Letters and digits alone, in one case and one form, without accents."""
     text = text.decode("ascii") if isinstance(text, bytes) else text
     if text.isascii():
         return text.lower().encode().translate(None, SIGNS).decode()
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text))).lower()
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", text.translate(TAGGED)))).lower()
 
 
 def _opened(match: re.Match) -> str:
-    if code := match[1] or match[2] or match[3]:
+    if code := match[1] or match[2] or match[3] or match[6]:
         return chr(min(int(code, 16), 0x10FFFF))
     return chr(int(match[4], 8)) if match[4] else {"n": "\n", "t": "\t", "r": "\r"}.get(match[5], match[5])
