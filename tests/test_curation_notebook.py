@@ -74,7 +74,7 @@ def test_no_byte_below_the_root_holds_the_key(tmp_path, monkeypatch, capfd):
         return good(call)
 
     for seed, subset in enumerate(("training", "testing")):
-        put_own(tmp_path / "data" / "own", f"v{seed}", subset, seed, steps=42)
+        put_own(tmp_path / "data" / "own", f"v{seed}", subset, seed, steps=60)
     (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
     with Server(behave) as server:
