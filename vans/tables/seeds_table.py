@@ -20,7 +20,7 @@ from vans.tables.seeds import Seed
 from vans.tables.tables import ABLATION, MAIN
 
 SHOWN = (*PAPER_METRICS, "video_event", "static")
-HOURS = 1.0  # of two cores, SFT to the scores of the whole grid: the published run (docs/log.md), with work beside
+HOURS = 0.65  # of two cores, SFT to the scores of the whole grid: the published run (docs/log.md), with work beside
 ROWS: dict[str, str] = {}  # arm -> title
 for _row in (*ABLATION.rows, *MAIN.rows):
     if _row.arm:
