@@ -47,7 +47,7 @@ from vans.visible import terminal
 
 CHECKS = {  # what looks after files, weights and texts, and computes nothing
     "vans.files": (
-        *("seal", "sealed", "sweep", "remove_leftovers", "discard", "usual_permissions", "digest"),
+        *("seal", "sealed", "sweep", "remove_leftovers", "discard", "usual_permissions"),
         *("check_readable", "check_free_space"),
     ),
     "vans.template": ("special_tokens", "plain"),
