@@ -56,7 +56,7 @@ def test_the_script_on_toy_models(full_size, tmp_path, monkeypatch, capsys):
     found = full_size.main(["--tiny", "--group", "3", "--out", str(out)])
     assert json.loads(out.read_text()) == found
     assert len(found["parts"]) == 10 and all(row["seconds"] > 0 for row in found["parts"])
-    assert found["stage1"]["sampler_gap"] < 0.1 and found["stage2"]["ratio_first"] == 0
+    assert 0 < found["stage1"]["sampler_gap"] < 0.1 and found["stage2"]["ratio_first"] == 0
     assert all(found[stage]["ratio_last"] > 0 for stage in ("stage1", "stage2"))
     table = out.with_suffix(".md").read_text()
     assert all(row["part"] in table for row in found["parts"])

@@ -41,7 +41,6 @@ LIBRARIES = (
     "pandas",
     "pyarrow.parquet",
     "matplotlib.pyplot",
-    "mpl_toolkits",
     "av",
     "rouge_score.rouge_scorer",
     "ipykernel.kernelapp",
