@@ -14,9 +14,11 @@ from vans.errors import UserError
 from vans.models.clip import CLIP, load_clip
 from vans.models.detector import I3D, ToyDetector, load_detector
 from vans.models.load import load_dit, load_vdm, load_vlm, vdm_options
+from vans.models.prompts import repeat_prompts
+from vans.models.sampling import Draws
 from vans.models.tokenizer import TAGS, chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
-from vans.models.vlm import VLM, GumbelSampler, repeat_prompts
+from vans.models.vlm import VLM
 from vans.params import from_dict, load
 from vans.toy import world
 
@@ -114,7 +116,7 @@ def test_weights_of_the_real_layout_load_through_the_papers_path(hub, vdm, vlm, 
     assert other["input_ids"].shape[1] > mine["input_ids"].shape[1], "the paper scale has a system prompt"
     answers = vlm.encode_answers(["[Think] a [/Think]", "[Ans] the cone [/Ans]"])
     silent = load_vlm(params, nowhere)
-    silent.system = ""
+    silent.system, silent.position_rule = "", vlm.position_rule
     assert_close(
         silent.log_probs(silent.inputs(clips, ["what will happen ?"] * 2, 3.0), answers), vlm.log_probs(mine, answers)
     )
@@ -253,6 +255,25 @@ def test_an_answer_was_drawn_with_the_policys_log_probabilities(vlm, clips, temp
     assert (logp < -0.1).sum() > 60 and not answers.drawn[answers.mask == 0].any()
 
 
+def test_draws_follow_the_distribution_and_reach_its_rarest_token():
+    """Against the distribution's own shares, with the numbers that decide at its ends."""
+    share = torch.tensor([0.0, 1e-12, 0.25, 0.0, 0.5, 0.25 - 2e-12, 1e-12, 0.0], dtype=torch.float64)
+    logits = share.log().float()[None]
+    draw = Draws([("one",)], 1, 1.0, 1.0, torch.device("cpu"))
+    edges = [(0.0, 1), (5e-13, 1), (1e-9, 2), (0.25 + 1e-6, 4), (0.75 + 1e-6, 5), (1 - 5e-13, 6), (1 - 2.0**-53, 6)]
+    for number, token in edges:
+        draw.uniform = torch.tensor([[number]], dtype=torch.float64)
+        assert draw(logits, 0).item() == token, number
+    many = Draws([("n", i) for i in range(4000)], 2, 0.5, 1.0, torch.device("cpu"))
+    drawn = many(logits.expand(4000, -1), 1)
+    expected = share**2 / (share**2).sum()  # temperature 0.5
+    found = torch.bincount(drawn, minlength=len(share)) / 4000
+    assert ((found - expected).abs() < 4 * (expected * (1 - expected) / 4000).sqrt() + 1e-9).all()
+    assert set(
+        Draws([(i,) for i in range(500)], 1, 1.0, 0.6, torch.device("cpu"))(logits.expand(500, -1), 0).tolist()
+    ) == {2, 4}
+
+
 def test_special_tokens_are_never_sampled(vlm, clips):
     inputs = vlm.inputs(clips, ["what will happen ?"] * 2, 3.0)
     answers = vlm.sample(inputs, seeds=[(i,) for i in range(64)], max_new_tokens=12, temperature=5.0)
@@ -285,23 +306,22 @@ def test_a_saved_generation_config_changes_nothing(params, tmp_path, clips, save
     tuned = VLM.load(tmp_path)
     assert tuned.model.generation_config.repetition_penalty == saved["repetition_penalty"], "the file was read"
     seen: list[torch.Tensor] = []
-    sampler = GumbelSampler.__call__
+    draw = Draws.__call__
 
-    def record(self, input_ids, scores):
-        seen.append(torch.log_softmax(scores.float() / self.temperature, -1))
-        return sampler(self, input_ids, scores)
+    def record(self, scores, step):
+        seen.append(torch.log_softmax(scores.float() / (self.temperature or 1.0), -1))
+        return draw(self, scores, step)
 
-    monkeypatch.setattr(GumbelSampler, "__call__", record)
+    monkeypatch.setattr(Draws, "__call__", record)
     inputs = plain.inputs(clips, ["what will happen ?", "what happens next if the wind blows ?"], 3.0)
     asked = {"seeds": [("g", i) for i in range(8)], "max_new_tokens": 12, "temperature": temperature}
     answers = tuned.sample(inputs, **asked)
-    sampled_from = torch.stack(seen, 1) if seen else None  # [B, L, V]
+    sampled_from = torch.stack(seen, 1)  # [B, L, V]
     assert any(len(set(row)) < len(row) for row in answers.ids.tolist()), "a word must come twice to be penalised"
     assert torch.equal(answers.ids, plain.sample(inputs, **asked).ids)
-    if sampled_from is not None:
-        chosen = sampled_from.gather(2, answers.ids.unsqueeze(2)).squeeze(2).masked_fill(answers.mask == 0, 0.0)
-        assert_close(answers.drawn, chosen, rtol=1e-6, atol=1e-6)
-        assert_close(tuned.log_probs(inputs, answers, temperature), chosen, rtol=1e-4, atol=1e-4)
+    chosen = sampled_from.gather(2, answers.ids.unsqueeze(2)).squeeze(2).masked_fill(answers.mask == 0, 0.0)
+    assert_close(answers.drawn, chosen, rtol=1e-6, atol=1e-6)
+    assert_close(tuned.log_probs(inputs, answers, temperature or 1.0), chosen, rtol=1e-4, atol=1e-4)
 
 
 def test_log_probs_of_repeated_prompts_and_padding(vlm, clips):

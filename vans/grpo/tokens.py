@@ -33,23 +33,17 @@ def vlm_updates(
     """
     device, mask = vlm.device, answers.mask  # [N, L]
     rows = [slice(i, i + s.micro_batch) for i in range(0, mask.shape[0], s.micro_batch)]
-    parts = [
-        (
-            pick(prompts, [i // s.group_size for i in range(*row.indices(len(mask)))]),
-            Completions(answers.ids[row], mask[row], answers.texts[row]),
-        )
-        for row in rows
-    ]
+    parts = [of_part(prompts, answers, row, s.group_size) for row in rows]
     old: list[Tensor] = []  # of [M, L]: the first update's own, before it
     with torch.no_grad():
-        ref = [vlm.log_probs(*part, s.temperature, model=start) for part in parts]  # of [M, L]
+        ref = [vlm.log_probs(**part, temperature=s.temperature, model=start) for part in parts]  # of [M, L]
     stats: dict[str, float] = {"ratio_last": 0.0, "sampler_gap": 0.0}
     for inner in range(s.inner_updates):
         optim.zero_grad()
         clipped = kl_mean = 0.0
         for i, (part, row, ref_logp) in enumerate(zip(parts, rows, ref, strict=True)):
             with vlm.recomputing():
-                logp = vlm.log_probs(*part, s.temperature)  # [M, L]
+                logp = vlm.log_probs(**part, temperature=s.temperature)  # [M, L]
             if inner == 0:
                 old.append(logp.detach())
                 gap = (logp.detach() - answers.drawn[row]).masked_fill(~mask[row].bool(), 0)  # type: ignore[index]
@@ -69,3 +63,14 @@ def vlm_updates(
         optim.step()
         stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm.item()}
     return stats
+
+
+def of_part(prompts: Any, answers: Completions, row: slice, group_size: int) -> dict[str, Any]:
+    """What `VLM.log_probs` takes of a slice of the answers: the prompts that they answer, each once."""
+    of = [i // group_size for i in range(*row.indices(len(answers.ids)))]  # M
+    some = sorted(set(of))
+    return {
+        "inputs": pick(prompts, some),
+        "completions": Completions(answers.ids[row], answers.mask[row], answers.texts[row]),
+        "of": [some.index(i) for i in of],
+    }

@@ -56,7 +56,7 @@ def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> V
     """The VLM of `base` (or of the hub), under the LoRA adapter of `adapter` where given (frozen)."""
     model = params.models.vlm
     dtype = None if params.machine.dtype == "float32" else frozen_dtype(params)
-    vlm = VLM.load(model.repo or Path(base) / "vlm", model.revision, dtype, model.system)
+    vlm = VLM.load(model.repo or Path(base) / "vlm", model.revision, dtype, model.system, model.positions)
     if adapter is not None:
         vlm.load_lora(adapter)
     if params.machine.gradient_checkpointing:

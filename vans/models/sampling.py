@@ -1,4 +1,4 @@
-"""What a token is drawn from: the model's logits, some of them suppressed, and each answer's own noise."""
+"""What a token is drawn from: the model's logits, some of them suppressed, and a number of each answer's own."""
 
 from __future__ import annotations
 
@@ -19,19 +19,28 @@ class Suppress(LogitsProcessor):
         return scores.index_fill(1, self.ids.to(scores.device), float("-inf"))
 
 
-class GumbelSampler(LogitsProcessor):
-    """argmax(logits / temperature + Gumbel noise) is a sample; the noise comes from each row's own generator."""
+class Draws:
+    """Tokens by the inverse of their distribution function at uniform numbers of each answer's own generator.
 
-    def __init__(self, seeds: list[tuple], temperature: float, top_p: float):
-        self.generators = [generator(*seed) for seed in seeds]
+    One number a token, in float64 as the sums: no token of a large vocabulary is too rare to be drawn. seeds: of the N
+    answers. length: tokens that an answer may have. temperature 0: the most likely token.
+    """
+
+    def __init__(self, seeds: list[tuple], length: int, temperature: float, top_p: float, device: torch.device):
+        rows = [torch.rand(length, generator=generator(*seed), dtype=torch.float64) for seed in seeds]
+        self.uniform = torch.stack(rows).to(device)  # [N, L]: all at once, so that no step waits for the host
         self.temperature, self.top_p = temperature, top_p
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        scores = scores.float() / self.temperature
+    def __call__(self, scores: Tensor, step: int) -> Tensor:
+        """Logits [N, V], -inf where nothing may be drawn -> token `step` of each answer [N]."""
+        if self.temperature == 0:
+            return scores.argmax(-1)
+        share = (scores.float() / self.temperature).softmax(-1).double()
         if self.top_p < 1.0:
-            ordered, index = scores.sort(dim=-1, descending=True)
-            probability = ordered.softmax(-1)
-            outside = probability.cumsum(-1) - probability > self.top_p
-            scores = scores.scatter(1, index, ordered.masked_fill(outside, float("-inf")))
-        uniform = torch.stack([torch.rand(scores.shape[1], generator=g) for g in self.generators])
-        return scores - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(scores.device)
+            ordered, index = share.sort(dim=-1, descending=True, stable=True)
+            outside = ordered.cumsum(-1) - ordered > self.top_p
+            share = share.scatter(1, index, ordered.masked_fill(outside, 0.0))
+        below = share.cumsum(-1)  # [N, V]
+        total = below[:, -1:]
+        point = (self.uniform[:, step, None] * total).minimum(total.nextafter(torch.zeros_like(total)))  # never total
+        return (below <= point).sum(-1)  # the first token whose sum is above it: one that has a share

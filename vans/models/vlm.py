@@ -31,8 +31,11 @@ from transformers.video_utils import VideoMetadata
 from vans.errors import UserError
 from vans.files import usual_permissions
 from vans.models.grammar import Grammar, WithinTemplate
-from vans.models.prompts import arguments, repeat_prompts, together
-from vans.models.sampling import GumbelSampler, Suppress
+from vans.models.packing import pack
+from vans.models.positions import positions
+from vans.models.prompts import arguments, together
+from vans.models.sampling import Draws, Suppress
+from vans.models.vision import batch_windows
 from vans.models.whole import companion, load_adapter, pretrained
 from vans.template import check_words
 
@@ -61,14 +64,22 @@ class Completions:
 class VLM:
     """Qwen2.5-VL with its processor, optionally under a LoRA adapter."""
 
-    def __init__(self, model: Any, processor: Any, system: str = "", autocast: torch.dtype | None = None):
-        self.model, self.processor, self.system, self.autocast_dtype = model, processor, system, autocast
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        system: str = "",
+        autocast: torch.dtype | None = None,
+        position_rule: str = "largest",
+    ):
+        self.model, self.processor, self.system, self.autocast_dtype = batch_windows(model), processor, system, autocast
+        self.position_rule = position_rule  # see vans/models/positions.py
         self.tokenizer = processor.tokenizer
         self.prompts: dict[tuple, dict] = {}  # of one each, see `kept`
 
     # ------------------------------------------------------------------ build, load, save
     @classmethod
-    def scratch(cls, config: dict, tokenizer, seed: int, system: str = "") -> VLM:
+    def scratch(cls, config: dict, tokenizer, seed: int, system: str = "", position_rule: str = "largest") -> VLM:
         """The same class at toy size; `config` has text_config, vision_config and the processor's patch sizes."""
         torch.manual_seed(seed)
         vision = config["vision_config"]
@@ -103,11 +114,16 @@ class VLM:
             tokenizer=tokenizer,
             chat_template=CHAT_TEMPLATE,
         )
-        return cls(model, processor, system).frozen()
+        return cls(model, processor, system, None, position_rule).frozen()
 
     @classmethod
     def load(
-        cls, source: str | Path, revision: str | None = None, dtype: torch.dtype | None = None, system: str = ""
+        cls,
+        source: str | Path,
+        revision: str | None = None,
+        dtype: torch.dtype | None = None,
+        system: str = "",
+        position_rule: str = "largest",
     ) -> VLM:
         """From a folder or hub repository in the layout of Qwen/Qwen2.5-VL-3B-Instruct (safetensors only)."""
         fix = "check models.vlm.repo and revision in params.yaml, or run the stage that makes them"
@@ -117,7 +133,7 @@ class VLM:
         processor = companion(Qwen2_5_VLProcessor, source, "VLM processor", fix, revision=revision)
         processor.tokenizer.padding_side = "left"
         autocast = dtype if dtype is not None and dtype != torch.float32 else None
-        return cls(model, processor, system, autocast).frozen()
+        return cls(model, processor, system, autocast, position_rule).frozen()
 
     def save(self, folder: str | Path) -> None:
         """The base model (without adapter) in the hub's layout."""
@@ -254,6 +270,10 @@ class VLM:
         """Kept prompts as one batch."""
         return together(prompts, self.tokenizer.pad_token_id)
 
+    def positions(self, inputs) -> tuple[Tensor, Tensor]:
+        """(places [3, N, S], next [N]) of N prompts: see vans/models/positions.py."""
+        return positions(inputs, self.model.config, self.position_rule)
+
     def special_ids(self) -> list[int]:
         """Tokens that an answer may never hold (a sampled video token would crash the next forward pass)."""
         ids = set(self.tokenizer.all_special_ids) | {
@@ -282,8 +302,8 @@ class VLM:
     ) -> Completions:
         """One answer per seed; with G seeds per prompt row, `seeds` is ordered prompt-major and rows are repeated.
 
-        Exact ancestral sampling by the Gumbel-max trick with one generator per answer, so that an answer depends on
-        its own seed and not on what else is in the batch. temperature 0 decodes greedily. within_template: only
+        Exact ancestral sampling with one generator per answer, so that an answer depends on its own seed and not on
+        what else is in the batch. temperature 0 decodes greedily. within_template: only
         tokens that keep to the answer's template, which is whole within max_new_tokens (UserError if it has no room);
         the log-probs here know nothing of it, so rollouts go without.
         """
@@ -294,30 +314,28 @@ class VLM:
         allowed, processors = Suppress(self.special_ids()), LogitsProcessorList()
         if within_template:
             processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
-        if temperature > 0:
-            processors.append(GumbelSampler(seeds, temperature, top_p))
+        draw = Draws(seeds, max_new_tokens, temperature, top_p, self.device)
         with self.autocast():  # each prompt is read once, and its keys and values are every answer's
-            self.network.rope_deltas = None  # of an earlier batch
-            out = self.model(**arguments(inputs), use_cache=True, logits_to_keep=1)
+            places, following = self.positions(inputs)
+            out = self.model(**arguments(inputs), position_ids=places, use_cache=True, logits_to_keep=1)
             cache, logits = out.past_key_values, out.logits.repeat_interleave(times, 0)
             cache.batch_repeat_interleave(times)
             mask = inputs["attention_mask"].repeat_interleave(times, 0)
-            ahead = self.network.rope_deltas  # of a position before its place in the row; None: texts alone
-            ahead = mask.new_zeros(len(mask), 1) if ahead is None else ahead.repeat_interleave(times, 0)
+            place = following.repeat_interleave(times)[None, :, None].expand(3, -1, 1)  # [3, N, 1]
             ids, drawn = mask.new_empty(len(seeds), 0), []
             ended = torch.zeros(len(seeds), dtype=torch.bool, device=mask.device)
             while True:
                 scores = allowed(ids, logits[:, -1].float())  # [N, V]
-                token = processors(ids, scores).argmax(-1)
+                token = draw(processors(ids, scores), ids.shape[1])
                 drawn.append((scores / (temperature or 1.0)).log_softmax(-1).gather(1, token[:, None]))
                 token = token.masked_fill(ended, self.tokenizer.pad_token_id)[:, None]
                 ids, ended = torch.cat([ids, token], 1), ended | (token[:, 0] == eos)
                 if ids.shape[1] == max_new_tokens or ended.all():
                     break
                 mask = torch.cat([mask, torch.ones_like(token)], 1)
-                place = (mask.sum(1, keepdim=True) - 1 + ahead).expand(3, -1, -1)  # [3, N, 1]
+                at = place + ids.shape[1] - 1
                 logits = self.model(
-                    input_ids=token, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True
+                    input_ids=token, attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True
                 ).logits
         ended = (ids == self.tokenizer.eos_token_id).long().cumsum(1)
         mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()
@@ -347,26 +365,27 @@ class VLM:
 
     # ------------------------------------------------------------------ log-probabilities
     def log_probs(
-        self, inputs, completions: Completions, temperature: float = 1.0, model: nn.Module | None = None, suppress=True
+        self,
+        inputs,
+        completions: Completions,
+        temperature: float = 1.0,
+        model: nn.Module | None = None,
+        suppress=True,
+        of: Sequence[int] | None = None,
     ) -> Tensor:
-        """log pi(token | prompt, tokens before) float32 [B, L], zero where masked; B = prompts x G, prompt-major."""
-        rows = inputs["input_ids"].shape[0]
-        batch = repeat_prompts(inputs, completions.ids.shape[0] // rows)
-        start = batch["input_ids"].shape[1]
-        full = {
-            **batch,
-            "input_ids": torch.cat([batch["input_ids"], completions.ids], 1),
-            "attention_mask": torch.cat([batch["attention_mask"], completions.mask], 1),
-            "mm_token_type_ids": torch.cat([batch["mm_token_type_ids"], torch.zeros_like(completions.ids)], 1),
-        }
-        with self.autocast():
-            keep = completions.ids.shape[1] + 1
-            out = (model or self.model)(**arguments(full), use_cache=False, logits_to_keep=keep)
-            logits = out.logits[:, :-1].float()
-        assert full["input_ids"].shape[1] - keep == start - 1
-        if suppress:
-            logits = logits.index_fill(2, torch.tensor(self.special_ids(), device=logits.device), float("-inf"))
-        chosen = torch.log_softmax(logits / max(temperature, 1e-6), dim=-1)
-        safe = torch.where(completions.mask.bool(), completions.ids, self.tokenizer.eos_token_id)
-        return chosen.gather(2, safe.unsqueeze(2)).squeeze(2) * completions.mask
+        """log pi(token | prompt, tokens before) float32 [B, L], zero where masked.
 
+        of: the row of the prompt of each answer; None: B = prompts x G, prompt-major. The answers of a prompt stand
+        behind it in one sequence (vans/models/packing.py).
+        """
+        ids, mask, rows = completions.ids, completions.mask, len(inputs["input_ids"])
+        of = [n * rows // len(ids) for n in range(len(ids))] if of is None else of
+        packed = pack(inputs, *self.positions(inputs), ids, mask, self.tokenizer.pad_token_id, of)
+        with self.autocast():
+            out = (model or self.model)(**arguments(packed.inputs), use_cache=False, logits_to_keep=packed.keep)
+            logits = out.logits.flatten(0, 1)[packed.come].float()  # [K, V]
+        if suppress:
+            logits = logits.index_fill(1, torch.tensor(self.special_ids(), device=logits.device), float("-inf"))
+        logp = torch.log_softmax(logits / max(temperature, 1e-6), dim=-1)
+        chosen = logp.gather(1, ids[packed.rows, packed.at][:, None])[:, 0]  # [K]
+        return logits.new_zeros(ids.shape).index_put((packed.rows, packed.at), chosen)

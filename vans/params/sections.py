@@ -180,6 +180,7 @@ class Model(Section):
 
 class VLMModel(Model):
     system: str  # system prompt: says how to answer
+    positions: Literal["grid", "largest"]  # of text behind a video: vans/models/positions.py
 
 
 class VDMModel(Model):

@@ -267,7 +267,11 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
         params = part.params
         tokenizer = chat_tokenizer(part.corpus.vocabulary())
         vlm = VLM.scratch(
-            params.models.vlm.config, tokenizer, seed_of(params.seed, "base", "vlm") % 2**31, params.models.vlm.system
+            params.models.vlm.config,
+            tokenizer,
+            seed_of(params.seed, "base", "vlm") % 2**31,
+            params.models.vlm.system,
+            params.models.vlm.positions,
         )
         return vlm, {"vlm": vlm.model}
 
