@@ -105,7 +105,8 @@ def test_packed_answers_have_the_log_probs_and_gradients_of_answers_one_by_one(m
         for p in weights:
             p.requires_grad_(True)
         logp = method(inputs, answers, 0.8)
-        found.append((logp.detach(), torch.autograd.grad((logp * torch.arange(1.0, count + 1)[:, None]).sum(), weights)))
+        loss = (logp * torch.arange(1.0, count + 1)[:, None]).sum()
+        found.append((logp.detach(), torch.autograd.grad(loss, weights)))
         vlm.frozen()
     (packed, gradients), (plain, expected) = found
     assert (packed - plain).abs().max() <= 2e-6 and (packed != 0).sum() == answers.mask.sum()
@@ -125,7 +126,8 @@ def test_a_prompt_is_read_once_for_all_its_answers(models, clips):
     vlm = models["grid"]
     inputs = vlm.see(vlm.inputs(clips, QUESTIONS, 3.0))
     answers = vlm.sample(inputs, seeds=[("p", i) for i in range(8)], max_new_tokens=12, temperature=1.0)
-    packed = pack(inputs, *vlm.positions(inputs), answers.ids, answers.mask, 0, of=[0] * 4 + [1] * 4)
+    places, following = vlm.positions(inputs)
+    packed = pack(inputs, places, following, answers.ids, answers.mask, 0, [0] * 4 + [1] * 4)
     real = [int(n) for n in inputs["attention_mask"].sum(1)]
     sizes = [real[p] + int(answers.mask[4 * p : 4 * p + 4].sum()) for p in (0, 1)]
     assert packed.inputs["input_ids"].shape == (2, max(sizes))
