@@ -165,7 +165,7 @@ def build(params: parameters.Params, tiny: bool, text_layers: int, device: torch
         finally:
             torch.set_default_dtype(torch.float32)
     vdm.text_encoder.to(torch.bfloat16)
-    vdm.dit.enable_gradient_checkpointing()
+    vdm.checkpoint_activations()
     vlm.autocast_dtype = torch.bfloat16
     vlm.checkpoint_activations()
     vlm.add_lora(params.sft.vlm.lora_rank, params.sft.vlm.lora_alpha, 0)
@@ -323,7 +323,7 @@ def main(arguments: list[str] | None = None) -> dict:
     common: dict[str, Any] = {"group_size": group_size, "render_steps": steps, "guidance": 5.0}
     device = "auto" if given.tiny else "cuda"
     params = params.with_(
-        machine={"device": device, "processes": 1, "dtype": "bfloat16", "gradient_checkpointing": True},
+        machine={"device": device, "processes": 1, "dtype": "bfloat16", "gradient_checkpointing": "all"},
         stage1=common,
         stage2={**common, "guidance_grad": "conditional"},
     )

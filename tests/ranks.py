@@ -61,11 +61,13 @@ def stage2_some_anchors(ranks: Ranks, params, **arguments) -> list[dict]:
     from vans.template import answer_text
     from vans.train import stage2
 
-    def anchors(self, ids: list[str], keys: tuple) -> tuple[dict[str, str], float]:
+    def draw(self, steps) -> dict[str, list]:
         every = self.triplets.select(split="train", rl=True)
         first = batch_ids(every, 0, params.stage2.prompts, params.seed, params.train_seed, "stage2")[0]
         row = self.triplets.row(first)
-        return {i: answer_text(row["reasoning"], row["caption"]) for i in ids if i == first}, 0.0
+        found = {first: answer_text(row["reasoning"], row["caption"])}
+        mine = {step: self.rollouts.batch(step, params.stage2.prompts)[0] for step in steps}
+        return {f"{step}/{i}": [found.get(i), 1] for step, ids in mine.items() for i in ids}
 
-    with patch.object(stage2.Anchor, "__call__", anchors):
+    with patch.object(stage2.Anchor, "draw", draw):
         return stage2.train_vdm(ranks, params, **arguments)

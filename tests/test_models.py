@@ -274,6 +274,29 @@ def test_draws_follow_the_distribution_and_reach_its_rarest_token():
     ) == {2, 4}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sampling_leaves_the_weights_and_the_adapter_as_they_are(params, clips, dtype):
+    """A small adapter is in what is sampled, merged or not, and nothing of it is in the weights afterwards."""
+    vlm = VLM.scratch(params.models.vlm.config, chat_tokenizer(WORDS), 0)
+    vlm.model.to(dtype)
+    vlm.autocast_dtype = None if dtype == torch.float32 else dtype
+    vlm.add_lora(4, 8, 0)
+    for name, p in vlm.model.named_parameters():
+        if "lora_B" in name:
+            p.data = torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+    before = {name: p.clone() for name, p in vlm.model.state_dict().items()}
+    inputs = vlm.inputs(clips, ["what will happen ?"] * 2, 3.0)
+    answers = vlm.sample(inputs, seeds=[(i,) for i in range(8)], max_new_tokens=10, temperature=1.0)
+    after = vlm.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    drawn, tolerance = answers.drawn, 1e-5 if dtype == torch.float32 else 0.1
+    assert drawn is not None
+    assert_close(drawn, vlm.log_probs(inputs, answers).detach(), rtol=0, atol=tolerance)
+    with vlm.model.disable_adapter():
+        without = (drawn - vlm.log_probs(inputs, answers)).abs().max()
+    assert dtype == torch.bfloat16 or without > 1e-4, "the adapter was seen"
+
+
 def test_special_tokens_are_never_sampled(vlm, clips):
     inputs = vlm.inputs(clips, ["what will happen ?"] * 2, 3.0)
     answers = vlm.sample(inputs, seeds=[(i,) for i in range(64)], max_new_tokens=12, temperature=5.0)

@@ -4,6 +4,7 @@ One small root (toy world, base models and SFT of two steps each) is made once f
 write no well-formed answers, so rewards that differ are put in (tests/reward_terms.py) where a test needs them.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -150,11 +151,40 @@ def test_stage2_moves_the_dit_alone(root, tmp_path, seen, lora_rank):
     else:  # a LoRA is merged into the matrices of attention and feed-forward layers; the rest stays
         matrices = {n for n in start if "blocks." in n and n.endswith(".weight") and start[n].ndim == 2}
         assert set(start) - stayed == matrices
-    for part in ("vae", "text_encoder"):
-        before, after = tensors(getattr(was, part)), tensors(getattr(seen["vdm"], part))
-        assert len(same(before, after)) == len(before)
-    anchor = load_vlm(load(root), root / "models/base", root / "models/sft/vlm")
-    assert len(same(tensors(anchor.model), tensors(seen["vlm"].model))) == len(tensors(anchor.model))
+    before, after = tensors(was.vae), tensors(seen["vdm"].vae)
+    assert len(same(before, after)) == len(before)
+    for given_back in (seen["vdm"].text_encoder, seen["vlm"].model):  # their work is done before the first step
+        assert all(p.is_meta for p in given_back.parameters())
+
+
+def test_anchors_are_drawn_before_the_first_step_and_kept(root, tmp_path, monkeypatch):
+    """By their own seeds, however many are drawn at once; a stage that is taken up again reads them."""
+    changes = {"steps": 2, "anchor_threshold": 0.0, "anchor_attempts": 1}
+    found = {}
+    for rows in (1, 16):
+        monkeypatch.setattr(stage2, "ANCHOR_ROWS", rows)
+        monkeypatch.setattr(stage2, "ANCHOR_STEPS", rows)
+        params, other = changed(root, tmp_path / str(rows), stage2=changes)
+        history = stage2.train(params, STAGE2, other)
+        files = sorted((other / "runs").rglob("anchors-*.json"))
+        assert len(files) == (2 if rows == 1 else 1)
+        drawn = {key: value for file in files for key, value in json.loads(file.read_text()).items()}
+        found[rows] = {key: text for key, (text, _) in drawn.items()}
+        assert all(count == 1 for _, count in drawn.values()) and len(drawn) == 2 * params.stage2.prompts
+        assert [row["anchors_resampled"] for row in history] == [0, 0]
+    assert found[1] == found[16] and len(set(found[1].values())) > 1
+    files[0].write_text(json.dumps({key: [answer_text("a", "the ball grows ."), 1] for key in found[1]}))
+    shutil.rmtree(next((other / "runs").rglob("done")))
+    monkeypatch.setattr(stage2.Anchor, "draw", lambda *_: pytest.fail("they are there"))
+    captions, embed = [], stage2.embeddings
+
+    def watched(root, vdm, texts, ranks):
+        captions.append(texts)
+        return embed(root, vdm, texts, ranks)
+
+    monkeypatch.setattr(stage2, "embeddings", watched)
+    stage2.train(params, STAGE2, other)
+    assert captions == [["the ball grows ."]]
 
 
 def test_all_in_one_moves_both(root, tmp_path):
@@ -252,13 +282,18 @@ def test_a_prompt_without_an_anchor_is_not_rendered_and_adds_zeros(root, tmp_pat
         gradients.append(torch.cat([p.grad.flatten() for p in trained]))
         return clip_norm(trained, size)
 
-    def anchors(self, ids, keys):
-        rows = {i: self.triplets.row(i) for n, i in enumerate(ids) if n not in drop}
-        return {i: answer_text(row["reasoning"], row["caption"]) for i, row in rows.items()}, 0.0
+    def draw(self, steps):
+        found = {}
+        for step in steps:
+            ids, _ = self.rollouts.batch(step, self.params.stage2.prompts)
+            for n, row in enumerate(map(self.triplets.row, ids)):
+                text = None if n in drop else answer_text(row["reasoning"], row["caption"])
+                found[f"{step}/{ids[n]}"] = [text, 1]
+        return found
 
     monkeypatch.setattr(stage2, "sde_rollout", watched)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", keep)
-    monkeypatch.setattr(stage2.Anchor, "__call__", anchors)
+    monkeypatch.setattr(stage2.Anchor, "draw", draw)
     missing = []
     once = {"steps": 1, "inner_updates": 1, "micro_batch": 4, "grad_clip": 1e9}
     for drop in ([0], [1], []):

@@ -34,6 +34,8 @@ class Trajectories:
     states: K + 1 tensors [N, C, T', H', W'] float32, from noise to the state after the last trained step.
     sigmas: the K + 1 noise levels that belong to them. old_logp, [N, K]: mean log-prob of each step.
     ref_means: K tensors, the mean of each step under the policy at the start of the stage. final: the clean latents.
+    unguided: K tensors, the velocity of the negative prompt at each step, where guidance needs it and no gradient flows
+    through it: the first update's, before which the policy has not changed.
     """
 
     states: list[Tensor]
@@ -41,6 +43,7 @@ class Trajectories:
     old_logp: Tensor
     ref_means: list[Tensor]
     final: Tensor
+    unguided: list[Tensor]
 
 
 @torch.no_grad()
@@ -58,32 +61,37 @@ def sde_rollout(
     trained = s.train_steps or s.render_steps - 1
     if not 1 <= trained <= s.render_steps - 1:
         raise ValueError(f"train_steps must be 1 to {s.render_steps - 1} (the last is not stochastic), got {trained}")
+    reuses = s.guidance != 1.0 and s.guidance_grad == "conditional"
     parts = []
     for first in range(0, noises.shape[0], s.micro_batch):
         part = slice(first, first + s.micro_batch)
         x = noises[part].to(vdm.device, torch.float32)  # [M, C, T', H', W']
         text, reference = given.text[part].to(vdm.device), given.reference[part].to(vdm.device)
-        states, logps, ref_means = [x], [], []
+        states, logps, ref_means, unguided = [x], [], [], []
         for k in range(s.render_steps):
             sigma = torch.full((x.shape[0],), grid[k], device=x.device)  # [M]
-            v = vdm.guided_velocity(x, sigma, text, reference, s.guidance, given.negative)  # [M, C, T', H', W']
+            base = vdm.unguided_velocity(x, sigma, reference, given.negative) if s.guidance != 1.0 else None
+            v = vdm.guided_velocity(x, sigma, text, reference, s.guidance, unguided=base)  # [M, C, T', H', W']
             if k >= trained:
                 x = flow_sde.ode_step(x, v, grid[k], grid[k + 1])
                 continue
             drawn = noise(tuple(x.shape[1:]), names[part], *keys, "sde", k).to(x)  # [M, C, T', H', W']
             after, logp, _, _ = flow_sde.sde_step(x, v, grid[k], grid[k + 1], s.noise_level, drawn)
             v0 = vdm.guided_velocity(x, sigma, text, reference, s.guidance, given.negative, dit=start)
+            if reuses and base is not None:
+                unguided.append(base.cpu())
             ref_means.append(flow_sde.sde_mean_std(x, v0, grid[k], grid[k + 1], s.noise_level)[0].cpu())
             logps.append(logp.cpu())  # [M]
             x = after  # [M, C, T', H', W']
             states.append(x)
-        parts.append(([state.cpu() for state in states], torch.stack(logps, 1), ref_means, x.cpu()))
+        parts.append(([state.cpu() for state in states], torch.stack(logps, 1), ref_means, x.cpu(), unguided))
     return Trajectories(
         states=[torch.cat(state) for state in zip(*(p[0] for p in parts), strict=True)],
         sigmas=grid[: trained + 1],
         old_logp=torch.cat([p[1] for p in parts]),
         ref_means=[torch.cat(mean) for mean in zip(*(p[2] for p in parts), strict=True)],
         final=torch.cat([p[3] for p in parts]),
+        unguided=[torch.cat(base) for base in zip(*(p[4] for p in parts), strict=True)],
     )
 
 
@@ -118,8 +126,9 @@ def vdm_updates(
                 now, then = trajectories.sigmas[k], trajectories.sigmas[k + 1]
                 x, after = (trajectories.states[i][part].to(device) for i in (k, k + 1))  # [M, C, T', H', W']
                 sigma = torch.full((x.shape[0],), now, device=device)  # [M]
+                known = trajectories.unguided[k][part].to(device) if inner == 0 and trajectories.unguided else None
                 v = vdm.guided_velocity(
-                    x, sigma, text, reference, s.guidance, given.negative, grad_through=s.guidance_grad
+                    x, sigma, text, reference, s.guidance, given.negative, None, s.guidance_grad, known
                 )  # [M, C, T', H', W']
                 mean, std = flow_sde.sde_mean_std(x, v, now, then, s.noise_level)
                 logp = flow_sde.log_prob(after, mean, std)[:, None]  # [M, 1]

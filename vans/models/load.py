@@ -37,8 +37,7 @@ def load_vdm(params, base: Path, tuned: Path | None = None, device="cpu") -> VDM
     vdm = VDM.load(model.repo or Path(base) / "vdm", model.revision, frozen_dtype(params), **vdm_options(params))
     if tuned is not None:
         vdm.dit = load_dit(tuned)
-    if params.machine.gradient_checkpointing:
-        vdm.dit.enable_gradient_checkpointing()
+    vdm.checkpoint_activations(params.machine.gradient_checkpointing)
     return vdm.frozen().to(device)
 
 
@@ -59,6 +58,5 @@ def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> V
     vlm = VLM.load(model.repo or Path(base) / "vlm", model.revision, dtype, model.system, model.positions)
     if adapter is not None:
         vlm.load_lora(adapter)
-    if params.machine.gradient_checkpointing:
-        vlm.checkpoint_activations()
+    vlm.checkpoint_activations(params.machine.gradient_checkpointing)
     return vlm.frozen().to(device)

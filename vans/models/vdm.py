@@ -23,6 +23,7 @@ import torch
 from diffusers import AutoencoderKLWan, DPMSolverMultistepScheduler, WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from vans import files
@@ -115,6 +116,17 @@ class VDM:
         """All parts in eval mode without gradients (trainers switch on what they train)."""
         for part in (self.dit, self.vae, self.text_encoder):
             part.eval().requires_grad_(False)
+        return self
+
+    def checkpoint_activations(self, layers: str = "all") -> VDM:
+        """Recompute the activations of "all", "half" or "none" of the DiT's layers in the backward pass."""
+        again = set(list(self.dit.blocks)[:: 2 if layers == "half" else 1])
+
+        def run(block: nn.Module, *args: Any) -> Any:
+            return checkpoint(block, *args, use_reentrant=False) if block in again else block(*args)
+
+        if layers != "none":
+            self.dit.enable_gradient_checkpointing(run)
         return self
 
     def to(self, device) -> VDM:
@@ -212,24 +224,29 @@ class VDM:
         negative: Tensor | None = None,
         dit: nn.Module | None = None,
         grad_through: str = "both",
+        unguided: Tensor | None = None,
     ) -> Tensor:
         """Classifier-free guidance: v_n + g (v_c - v_n); g = 1 needs, and computes, the conditional branch only.
 
         `grad_through`: "both" branches are differentiated, or the "conditional" one alone. The value is the same
         either way (so the ratio of the first update is 1); the second costs a forward pass less to differentiate.
+        `unguided`: v_n where it is known (`unguided_velocity`); nothing flows through it.
         """
         v = self.velocity(x, sigma, text, reference, dit)
         if guidance == 1.0:
             return v
+        if unguided is None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and grad_through == "both"):
+                unguided = self.unguided_velocity(x, sigma, reference, negative, dit)
+        return unguided + guidance * (v - unguided)
+
+    def unguided_velocity(
+        self, x: Tensor, sigma: Tensor, reference: Tensor | None, negative: Tensor | None, dit: nn.Module | None = None
+    ) -> Tensor:
+        """v_n, of the negative prompt [1, L, D]: see `guided_velocity`."""
         if negative is None:
             raise ValueError("guidance other than 1 needs the negative prompt's embedding")
-        negative = negative.expand(x.shape[0], -1, -1)
-        if grad_through == "both":
-            base = self.velocity(x, sigma, negative, reference, dit)
-        else:
-            with torch.no_grad():
-                base = self.velocity(x, sigma, negative, reference, dit)
-        return base + guidance * (v - base)
+        return self.velocity(x, sigma, negative.expand(x.shape[0], -1, -1), reference, dit)
 
     @torch.no_grad()
     def render_latents(

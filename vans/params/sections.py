@@ -36,7 +36,7 @@ class MachineParams(Section):
     processes: int = Field(ge=1)  # data-parallel workers (GPUs at the paper scale)
     threads: int = Field(ge=1)  # CPU threads per worker
     dtype: Literal["float32", "bfloat16"]
-    gradient_checkpointing: bool  # recompute activations: less memory, a third more time
+    gradient_checkpointing: Literal["none", "half", "all"]  # layers that recompute their activations: the same numbers
     grid: bool  # may the ablation grid be trained at this scale?
     engine: Literal["local", "ray"]  # what maps the curation over sources (vans/data/engine.py)
     workers: int = Field(ge=0)  # its processes; 0: one per core

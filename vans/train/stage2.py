@@ -16,7 +16,8 @@ Deviations from the paper
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from peft import LoraConfig
 
 from vans import files
 from vans.data.batches import prompts_of
-from vans.data.triplets import Triplets
 from vans.errors import UserError
 from vans.grid import Cell
 from vans.grpo import core
@@ -39,6 +39,7 @@ from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
 from vans.similarity import rouge_l
 from vans.template import answer_text, parse_answer
+from vans.train.feed import embeddings
 from vans.train.loop import tell_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollouts import Rollouts, record_of
@@ -46,6 +47,7 @@ from vans.train.runs import Run
 from vans.train.settings import settings_of
 
 ANCHOR = ("anchor_threshold", "anchor_attempts")  # settings of the VLM's captions alone
+ANCHOR_STEPS, ANCHOR_ROWS = 50, 16  # steps whose anchors stand in one file; answers drawn at once
 
 
 def train(params: Any, cell: Cell, root: Path) -> list[dict]:
@@ -80,9 +82,14 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     start = WithTensors(vdm.dit, frozen_copy(vdm.dit))
     optim = optimizer([vdm.dit], "adamw", s.lr)
     rollouts = Rollouts(params, here, "stage2", vdm, ranks)
-    vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device) if at.captions == "vlm" else None
-    anchor = Anchor(params, vlm, rollouts.triplets)
     run.attach({"dit": vdm.dit}, {"dit": optim})
+    vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device) if at.captions == "vlm" else None
+    anchor = Anchor(params, vlm, rollouts, run, steps)
+    every = sorted({caption for part in ranks.gather(anchor.captions) for caption in part})
+    embedded = embeddings(here, vdm, every or [""], ranks)
+    vdm.text_encoder.to("meta")  # not needed any more, as the VLM: 17 GB at the paper scale
+    if vlm is not None:
+        vlm.to("meta").prompts.clear()
 
     for step in run.steps(steps):
         check_anchors(run.history, s, steps)
@@ -101,8 +108,7 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
 
         # 2. G stochastic trajectories of each, in one rollout
         repeat = [p for p in range(len(ids)) for _ in range(s.group_size)]  # N = P * G
-        with torch.no_grad():
-            text = vdm.embed([row[0] for row in captions])[repeat]  # [N, L, D]
+        text = embedded[[row[0] for row in captions]][repeat]  # [N, L, D]
         given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
         names = [f"{i}/{g}" for i in ids for g in range(s.group_size)]
         trajectories = sde_rollout(
@@ -146,38 +152,69 @@ def uses(at: Cell) -> tuple[list[str], list[str]]:
 
 
 class Anchor:
-    """Says what stage 2's videos should show: the frozen, tuned VLM, or (vlm None) the ground truth."""
+    """Says what stage 2's videos should show: the frozen, tuned VLM, or (vlm None) the ground truth.
 
-    def __init__(self, params: Any, vlm: Any, triplets: Triplets):
-        self.params, self.vlm, self.triplets = params, vlm, triplets
+    The VLM does not change, so that all anchors are drawn before the first step, ANCHOR_ROWS at once, and kept in the
+    run's folder (anchors-<first step>.json, ANCHOR_STEPS of them each): after that it is needed no more.
+    """
+
+    def __init__(self, params: Any, vlm: Any, rollouts: Rollouts, run: Run, steps: int):
+        self.params, self.vlm, self.rollouts, self.triplets = params, vlm, rollouts, rollouts.triplets
+        self.drawn: dict[str, list] = {}  # "step/id": [its anchor or None, samples drawn for it]
+        for first in range(run.position // ANCHOR_STEPS * ANCHOR_STEPS, steps if vlm else 0, ANCHOR_STEPS):
+            path = run.folder / f"anchors-{first:05d}.json"
+            if not run.ranks.gather(path.exists())[0]:
+                mine = self.draw(range(first, min(first + ANCHOR_STEPS, steps)))
+                every = {key: value for part in run.ranks.gather(mine) for key, value in part.items()}
+                if run.ranks.main:
+                    files.atomic_write_text(path, json.dumps(every, indent=1) + "\n")
+                run.ranks.barrier()
+            self.drawn |= json.loads(path.read_text(encoding="utf-8"))
+
+    @property
+    def captions(self) -> list[str]:
+        """All captions that a step may render, each once."""
+        if self.vlm is None:
+            return sorted({self.triplets.row(id)["caption"] for id in self.rollouts.ids})
+        return sorted({parse_answer(text)[1] or "" for text, _ in self.drawn.values() if text is not None})
 
     def __call__(self, ids: list[str], keys: tuple) -> tuple[dict[str, str], float]:
         """{prompt's id: its anchor, a whole answer} of the prompts that get one, and the share of samples thrown away.
 
+        keys: of the step, its number last.
+        """
+        if self.vlm is None:
+            rows = {i: self.triplets.row(i) for i in ids}
+            return {i: answer_text(row["reasoning"], row["caption"]) for i, row in rows.items()}, 0.0
+        found = {i: self.drawn[f"{keys[-1]}/{i}"] for i in ids}
+        drawn, kept = sum(count for _, count in found.values()), {i: t for i, (t, _) in found.items() if t is not None}
+        return kept, (drawn - len(kept)) / max(drawn, 1)
+
+    def draw(self, steps: Sequence[int]) -> dict[str, list]:
+        """The anchors of this rank's prompts of some steps, as `drawn`.
+
         ROUGE-L with the true caption below `anchor_threshold`: sampled again, at most `anchor_attempts` times in all.
         """
         s, g = self.params.stage2, self.params.generate
-        rows = {i: self.triplets.row(i) for i in ids}
-        if self.vlm is None:
-            return {i: answer_text(row["reasoning"], row["caption"]) for i, row in rows.items()}, 0.0
-        found: dict[str, str] = {}
-        drawn = 0
+        batches = [self.rollouts.batch(step, s.prompts) for step in steps]
+        asked = {f"{keys[-1]}/{i}": (i, keys) for ids, keys in batches for i in ids}
+        found: dict[str, list] = {key: [None, 0] for key in asked}
         for attempt in range(s.anchor_attempts):
-            todo = [i for i in rows if i not in found]
-            if not todo:
-                break
-            sampled = self.vlm.sample(
-                prompts_of(self.vlm, self.triplets, todo),
-                seeds=[(*keys, "anchor", i, attempt) for i in todo],
-                max_new_tokens=g.max_new_tokens,
-                temperature=g.temperature or 1.0,
-                top_p=g.top_p,
-            )
-            drawn += len(todo)
-            for i, text in zip(todo, sampled.texts, strict=True):
-                if rouge_l(parse_answer(text)[1] or "", rows[i]["caption"]) >= s.anchor_threshold:
-                    found[i] = text
-        return found, (drawn - len(found)) / max(drawn, 1)
+            todo = [key for key, (text, _) in found.items() if text is None]
+            for some in (todo[i : i + ANCHOR_ROWS] for i in range(0, len(todo), ANCHOR_ROWS)):
+                ids = [asked[key][0] for key in some]
+                sampled = self.vlm.sample(
+                    prompts_of(self.vlm, self.triplets, ids),
+                    seeds=[(*asked[key][1], "anchor", asked[key][0], attempt) for key in some],
+                    max_new_tokens=g.max_new_tokens,
+                    temperature=g.temperature or 1.0,
+                    top_p=g.top_p,
+                )
+                for key, id, text in zip(some, ids, sampled.texts, strict=True):
+                    caption, truth = parse_answer(text)[1] or "", self.triplets.row(id)["caption"]
+                    good = rouge_l(caption, truth) >= s.anchor_threshold
+                    found[key] = [text if good else None, found[key][1] + 1]
+        return found
 
 
 def check_anchors(history: list[dict], s: Any, steps: int) -> None:
