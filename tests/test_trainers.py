@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 
 from tests import smoke
 from vans import warm_server
+from vans.answer import arm as answers
 from vans.data.batches import batch_ids, clips_of
 from vans.data.curate import curate
 from vans.data.triplets import Triplets
 from vans.errors import UserError
-from vans.grid import Cell
+from vans.grid import Arm, Cell
 from vans.grpo import rollout
 from vans.grpo.denoising import Conditions, sde_rollout, vdm_updates
 from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, render_captions
@@ -540,3 +541,33 @@ def test_kept_text_embeddings_are_those_of_the_encoder(root, tmp_path):
     with torch.no_grad():
         next(vdm.text_encoder.parameters()).mul_(2)  # another encoder: another entry
     assert not torch.allclose(embeddings(other, vdm, texts, ALONE)[texts[:1]], store[texts[:1]])
+
+
+# ---- answers -------------------------------------------------------------------------------------------------
+def test_an_arm_goes_on_where_it_stopped_and_ends_in_the_same_bytes(root, tmp_path, monkeypatch):
+    def files(folder: Path) -> dict[str, bytes]:
+        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+    arm = Arm("sft", "sft", "sft", "vlm")
+    params, whole = changed(root, tmp_path / "whole", generate={"batch": 2})
+    expected = files(answers.predict(params, arm, whole))
+    assert not list((whole / "runs").rglob("batch-*")) and len(expected) > 3
+    params, broken = changed(root, tmp_path / "broken", generate={"batch": 2})
+    rendered: list = []
+    render = answers.render
+
+    def stopped(params, vdm, clips, captions, names, progress=None):
+        if len(rendered) == 1:
+            raise KeyboardInterrupt
+        rendered.append(names)
+        return render(params, vdm, clips, captions, names, progress)
+
+    monkeypatch.setattr(answers, "render", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        answers.predict(params, arm, broken)
+    kept = list((broken / "runs/answer/sft").rglob("batch-*"))
+    assert len(kept) == 1 and not (broken / "predictions/sft").exists()
+    rendered.append([])  # the next call renders: `stopped` counts one more
+    assert files(answers.predict(params, arm, broken)) == expected
+    assert rendered[0] not in rendered[2:] and len(rendered) == 2 + (len(expected) - 1) // 2 - 1
+    assert not list((broken / "runs").rglob("batch-*"))

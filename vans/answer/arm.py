@@ -7,6 +7,7 @@ it would give without that, and the k-th is drawn from (seed, sample/k).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vans import files
+from vans import code, files
 from vans.answer import predictions
 from vans.answer.best import Answer, best_of, judge
 from vans.data.batches import clips_of, held_out
@@ -27,19 +28,26 @@ from vans.parallel import Ranks, launch
 from vans.rng import noise
 from vans.template import parse_answer
 
+DECIDING = ("seed", "video", "generate", "curate", "models", "machine")  # sections of the parameters
+
 
 def predict(params: Any, arm: Arm, root: Path) -> Path:
-    """Write an arm's predictions to predictions/<arm>: captions.csv and videos/<id>.*; returns the folder."""
+    """Write an arm's predictions to predictions/<arm>: captions.csv and videos/<id>.*; returns the folder.
+
+    Each batch is kept under runs/answer/<arm>/ as soon as it is done, until all are: what is interrupted goes on there.
+    """
     out, clip = root / "predictions" / arm.key, params.video
     samples = len(held_out(Triplets(root / "triplets"), params.evaluate.samples))
     files.check_free_space(out, samples * clip.frames * clip.height * clip.width * 3)
     with files.atomic_dir(out) as partial:
         job = {"root": str(root), "out": str(partial), "arm": arm.plain()}
-        launch("vans.answer.arm:predict_share", params.machine, params=params, **job)
+        kept = launch("vans.answer.arm:predict_share", params.machine, params=params, **job)
+    files.discard(kept)
     return out
 
 
-def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> None:
+def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> str:
+    """This rank's share of an arm's predictions; returns the folder in which batches are kept."""
     g, here, at = params.generate, Path(root), Arm(**arm)
     base, captions = here / "models/base", at.captions
     triplets = Triplets(here / "triplets")
@@ -68,16 +76,41 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
         videos = clips if vdm is None else render(params, vdm, clips, found, names)
         return list(zip(found, answers, videos, strict=True))
 
+    kept = here / "runs/answer" / at.key / ranks.gather(identity(params, here, at) if ranks.main else "")[0]
+    if ranks.main:
+        files.sweep(kept)
+    ranks.barrier()
     for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
-        given = best_of(at.best_of["n"], chooser, chunk, draw) if at.best_of and chooser else draw(chunk)
-        for id, (caption, text, clip) in zip(chunk, given, strict=True):
-            words.append(caption)
-            texts.append(text)
-            media.write(Path(out) / "videos" / f"{id}{suffix}", clip.numpy(), params.video.fps)
+        done = kept / f"batch-{files.digest(chunk)[:12]}"
+        if (record := files.sealed(done)) is None:
+            given = best_of(at.best_of["n"], chooser, chunk, draw) if at.best_of and chooser else draw(chunk)
+            record = {"captions": [caption for caption, _, _ in given], "texts": [text for _, text, _ in given]}
+            with files.atomic_dir(done) as partial:
+                for id, (_, _, clip) in zip(chunk, given, strict=True):
+                    media.write(partial / f"{id}{suffix}", clip.numpy(), params.video.fps)
+                files.seal(partial, record)
+        words += record["captions"]
+        texts += record["texts"]
+        (Path(out) / "videos").mkdir(exist_ok=True)
+        for id in chunk:
+            shutil.copyfile(done / f"{id}{suffix}", Path(out) / "videos" / f"{id}{suffix}")
     rows_out = ranks.collect(list(zip(ids, words, texts, strict=True)))
     if ranks.main:
         table = predictions.captions_csv(*zip(*rows_out, strict=True))
         (Path(out) / predictions.CAPTIONS).write_text(table, encoding="utf-8", newline="")
+    return str(kept)
+
+
+def identity(params: Any, root: Path, arm: Arm) -> str:
+    """Of what decides an arm's answers: parameters, data, models and code. Batches of another one are not taken."""
+    told = {key: value for key, value in params.resolved().items() if key in DECIDING}
+    told["machine"] = {key: told["machine"][key] for key in ("device", "dtype", "threads", "vae_batch", "dit_batch")}
+    folders = {root / name for name in ("models/base", arm.vlm_folder, arm.vdm_folder) if name}
+    weights = sorted({p for folder in folders for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")})
+    told["files"] = [[str(p.relative_to(root)), files.sha256_file(p)] for p in weights if "groups" not in p.parts]
+    told["triplets"] = files.sha256_file(root / "triplets/manifest.parquet")
+    told["code"] = code.digest(["vans/answer/arm.py"], Path(__file__).resolve().parents[2])
+    return files.digest(told | {"arm": arm.plain()})[:12]
 
 
 def write_answers(
