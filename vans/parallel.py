@@ -1,8 +1,9 @@
 """One job in several processes: the laptop's two cores and a node's GPUs by the same few lines.
 
 `launch` runs a function as rank 0 in this very process (so that a notebook shows its progress and its errors) and as
-ranks 1, 2, … in child processes, which die with their parent. Gradients are averaged over ranks by one flat
-all-reduce; a batch is cut by rank, a group never is. Nothing here is needed when there is one process.
+ranks 1, 2, … in child processes, which die with their parent; where torchrun or srun has started the ranks, on those
+(vans/outside.py). Gradients are averaged over ranks by one flat all-reduce; a batch is cut by rank, a group never is.
+Nothing here is needed when there is one process.
 
 A child that dies ends the job within seconds, whatever rank 0 is waiting for (a dead peer alone would not wake it from
 an NCCL kernel, nor from the meeting at the start): `Watch` sees it, frees rank 0 and has it raise one clear line.
@@ -31,7 +32,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vans import files, warm
+from vans import files, outside, warm
 from vans.errors import UserError
 from vans.terminal import steady
 
@@ -103,7 +104,10 @@ def device_of(name: str, rank: int) -> torch.device:
 
 def processes(machine: Any) -> int:
     """How many processes a job has: `machine.processes`, fewer where "auto" finds fewer GPUs. The number divides
-    `machine.processes`, so that batches are still shared evenly."""
+    `machine.processes`, so that batches are still shared evenly. As many as there are where somebody else started them.
+    """
+    if (ranks := outside.current()) is not None:
+        return ranks.size
     if machine.device != "auto" or not torch.cuda.is_available():
         return machine.processes
     most = min(machine.processes, torch.cuda.device_count())
@@ -118,6 +122,8 @@ def launch(target: str, machine: Any, params: Any = None, **arguments) -> Any:
     the child processes as text, nothing is pickled).
     Raises whatever rank 0 raises, and UserError with the last lines of a child that failed.
     """
+    if outside.current() is not None:
+        return outside.share(target, params, arguments)
     size = processes(machine)
     torch.set_num_threads(machine.threads)
     if size == 1:

@@ -51,7 +51,7 @@ class Run:
 
     def __init__(self, root: str | Path, name: str, settings: dict, ranks: Ranks, every: int):
         self.name, self.settings, self.ranks, self.every = name, settings, ranks, every
-        self.digest = files.digest(settings)[:12]
+        self.digest = files.digest(_deciding(settings))[:12]
         self.folder = Path(root) / "runs" / name / self.digest
         self.history: list[dict] = []
         self.position = self.total = 0
@@ -190,6 +190,10 @@ class Run:
         if self.ranks.main:
             print(f"{self.name}: goes on at step {self.position}")
 
+    def _begun_with(self) -> dict:
+        path = self.folder / "settings.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
     # ------------------------------------------------------------------ runs beside each other
     def _place(self) -> None:
         """Set other runs of this name aside, find this one again if it was, and begin it if it is new."""
@@ -219,7 +223,21 @@ class Run:
                 files.discard(kept)
         if not any(self.folder.glob("step-*")) and not done.exists():
             files.discard(self.folder / "groups")  # pictures of a run that ended before its first checkpoint
+        was, now = (_processes(told) for told in (self._begun_with(), self.settings))
+        if was and now and was != now:
+            print(f"{self.name}: begun with {was} processes, goes on with {now}: sums are added in another order")
         files.atomic_write_text(self.folder / "settings.json", json.dumps(self.settings, indent=1) + "\n")
+
+
+def _processes(settings: dict) -> int | None:
+    return settings.get("machine", {}).get("processes")
+
+
+def _deciding(settings: dict) -> dict:
+    """Settings without the number of processes: the same draws and, but for the order of sums, the same numbers."""
+    if "machine" not in settings:
+        return settings
+    return settings | {"machine": {key: value for key, value in settings["machine"].items() if key != "processes"}}
 
 
 def forget(root: str | Path, name: str) -> None:

@@ -1,0 +1,118 @@
+"""Ranks that torchrun or srun have started: the same job as on ranks of our own, and a run that goes on with another
+number of them."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tests import smoke
+from vans import outside
+from vans.data.curate import curate
+from vans.errors import UserError
+from vans.params import load
+from vans.train import base, sft
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory) -> Path:
+    """A repository with triplets, base models and SFT at smoke size."""
+    root = smoke.clone(tmp_path_factory.mktemp("outside") / "clone")
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    tree["rewards"]["stage1"]["full"] = {"tests.reward_terms:by_length": 1.0}  # one that differs within a group
+    tree["scales"]["tiny"]["stage1"] |= {"steps": 4, "prompts": 2, "warmup": 0, "micro_batch": 8}
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    params = load(root)
+    curate(root / "data", root / "triplets", params)
+    base.train(params, root)
+    sft.train(params, root)
+    return root
+
+
+def run(root: Path, *command: str, **more: str) -> subprocess.CompletedProcess:
+    env = {**smoke.environment(root), "OMP_NUM_THREADS": "1", **more}
+    return subprocess.run([sys.executable, *command], cwd=root, env=env, capture_output=True, text=True, timeout=400)
+
+
+def copied(root: Path, to: Path) -> Path:
+    shutil.copytree(root, to, symlinks=True, ignore=shutil.ignore_patterns(".dvc", "runs"))
+    return to
+
+
+def weights(root: Path) -> dict[str, torch.Tensor]:
+    return load_file(root / "models/stage1/full/vlm/adapter_model.safetensors")
+
+
+def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def test_a_place_is_told_by_torchrun_or_srun_or_nobody(monkeypatch):
+    for name in (*outside.SLURM, *outside.SLURM.values(), "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert outside.place() is None
+    for name, value in {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="SLURM_NTASKS is 8, but MASTER_ADDR and MASTER_PORT are not set"):
+        outside.place()
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert outside.place() == (3, 8, 1)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert outside.place() == (1, 4, 0), "torchrun within SLURM: torchrun's"
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert outside.place() is None
+
+
+def test_torchrun_trains_as_one_process_does_and_either_goes_on_with_the_others_checkpoint(ready, tmp_path):
+    """Two gloo ranks against one; then two steps by one number of ranks and the rest by the other."""
+    roots = {}
+    for name, launch in {"one": ["-m"], "two": TORCHRUN}.items():
+        roots[name] = copied(ready, tmp_path / name)
+        told = run(roots[name], *launch, "vans.train", "stage1", "--cell", "full")
+        assert told.returncode == 0, told.stderr[-2000:]
+    expected = weights(roots["one"])
+    start = load_file(ready / "models/sft/vlm/adapter_model.safetensors")
+    assert close(expected, start) > 1e-5, "it trained"
+    assert close(weights(roots["two"]), expected) < 1e-6 * max(
+        1.0, max(w.abs().max().item() for w in expected.values())
+    )
+    for first, then in ((["-m"], TORCHRUN), (TORCHRUN, ["-m"])):
+        root = copied(ready, tmp_path / f"from{len(first)}")
+        stop = run(root, *first, "tests.stopping", "2", "stage1", "--cell", "full")
+        assert "stopped after step 1" in stop.stdout, stop.stderr[-2000:]
+        steps = sorted((root / "runs/stage1/full").rglob("step-*"))
+        assert [step.name for step in steps] == ["step-0000002"]
+        told = run(root, *then, "vans.train", "stage1", "--cell", "full")
+        assert "goes on at step 2" in told.stdout and "sums are added in another order" in told.stdout, told.stderr[
+            -2000:
+        ]
+        assert close(weights(root), expected) < 1e-5
+
+
+def test_what_ranks_cannot_share_is_one_line(ready, tmp_path):
+    root = copied(ready, tmp_path / "three")
+    env = {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    told = run(root, "-m", "vans.train", "stage1", **env)
+    assert told.returncode == 1 and told.stderr.count("\n") == 1, told.stderr
+    assert "multiple of machine.processes" in told.stderr
+
+
+def test_what_was_trained_without_a_notebook_is_not_trained_again(ready, tmp_path):
+    """The notebook calls the same function on the same run."""
+    root = copied(ready, tmp_path / "found")
+    first = run(root, "-m", "vans.train", "stage1")
+    assert first.returncode == 0 and "it/s" in first.stdout, first.stderr[-2000:]
+    trained = weights(root)
+    again = run(root, "-m", "vans.train", "stage1")
+    assert again.returncode == 0 and "it/s" not in again.stdout
+    assert close(weights(root), trained) == 0.0

@@ -1,0 +1,49 @@
+"""Train a stage without a notebook: on this machine, or as one of the ranks of torchrun or srun (docs/cluster.md).
+
+    python -m vans.train stage1 --cell full
+    torchrun --nproc-per-node 8 -m vans.train sft
+
+The same run as the notebook's, kept in the same place: the notebook (`dvc repro stage1@full`), started afterwards,
+finds it finished, shows it and hands it to DVC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from functools import partial
+
+import vans  # noqa: F401 (first of all: what it caps is read when NumPy is imported)
+from vans.cli import guarded
+
+STAGES = ("base", "sft", "stage1", "stage2", "all_in_one")
+
+
+def train(stage: str, cell: str | None) -> None:
+    from vans.grid import TRAINED, Grid
+    from vans.outside import joined, place
+    from vans.params import find_root, load
+
+    root = find_root()
+    params = load(root)
+    if (at := place()) is not None:
+        params = params.with_(machine={"processes": at[1]})  # which batches must be able to share
+    given: list = []
+    if stage in TRAINED:
+        given.append(Grid(params, root).cell(stage, cell or ("main" if stage == "stage2" else "full")))
+    with joined(params.machine) as ranks:
+        if ranks is None or ranks.main:
+            module = importlib.import_module(f"vans.train.{stage}")
+            module.train(params, *given, root)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m vans.train", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--cell", help="of stage1, stage2 or all_in_one, as dvc.yaml names it (full; of stage2 main)")
+    given = parser.parse_args()
+    return guarded(partial(train, given.stage, given.cell))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
