@@ -83,19 +83,16 @@ def test_torchrun_trains_as_one_process_does_and_either_goes_on_with_the_others_
     expected = weights(roots["one"])
     start = load_file(ready / "models/sft/vlm/adapter_model.safetensors")
     assert close(expected, start) > 1e-5, "it trained"
-    assert close(weights(roots["two"]), expected) < 1e-6 * max(
-        1.0, max(w.abs().max().item() for w in expected.values())
-    )
+    assert close(weights(roots["two"]), expected) < 1e-6
     for first, then in ((["-m"], TORCHRUN), (TORCHRUN, ["-m"])):
         root = copied(ready, tmp_path / f"from{len(first)}")
         stop = run(root, *first, "tests.stopping", "2", "stage1", "--cell", "full")
         assert "stopped after step 1" in stop.stdout, stop.stderr[-2000:]
-        steps = sorted((root / "runs/stage1/full").rglob("step-*"))
-        assert [step.name for step in steps] == ["step-0000002"]
+        checkpoints = [p.name for p in (root / "runs/stage1/full").rglob("step-*") if p.is_dir()]
+        assert checkpoints == ["step-0000002"]
         told = run(root, *then, "vans.train", "stage1", "--cell", "full")
-        assert "goes on at step 2" in told.stdout and "sums are added in another order" in told.stdout, told.stderr[
-            -2000:
-        ]
+        assert "goes on at step 2" in told.stdout, told.stderr[-2000:]
+        assert "sums are added in another order" in told.stdout
         assert close(weights(root), expected) < 1e-5
 
 
