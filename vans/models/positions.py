@@ -1,13 +1,14 @@
 """Where the VLM's tokens stand: three numbers each (time, height, width), of which rotary embeddings are made.
 
     grid     text goes on behind the larger side of the video's grid: transformers 5.23's own rule
-    largest  text goes on behind the largest position so far, time included: the rule up to transformers 4.57, and that
-             of Qwen2.5-VL's training (its report, arXiv 2502.13923, section 2.1.2, leaves it open; its code does so)
+    largest  text goes on behind the largest position so far, time included: the rule up to transformers 4.57, in which
+             Qwen2.5-VL came out, and so taken for that of its training and of the published VANS weights
 
 They differ where a video is longer, in time steps, than its grid is wide (at the paper's size over about 12 s: by 6
-positions at 15 s, 16 at 20 s). They are made here, and given to every forward pass, since transformers 5.23 follows
-"grid" in a whole sequence and "largest" in the tokens that it generates behind it: what is sampled and what is scored
-would be two distributions. Times keep their fractions, as in 5.23 (4.57 cuts the seconds of a grid to a whole number).
+positions at 15 s, 16 at 20 s). They are made here, by one function, and given to every forward pass: the model's own
+`rope_deltas` (5.23) count from the largest position, also where its positions follow the grid, so that tokens placed by
+them do not stand where a pass over the whole sequence has them. Times keep their fractions, as in 5.23 and 4.49 (4.57
+cuts the seconds of a grid to a whole number: 33 pictures over 5, 10 or 15 s all stand at time 0).
 """
 
 from __future__ import annotations
