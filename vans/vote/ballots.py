@@ -32,15 +32,15 @@ TEXTS = ("rater", "sample", "arms", "sides", "choice", "check", "right", "form",
 
 
 def row(plan: Plan, rater: str, number: int, trial: Trial, choice: Any, seconds: float) -> dict[str, Any]:
-    """One vote as it is written. number: from 1, in the rater's order. choice: a name, "tie", or marks per side."""
+    """One vote as `read` gives it. number: from 1, in the rater's order. choice: a name, "tie", or marks per side."""
     right = trial.right(choice)
     return {
         "rater": rater,
         "number": number,
         "sample": plan.samples[trial.sample].id,
-        "arms": _json(sorted(set(trial.names))),
-        "sides": _json(trial.names),
-        "choice": choice if isinstance(choice, str) else _json(choice),
+        "arms": sorted(set(trial.names)),
+        "sides": trial.names,
+        "choice": choice,
         "seconds": round(seconds, 2),
         "check": trial.check,
         "right": "" if right is None else "right" if right else "wrong",
@@ -84,7 +84,9 @@ class Ballots:
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{self.path}: another `vans vote` writes it; stop that one, or name another --out") from error
+            raise UserError(
+                f"{self.path}: another `vans vote` writes it; stop that one, or name another --out"
+            ) from error
         size, own = os.fstat(self._handle).st_size, (",".join(COLUMNS) + "\n").encode()
         if os.pread(self._handle, len(own), 0) != own[:size]:
             raise UserError(f"{self.path}: is there and holds no votes; name another file with --out")
@@ -100,7 +102,9 @@ class Ballots:
             self.votes.setdefault(vote["rater"], {})[vote["number"]] = dict(vote)
 
     def _append(self, cells: Mapping[str, Any]) -> None:
-        texts = [spreadsheet.guarded(cells[name]) for name in COLUMNS]
+        values = [cells[name] for name in COLUMNS]
+        values = [json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for v in values]
+        texts = list(map(spreadsheet.guarded, values))
         file = io.StringIO()
         csv.writer(file, lineterminator="\n", quoting=spreadsheet.quoting(texts)).writerow(texts)
         data, size = file.getvalue().encode(), os.fstat(self._handle).st_size
@@ -143,7 +147,3 @@ def _list(text: str) -> list:
     if not isinstance(found, list):
         raise ValueError(f"{text[:40]!r} is no list")
     return found
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -6,6 +6,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from vans.show.style import ARM_COLOURS, BLUE, FAINT, INK, MUTED, ORANGE, THEME, new_figure
+from vans.visible import words
 from vans.vote.plan import LIKERT
 from vans.vote.report import Found
 
@@ -16,7 +17,7 @@ TITLES = {"strength": "Strength (Bradley–Terry)"}
 
 def draw(found: Found) -> Figure:
     """Best arm on top; lines are 95 % over people and samples, cells the share of comparisons that the row won."""
-    count, names = len(found.arms), list(found.measures)
+    count, names, arms = len(found.arms), list(found.measures), list(map(words, found.arms))
     height = 110 + ROW * max(2, count)
     with matplotlib.rc_context(THEME):
         page = new_figure(WIDTH, height)
@@ -29,7 +30,7 @@ def draw(found: Found) -> Figure:
                 axes.plot(one.value, place, "o", color=colour, markersize=7, markeredgecolor="white")
             axes.set_title(TITLES.get(name, name.capitalize()))
             axes.set_ylim(count - 0.5, -0.5)
-            axes.set_yticks(range(count), found.arms if axes is panels[0] else [])
+            axes.set_yticks(range(count), arms if axes is panels[0] else [""] * count)
             axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)
             axes.spines["left"].set_visible(False)
             axes.grid(axis="x")
@@ -46,7 +47,7 @@ def draw(found: Found) -> Figure:
 
 
 def _matrix(axes, found: Found) -> None:
-    count = len(found.arms)
+    count, arms = len(found.arms), list(map(words, found.arms))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = found.wins / found.met
     axes.imshow(np.ma.masked_invalid(share), cmap=MAP, vmin=0, vmax=1, aspect="auto")
@@ -55,8 +56,8 @@ def _matrix(axes, found: Found) -> None:
             ink = "white" if abs(value - 0.5) > 0.3 else INK
             axes.text(j, i, f"{value:.0%}", ha="center", va="center", fontsize=9, color=ink)
     axes.set_title("Row preferred to column")
-    axes.set_xticks(range(count), found.arms, rotation=30 if count > 3 else 0, ha="right" if count > 3 else "center")
-    axes.set_yticks(range(count), found.arms)
+    axes.set_xticks(range(count), arms, rotation=30 if count > 3 else 0, ha="right" if count > 3 else "center")
+    axes.set_yticks(range(count), arms)
     axes.tick_params(length=0, labelcolor=INK)
     for spine in axes.spines.values():
         spine.set_visible(False)

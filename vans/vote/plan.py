@@ -81,7 +81,9 @@ class Plan:
     @cached_property
     def name(self) -> str:
         """A digest of all that decides what is seen, videos included."""
-        kept = {arm: [found.captions, [sha256_file(p) for p in found.paths.values()]] for arm, found in self.arms.items()}
+        kept = {
+            arm: [found.captions, [sha256_file(p) for p in found.paths.values()]] for arm, found in self.arms.items()
+        }
         asked = [[sample.id, sample.question, sample.caption] for sample in self.samples.values()]
         settings = [self.form, self.at_once, self.each, self.checks, self.seed]
         return digest([kept, asked, settings])[:12]
@@ -113,7 +115,7 @@ class Plan:
         checks = self._checks(rater)
         for number, check in reversed(list(enumerate(checks))):
             within = int(digest([self.seed, rater, "place", number])[:8], 16) / 16**8
-            trials.insert(int(len(found) * (number + within) / len(checks)), check)
+            trials.insert(int((len(found) + 1) * (number + within) / len(checks)), check)
         return [
             Trial(one.sample, tuple(shuffled(one.sides, self.seed, rater, "sides", number)), one.check)
             for number, one in enumerate(trials)

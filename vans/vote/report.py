@@ -14,7 +14,8 @@ always comes first would hide agreement; a tie is a category.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import choix
 import krippendorff
@@ -93,8 +94,9 @@ def analyse(frame: pd.DataFrame, least: float = 0.7, seed: int = 0, resamples: i
         unit = np.eye(values.size)[number * len(arms) : (number + 1) * len(arms)]
         ends = [_interval(values.ravel(), covariances, unit[i], voted, len(votes)) for i in order]
         measures[name] = {arms[i]: one for i, one in zip(order, ends, strict=True)}
-        pairs = zip(order, order[1:], strict=False)
-        steps[name] = [_interval(values.ravel(), covariances, unit[i] - unit[j], voted, len(votes)) for i, j in pairs]
+        steps[name] = [
+            _interval(values.ravel(), covariances, unit[i] - unit[j], voted, len(votes)) for i, j in pairwise(order)
+        ]
     grid = np.ix_(order, order)
     chosen = [c for c in votes["choice"] if isinstance(c, str)]
     return Found(
@@ -179,7 +181,7 @@ def _alpha(votes: pd.DataFrame, raters: list[str]) -> dict[str, float]:
     return {"choice": _of_units(units, raters, "nominal")}
 
 
-def _of_units(units: dict[Any, dict[str, float]], raters: Sequence[str], level: str) -> float:
+def _of_units(units: dict[Any, dict[str, float]], raters: Sequence[str], level: Literal["nominal", "ordinal"]) -> float:
     data = np.array([[unit.get(rater, np.nan) for unit in units.values()] for rater in raters], float)
     known = data[:, np.isfinite(data).sum(0) > 1]
     if known.size == 0 or len(np.unique(known[np.isfinite(known)])) < 2:
@@ -198,7 +200,9 @@ def _head(found: Found) -> list[str]:
     lines = [f"{found.votes} votes of {len(found.raters)} people on {found.samples} samples, {found.form}"]
     if found.left_out:
         names = ", ".join(f"{words(name)} ({share:.0%})" for name, share in found.left_out.items())
-        lines.append(f"left out, fewer than {found.least:.0%} of their attention checks right: {len(found.left_out)}: {names}")
+        lines.append(
+            f"left out, fewer than {found.least:.0%} of their attention checks right: {len(found.left_out)}: {names}"
+        )
     else:
         lines.append(f"left out by attention checks: nobody (at least {found.least:.0%} right)")
     if found.unchecked:
@@ -216,17 +220,28 @@ def _table(found: Found) -> list[str]:
         met = found.met[number].sum()
         row["preferred"] = f"{found.wins[number].sum() / met:.0%}" if met else "—"
         if number + 1 < len(found.arms):
-            steps = {name: each[number] for name, each in found.steps.items()}
-            sure = [name for name, one in steps.items() if not one.lo <= 0 <= one.hi]
-            row["against the next"] = f"resolved ({', '.join(sure)})" if sure and len(steps) > 1 else "resolved" if sure else "not resolved"
+            row["against the next"] = _verdict({name: each[number] for name, each in found.steps.items()})
         rows[words(arm)] = row
     return pd.DataFrame(rows).T.fillna("").to_string().splitlines()
+
+
+def _verdict(steps: dict[str, Interval]) -> str:
+    """In which measures an arm is above the next, or below it, as far as the interval of the difference tells."""
+    above = [name for name, one in steps.items() if one.lo > 0]
+    below = [name for name, one in steps.items() if one.hi < 0]
+    told = [f"{where}: {', '.join(names)}" for where, names in (("above", above), ("below", below)) if names]
+    if len(steps) == 1:
+        return "resolved" if told else "not resolved"
+    return "; ".join(told) or "not resolved"
 
 
 def _foot(found: Found) -> list[str]:
     alpha = ", ".join(f"{name} {value:.2f}" for name, value in found.alpha.items())
     wins = pd.DataFrame(
-        [[f"{w:g} of {m:g}" if m else "—" for w, m in zip(*row, strict=True)] for row in zip(found.wins, found.met, strict=True)],
+        [
+            [f"{w:g} of {m:g}" if m else "—" for w, m in zip(*row, strict=True)]
+            for row in zip(found.wins, found.met, strict=True)
+        ],
         index=list(map(words, found.arms)),
         columns=list(map(words, found.arms)),
     )

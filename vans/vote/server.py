@@ -20,7 +20,11 @@ from urllib.parse import urlsplit
 from vans.errors import UserError
 from vans.vote.session import Refused, Session
 
-PAGE = {"/": ("vote.html", "text/html"), "/vote.js": ("vote.js", "text/javascript"), "/vote.css": ("vote.css", "text/css")}
+PAGE = {
+    "/": ("vote.html", "text/html"),
+    "/vote.js": ("vote.js", "text/javascript"),
+    "/vote.css": ("vote.css", "text/css"),
+}
 ASKED = ("start", "trial", "vote")
 CLIP = "/clip/"
 BODY = 16_384  # bytes
@@ -62,7 +66,7 @@ class Server(ThreadingHTTPServer):
         return f"http://{host}:{self.server_port}/"
 
     def knows(self, host: str | None) -> bool:
-        """Is a Host header one of ours? Names that lead here could be anyone's; numbers and this machine's could not."""
+        """Is a Host header one of ours? A name that leads here may be anyone's; a number or this machine's is not."""
         try:
             name = urlsplit(f"//{host or ''}").hostname or ""
             port = urlsplit(f"//{host or ''}").port or 80

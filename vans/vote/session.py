@@ -45,7 +45,13 @@ class Session:
         rater = self.rater(given)
         plan = self.plan
         asked = list(ASKED) if plan.form == LIKERT else []
-        return {"rater": rater, "next": self._next(rater), "of": len(self.trials(rater)), "plan": plan.name, "asked": asked}
+        return {
+            "rater": rater,
+            "next": self._next(rater),
+            "of": len(self.trials(rater)),
+            "plan": plan.name,
+            "asked": asked,
+        }
 
     def trial(self, given: dict[str, Any]) -> dict[str, Any]:
         """One screen: question, clips, candidates; and the vote that was given there before.
@@ -57,7 +63,7 @@ class Session:
         before = self.file.votes.get(rater, {}).get(number)
         shown = {"number": number, "question": words(sample.question), "before": self._before(trial, before)}
         shown["input"] = None if sample.input is None else self._clip(Side(INPUT, trial.sample))
-        if self.truth and sample.truth is not None and not trial.check:
+        if self.truth and sample.truth is not None:
             shown["truth"] = {**self._clip(Side(TRUTH, trial.sample)), "caption": words(sample.caption)}
         shown["sides"] = [{**self._clip(side), "caption": self._caption(side)} for side in trial.sides]
         return shown
@@ -110,7 +116,10 @@ class Session:
                 raise Refused("no such choice")
             return TIE if choice == 0 else trial.names[choice - 1]
         marks = choice if isinstance(choice, list) and len(choice) == len(trial.sides) else []
-        good = [isinstance(m, list) and len(m) == len(ASKED) and all(type(x) is int and 1 <= x <= 5 for x in m) for m in marks]
+        good = [
+            isinstance(m, list) and len(m) == len(ASKED) and all(type(x) is int and 1 <= x <= 5 for x in m)
+            for m in marks
+        ]
         if not marks or not all(good):
             raise Refused("give every candidate 1 to 5 in every line")
         return marks

@@ -203,6 +203,7 @@ function set(mark) {
   screen.marks[Math.floor(screen.at / many)][screen.at % many] = mark;
   if (screen.at < screen.marks.length * many - 1) screen.at += 1;
   paint();
+  document.querySelectorAll(".mark")[screen.at].scrollIntoView({ block: "nearest" });
 }
 
 function paint() {
@@ -294,7 +295,7 @@ function fit() {
   for (const clip of screen.clips) {
     const side = screen.sides.includes(clip);
     const room = side ? clip.canvas.parentElement.clientWidth : phone ? 110 : 180;
-    const high = side ? Math.max(160, innerHeight * (state.asked.length ? 0.36 : 0.5)) : phone ? 110 : 180;
+    const high = side ? Math.max(160, innerHeight * (state.asked.length ? 0.28 : 0.47)) : phone ? 110 : 180;
     const scale = Math.min(room / clip.width, high / clip.height);
     const factor = clip.small ? Math.max(1, Math.floor(scale * devicePixelRatio)) / devicePixelRatio : scale;
     clip.canvas.style.width = `${clip.width * factor}px`;
