@@ -29,7 +29,7 @@ def browser():
     if found is None:
         pytest.skip(f"no Chromium on this machine (one of {', '.join(BROWSERS)})")
     with sync.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found)
+        started = playwright.chromium.launch(executable_path=found, args=["--disable-gpu"], timeout=120_000)
         yield started
         started.close()
 
@@ -37,8 +37,8 @@ def browser():
 @pytest.fixture
 def page(browser):
     """A page that remembers in `heard` all that it is sent and asks for, and in `wrong` what goes wrong in it."""
-    one = browser.new_context(viewport={"width": 390, "height": 844}, device_scale_factor=2).new_page()
-    one.set_default_timeout(20_000)
+    one = browser.new_context(viewport={"width": 390, "height": 844}).new_page()
+    one.set_default_timeout(90_000)
     one.heard, one.wrong = [], []
 
     def hear(response):
@@ -81,7 +81,7 @@ def test_three_votes_a_killed_server_and_on_to_the_end(page, tmp_path):
         )
         assert any(max(a) == 8 and b == [0] * len(b) for a, b in pairwise(seen)), "all start again at once"
         for scale, rendering, colour in page.evaluate(PIXEL):
-            assert rendering == "pixelated" and (2 * scale) % 1 == 0 and max(colour) > 60
+            assert rendering == "pixelated" and scale % 1 == 0 and max(colour) > 60
         page.keyboard.press("Space")
         still = page.evaluate(WATCH, 0.8)
         assert all(one == still[0] for one in still), "paused"
@@ -113,7 +113,7 @@ def test_three_votes_a_killed_server_and_on_to_the_end(page, tmp_path):
     assert [int(row["number"]) for row in cells] == [1, 2, 3, 4, 4, 5, 6] and {row["rater"] for row in cells} == {rater}
     for row, key in zip(cells, [*pressed, "2", "1", "t", "2"], strict=True):
         assert row["choice"] == ("tie" if key == "t" else json.loads(row["sides"])[int(key) - 1])
-        assert 0.3 < float(row["seconds"]) < 60 and (row["right"] == "") == (row["check"] == "")
+        assert 0.3 < float(row["seconds"]) < 600 and (row["right"] == "") == (row["check"] == "")
     assert sum(row["check"] != "" for row in cells if row["number"] != "4") >= 2
     told = "\n".join(page.heard)
     assert not page.wrong and not any(word in told for word in (*ARMS, ".avi", "votes.csv"))

@@ -276,16 +276,17 @@ function draw() {
   if (!screen || $("trial").hidden) return;
   const at = ((clock.paused === null ? performance.now() : clock.paused) - clock.start) / 1000;
   const time = Math.max(0, at) % clock.period;
+  let changed = false;
   for (const clip of screen.clips) {
     const frame = Math.min(clip.frames - 1, Math.floor(time * clip.fps + 1e-6));
     if (frame === clip.drawn) continue;
     const x = (frame % clip.columns) * clip.width;
     const y = Math.floor(frame / clip.columns) * clip.height;
     clip.canvas.getContext("2d").drawImage(clip.picture, x, y, clip.width, clip.height, 0, 0, clip.width, clip.height);
-    clip.drawn = frame;
-    clip.canvas.dataset.frame = frame;
+    clip.canvas.dataset.frame = clip.drawn = frame;
+    changed = true;
   }
-  $("now").style.width = `${Math.min(100, (100 * time) / (clock.period - REST))}%`;
+  if (changed) $("now").style.width = `${Math.min(100, (100 * time) / (clock.period - REST))}%`;
 }
 
 // Sizes: all candidates equally large; small ones by a whole number of screen pixels to a pixel.
