@@ -256,7 +256,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--port", type=int, default=8117, help="0: any that is free (%(default)s)")
     sub.add_argument("--out", metavar="FILE", help="the votes (votes.csv); of a report: its figure")
     sub.add_argument("--report", metavar="CSV", help="read these votes: strengths, agreement, wins, a figure")
-    sub.add_argument("--right", type=float, default=0.7, metavar="SHARE", help="of attention checks to be counted (%(default)s)")
+    share = "of attention checks that a person must have right (%(default)s)"
+    sub.add_argument("--right", type=float, default=0.7, metavar="SHARE", help=share)
     sub = add(tables)
     sub.add_argument("--published", action="store_true", help="those in docs/results/")
     add(compare)
