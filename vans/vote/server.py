@@ -112,6 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self._ours():
             return
         if self.path.removeprefix("/") not in ASKED:
+            self.close_connection = True  # its body is still to come
             self._say(404, "there is nothing here")
         elif (given := self._body()) is None:
             self.close_connection = True
