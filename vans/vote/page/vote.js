@@ -22,20 +22,17 @@ const clock = { start: 0, paused: null, period: 1 };
 
 // ------------------------------------------------------------------------------------------------- the server
 async function ask(what, given) {
-  const body = JSON.stringify(given);
+  const sent = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(given) };
   for (;;) {
     let found = null;
     try {
-      found = await fetch(`/${what}`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+      found = await fetch(`/${what}`, sent);
     } catch {
       notice("The server does not answer. What you chose is kept here and sent as soon as it does.");
     }
     if (found) {
       const told = await found.json();
-      if (found.ok) {
-        notice("");
-        return told;
-      }
+      if (found.ok) return notice(""), told;
       if (found.status !== 500 || what !== "vote") throw new Error(told.error);
       notice(told.error); // kept here and tried again
     }
@@ -259,11 +256,8 @@ function replay() {
 
 function pause() {
   const now = performance.now();
-  if (clock.paused === null) clock.paused = now;
-  else {
-    clock.start += now - clock.paused;
-    clock.paused = null;
-  }
+  if (clock.paused !== null) clock.start += now - clock.paused;
+  clock.paused = clock.paused === null ? now : null;
   pausing();
 }
 
@@ -308,9 +302,8 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target === $("name")) return;
   const key = event.key.toLowerCase();
   if (key === "backspace") {
-    event.preventDefault();
     if (!event.repeat) back();
-    return;
+    return event.preventDefault();
   }
   if (!screen || $("trial").hidden || event.repeat) return;
   const digit = /^[1-9]$/.test(key) ? Number(key) : 0;
