@@ -149,6 +149,16 @@ def score(given: argparse.Namespace) -> None:
     score_folder(given.folder, name=given.name, out=given.out)
 
 
+def vote(given: argparse.Namespace) -> None:
+    """Compare predictions blindly in a local page, or report what the votes say (--report)."""
+    from vans.vote import run
+
+    if given.report is not None:
+        run.report(given.report, given.out, given.right)
+    else:
+        run.serve(given)
+
+
 def tables(given: argparse.Namespace) -> None:
     """Print the tables in results/ (or published ones with --published)."""
     from vans.tables import report
@@ -231,6 +241,23 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--name", help="the row's name (the folder's)")
     sub.add_argument("--out", metavar="FOLDER", help="also write the scores there")
+    sub = add(vote)
+    sub.add_argument("folders", nargs="*", metavar="FOLDER", help="two or more, as for score; or NAME=FOLDER")
+    sub.add_argument("--form", default="choice", help="choice (the best, or a tie) or likert (marks of 1 to 5)")
+    sub.add_argument("--at-once", type=int, metavar="K", help="candidates side by side (2; likert: up to 4)")
+    sub.add_argument("--samples", type=int, default=20, metavar="N", help="so many, drawn by the seed (%(default)s)")
+    sub.add_argument("--each", type=int, metavar="N", help="comparisons of a sample that one person sees (all)")
+    sub.add_argument("--checks", type=int, metavar="N", help="attention checks of a person (one in ten, 4 or more)")
+    sub.add_argument("--questions", metavar="CSV", help="id,question,input,truth,caption instead of triplets/")
+    sub.add_argument("--truth", action="store_true", help="show what really happened")
+    sub.add_argument("--captions", action="store_true", help="show the candidates' captions")
+    sub.add_argument("--seed", type=int, default=0, help="of samples, orders and sides (%(default)s)")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine alone)")
+    sub.add_argument("--port", type=int, default=8117, help="0: any that is free (%(default)s)")
+    sub.add_argument("--out", metavar="FILE", help="the votes (votes.csv); of a report: its figure")
+    sub.add_argument("--report", metavar="CSV", help="read these votes: strengths, agreement, wins, a figure")
+    share = "of attention checks that a person must have right (%(default)s)"
+    sub.add_argument("--right", type=float, default=0.7, metavar="SHARE", help=share)
     sub = add(tables)
     sub.add_argument("--published", action="store_true", help="those in docs/results/")
     add(compare)

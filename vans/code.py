@@ -51,6 +51,7 @@ DATA = {
     "vans/data/annotate/llm.py": "prompts/*.md",
     "vans/rewards/terms/judge.py": "judge.md",
     "vans/tables/orders.py": "paper.csv",
+    "vans/vote/server.py": "page/*",
 }
 # What of the judge's settings can change its answers; the rest is speed, cost and access.
 ASKED = ("url", "model", "extra", "mode", "temperature", "max_tokens", "frames", "side", "attempts")
