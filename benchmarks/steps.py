@@ -5,7 +5,7 @@
 Makes a worktree of that revision, starts a process in either tree (one thread each, one of them working at a time),
 asks both for each part in turns and prints the ratio of the medians on a line of its own. VLM of 6 layers x 256 with a
 tower of 8 x 160 on a clip of 9 x 168 x 308, G = 8 answers of 32 to 48 tokens, activations recomputed; DiT of 6 x 256,
-guidance, 12 steps. The last line sets stage 1 beside transformers and peft as their manuals use them: answers sampled
+guidance, 6 steps. The last line sets stage 1 beside transformers and peft as their manuals use them: answers sampled
 one by one, each with a prompt of its own in the update, the tower within it.
 """
 
@@ -86,7 +86,7 @@ SETTINGS = {
     "inner_updates": 2,
     "grad_clip": 1.0,
     "temperature": 1.0,
-    "render_steps": 12,
+    "render_steps": 6,
     "train_steps": 0,
     "noise_level": 0.7,
     "guidance": 5.0,
@@ -184,7 +184,11 @@ class Steps:
 
         return timed(work)
 
-    def stage2(self) -> float:
+    def stage2_none(self) -> float:
+        """The same, HEAD's without recomputing what fits into memory."""
+        return self.stage2("none")
+
+    def stage2(self, layers: str = "all") -> float:
         """Stage 2 without reward: a rollout of G trajectories and two inner updates."""
         torch = self.torch
         if self.vdm is None:
@@ -194,13 +198,16 @@ class Steps:
             options = {"references": 3, "shift": 3.0, "max_text": 24, "negative_prompt": ""}
             self.vdm = VDM.scratch(VDM_SIZE, text_tokenizer(WORDS), 0, **options)
             self.vdm.dit.requires_grad_(True)
-            enabled = getattr(self.vdm, "checkpoint_activations", self.vdm.dit.enable_gradient_checkpointing)
-            enabled()
+        if hasattr(self.vdm, "checkpoint_activations"):
+            self.vdm.dit.disable_gradient_checkpointing()
+            self.vdm.checkpoint_activations(layers)
+        else:
+            self.vdm.dit.enable_gradient_checkpointing()
         vdm, s = self.vdm, SimpleNamespace(**{**SETTINGS, "micro_batch": 2, "clip": 1e-3, "clip_range": 1e-3})
         trained = list(vdm.dit.parameters())
         optim = torch.optim.AdamW(trained, lr=1e-6)
         text, negative = vdm.embed([QUESTION]).detach().repeat(G, 1, 1), vdm.embed([""]).detach()
-        noises = torch.randn(G, 16, 5, 16, 16, generator=torch.Generator().manual_seed(0))
+        noises = torch.randn(G, 16, 5, 12, 12, generator=torch.Generator().manual_seed(0))
         reference, names = noises[:, :, :3], [f"x/{g}" for g in range(G)]
 
         def work() -> None:
@@ -305,6 +312,7 @@ PARTS = {
     "sft": "SFT step of the VLM",
     "sample": "sampling G answers of one prompt",
     "stage2": "stage-2 step",
+    "stage2_none": "stage-2 step, nothing recomputed in HEAD",
 }
 
 
