@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import LogitsProcessor
 
 from vans.rng import generator
@@ -35,3 +40,19 @@ class GumbelSampler(LogitsProcessor):
             scores = scores.scatter(1, index, ordered.masked_fill(outside, float("-inf")))
         uniform = torch.stack([torch.rand(scores.shape[1], generator=g) for g in self.generators])
         return scores - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(scores.device)
+
+
+def joined(parts: Sequence[Any], pad_token: int) -> Any:
+    """Sampled answers (`vans.models.vlm.Completions`) of several batches as one, padded on the right to the longest."""
+    length = max(part.ids.shape[1] for part in parts)
+
+    def whole(tensors: Iterable[Tensor], value: float) -> Tensor:
+        return torch.cat([pad(tensor, (0, length - tensor.shape[1]), value=value) for tensor in tensors])
+
+    return dataclasses.replace(
+        parts[0],
+        ids=whole((part.ids for part in parts), pad_token),
+        mask=whole((part.mask for part in parts), 0),
+        texts=[text for part in parts for text in part.texts],
+        drawn=whole((part.drawn for part in parts), 0.0),
+    )

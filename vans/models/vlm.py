@@ -31,8 +31,8 @@ from transformers.video_utils import VideoMetadata
 from vans.errors import UserError
 from vans.files import usual_permissions
 from vans.models.grammar import Grammar, WithinTemplate
-from vans.models.prompts import arguments, repeat_prompts, together
-from vans.models.sampling import GumbelSampler, Suppress
+from vans.models.prompts import arguments, in_parts, pick, repeat_prompts, together
+from vans.models.sampling import GumbelSampler, Suppress, joined
 from vans.models.whole import companion, load_adapter, pretrained
 from vans.template import check_words
 
@@ -63,6 +63,7 @@ class VLM:
 
     def __init__(self, model: Any, processor: Any, system: str = "", autocast: torch.dtype | None = None):
         self.model, self.processor, self.system, self.autocast_dtype = model, processor, system, autocast
+        self.sample_batch = 64  # answers at once; `vans.models.load` sets the scale's
         self.tokenizer = processor.tokenizer
         self.prompts: dict[tuple, dict] = {}  # of one each, see `kept`
 
@@ -283,7 +284,8 @@ class VLM:
         """One answer per seed; with G seeds per prompt row, `seeds` is ordered prompt-major and rows are repeated.
 
         Exact ancestral sampling by the Gumbel-max trick with one generator per answer, so that an answer depends on
-        its own seed and not on what else is in the batch. temperature 0 decodes greedily. within_template: only
+        its own seed and not on what else is in the batch: at most `sample_batch` rows are sampled at once, whole
+        prompts where they fit. temperature 0 decodes greedily. within_template: only
         tokens that keep to the answer's template, which is whole within max_new_tokens (UserError if it has no room);
         the log-probs here know nothing of it, so rollouts go without.
         """
@@ -291,6 +293,13 @@ class VLM:
         if len(seeds) % rows:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
         times, eos = len(seeds) // rows, self.tokenizer.eos_token_id
+        if len(seeds) > self.sample_batch:
+            options = {"temperature": temperature, "top_p": top_p, "within_template": within_template}
+            parts = [
+                self.sample(pick(inputs, which), seeds=seeds[some], max_new_tokens=max_new_tokens, **options)
+                for which, some in in_parts(rows, times, self.sample_batch)
+            ]
+            return joined(parts, self.tokenizer.pad_token_id)
         allowed, processors = Suppress(self.special_ids()), LogitsProcessorList()
         if within_template:
             processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
