@@ -61,7 +61,8 @@ def how_of(models: Models, stage: str) -> How:
         "all_in_one": max(p.stage1.micro_batch, p.stage2.micro_batch),
     }
     m = p.machine
-    return How(m.gradient_checkpointing, micro.get(stage, 1), m.dit_batch, m.vae_batch, m.sample_batch)
+    at_once = (1, 1, 1) if stage.startswith("sft") else (m.dit_batch, m.vae_batch, m.sample_batch)
+    return How(m.gradient_checkpointing, micro.get(stage, 1), *at_once)
 
 
 def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
@@ -141,8 +142,8 @@ def _phases(models: Models, stage: str, how: How, c: int) -> dict[str, float]:
     return found
 
 
-def cures(how: How) -> Iterator[tuple[str, How]]:
-    """What can be changed, the least first, each with everything before it."""
+def cures(how: How, gpus: int) -> Iterator[tuple[str, How]]:
+    """What can be changed, the least first, each with everything before it; more GPUs than there are come last."""
     said: list[str] = []
     if not how.checkpointing:
         how = replace(how, checkpointing=True)
@@ -153,9 +154,11 @@ def cures(how: How) -> Iterator[tuple[str, How]]:
         said.append(" and ".join(f"{name}: 1" for name in at_once if getattr(how, name) > 1))
         how = replace(how, **dict.fromkeys(at_once, 1))
         yield ", ".join(said), how
-    for frozen, what in ((False, "what trains sharded"), (True, "all weights sharded")):
-        for count in (2, 4, 8, 16, 32, 64):
-            yield ", ".join([*said, f"{what} over {count} GPUs"]), replace(how, shard=count, frozen=frozen)
+    counts = (2, 4, 8, 16, 32, 64)
+    ways = [(frozen, count) for frozen in (False, True) for count in counts if count <= gpus]
+    for frozen, count in [*ways, *((True, count) for count in counts if count > gpus)]:
+        what = "all weights sharded" if frozen else "what trains sharded"
+        yield ", ".join([*said, f"{what} over {count} GPUs"]), replace(how, shard=count, frozen=frozen)
 
 
 def remedy(models: Models, stage: str, gpus: int, gpu: GPU) -> tuple[Memory, str]:
@@ -164,7 +167,7 @@ def remedy(models: Models, stage: str, gpus: int, gpu: GPU) -> tuple[Memory, str
     found = memory(models, stage, gpus, how)
     if found.total <= gpu.usable:
         return found, ""
-    for what, other in cures(how):
+    for what, other in cures(how, gpus):
         total = memory(models, stage, max(gpus, other.shard), other).total
         if total <= gpu.usable:
             return found, f"{what}: {total / 1e9:.0f} GB"

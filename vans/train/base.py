@@ -56,12 +56,12 @@ def train(params: Any, root: Path) -> list[dict]:
     Returns the history with part/... columns, a dict a step.
     """
     scratch = []
-    preflight(
-        params, root, "base", [f"{OUT}/{name}" for name in ("vlm", "vdm", "clip") if getattr(params.models, name).repo]
-    )
+    vlm, vdm, clip = params.models.vlm, params.models.vdm, params.models.clip
+    models = {"vae": vdm, "clip": clip, "detector": params.models.detector, "vdm": vdm, "vlm": vlm}
+    preflight(params, root, "base", [f"{OUT}/{part}" for part in ("vlm", "vdm", "clip") if models[part].repo])
     with files.atomic_dir(root / OUT) as partial:
         for part in PARTS:
-            model = getattr(params.models, "vdm" if part == "vae" else part)
+            model = models[part]
             if getattr(model, "repo", None) or getattr(model, "path", None):
                 record = {"repo": getattr(model, "repo", None), "revision": getattr(model, "revision", None)}
                 (partial / f"{part}.json").write_text(json.dumps(record) + "\n")
