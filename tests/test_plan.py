@@ -214,12 +214,12 @@ def test_memory_by_parts(paper):
     frozen = 2 * (3_754_622_976 + 5_680_910_336) + 4 * 126_892_531 + 4 * flops.lora_parameters(paper.language, 8)
     assert one.frozen == pytest.approx(frozen + 0.6e9)
     assert one.activations[0] < one.activations[1] / 5
-    sharded = memory(paper, "stage2", 8, How(True, 1, 1, 1, 1, shard=8, frozen=True))
+    sharded = memory(paper, "stage2", 8, How(1, 1, 1, 1, 1, shard=8, frozen=True))
     assert sharded.masters == dit / 8 and sharded.frozen == one.frozen / 8 and sharded.total < one.total / 2
     sft = memory(paper, "sft/vdm", 8, how_of(paper, "sft/vdm"))
     assert sft.start == 0 and sft.frozen == 4 * 126_892_531  # the text encoder has gone
-    assert [what.split(",")[0] for what, _ in cures(How(False, 2, 1, 1, 1), 8)][:2] == [
-        "machine.gradient_checkpointing: true"
+    assert [what.split(",")[0] for what, _ in cures(How(0, 2, 1, 1, 1), 8)][:2] == [
+        "machine.gradient_checkpointing of all layers"
     ] * 2
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from vans.plan import flops, meta
 from vans.plan.gpus import GPU
-from vans.plan.work import Models, bytes_of
+from vans.plan.work import Models, bytes_of, recomputed
 
 STAGES = ("sft/vlm", "sft/vdm", "stage1", "stage2", "all_in_one", "answer")
 CLIP = 0.6e9  # ViT-B/32 in float32
@@ -23,9 +23,10 @@ LOGITS = 4  # float32 copies of an answer's logits: as they come, suppressed, th
 
 @dataclass(frozen=True)
 class How:
-    """What can be changed. shard: GPUs over which what trains is cut up; frozen: what is frozen, too."""
+    """What can be changed. checkpointing: share of the layers that recompute. shard: GPUs over which what trains is cut
+    up; frozen: what is frozen, too."""
 
-    checkpointing: bool
+    checkpointing: float
     micro_batch: int
     dit_batch: int
     vae_batch: int
@@ -62,7 +63,7 @@ def how_of(models: Models, stage: str) -> How:
     }
     m = p.machine
     at_once = (1, 1, 1) if stage.startswith("sft") else (m.dit_batch, m.vae_batch, m.sample_batch)
-    return How(m.gradient_checkpointing, micro.get(stage, 1), *at_once)
+    return How(recomputed(m.gradient_checkpointing), micro.get(stage, 1), *at_once)
 
 
 def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
@@ -95,7 +96,7 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
     held = frozen + 4 * trained + start + copies + layer
     caches = phases.get("sample", 0.0) + copies + layer
     with_, without = phases.get("update", 0.0), phases.get("update without", 0.0)
-    update = (with_ if how.checkpointing else without) + buffer
+    update = how.checkpointing * with_ + (1 - how.checkpointing) * without + buffer
     most = max(phases.get("sample", 0.0), phases.get("render", 0.0), phases.get("decode", 0.0), update)
     return Memory(
         frozen,
@@ -145,9 +146,9 @@ def _phases(models: Models, stage: str, how: How, c: int) -> dict[str, float]:
 def cures(how: How, gpus: int) -> Iterator[tuple[str, How]]:
     """What can be changed, the least first, each with everything before it; more GPUs than there are come last."""
     said: list[str] = []
-    if not how.checkpointing:
-        how = replace(how, checkpointing=True)
-        said.append("machine.gradient_checkpointing: true")
+    if how.checkpointing < 1:
+        how = replace(how, checkpointing=1)
+        said.append("machine.gradient_checkpointing of all layers")
         yield ", ".join(said), how
     at_once = ("micro_batch", "dit_batch", "vae_batch", "sample_batch")
     if any(getattr(how, name) > 1 for name in at_once):

@@ -80,6 +80,7 @@ def passes(models: Models) -> list[str]:
     """What one pass costs."""
     p = models.params
     t, h, w = models.size
+    again = ", recomputed" if models.again else ""
     millions = {name: meta.parameters(name, models.vdm[name]) / 1e6 for name in (meta.DIT, meta.TEXT, meta.VAE)}
     rows = [
         (
@@ -89,7 +90,7 @@ def passes(models: Models) -> list[str]:
         ),
         (
             "DiT, a pass that is learnt from",
-            "forward, backward" + ", recomputed" * models.again,
+            "forward, backward" + again,
             models.dit_learnt(False),
         ),
         ("text encoder, one caption", f"{p.models.vdm.max_text} tokens", models.text),
@@ -97,7 +98,7 @@ def passes(models: Models) -> list[str]:
         ("VAE, a video decoded", "in TF32", models.vae[1]),
         ("vision tower, one clip", f"{models.patches:,} patches", models.tower),
         ("VLM, an answer scored", f"{models.prompt:,} + {models.answer} tokens", models.scored),
-        ("VLM, an answer learnt from", "LoRA" + ", recomputed" * models.again, models.learnt),
+        ("VLM, an answer learnt from", "LoRA" + again, models.learnt),
     ]
     dit, text, vae = (millions[name] for name in (meta.DIT, meta.TEXT, meta.VAE))
     vlm = meta.parameters(meta.VLM, models.vlm) / 1e6
@@ -183,7 +184,7 @@ def _sharded(models: Models, gpus: int, gpu: GPU, stages: list[str]) -> list[str
 
 
 def _settings(how: How) -> str:
-    kept = "recomputed" if how.checkpointing else "kept"
+    kept = {0: "kept", 1: "recomputed"}.get(how.checkpointing, "half recomputed")
     return (
         f"activations {kept}, dit_batch {how.dit_batch}, vae_batch {how.vae_batch}, sample_batch {how.sample_batch} "
         "and each stage's micro_batch"

@@ -132,9 +132,9 @@ class Models:
         return self.scored * (1 + self.again) + self.scored - linears - scores + linears + 2 * scores
 
     @property
-    def again(self) -> int:
-        """Forward passes that recomputing adds."""
-        return int(self.params.machine.gradient_checkpointing)
+    def again(self) -> float:
+        """Forward passes that recomputing adds: the share of the layers that do."""
+        return recomputed(self.params.machine.gradient_checkpointing)
 
     # ------------------------------------------------------------------ parts of steps
     def generate(self, prompts: int, answers: int) -> Part:
@@ -250,6 +250,11 @@ def branches(guidance: float) -> int:
 def trained_steps(s: Any) -> int:
     """Stochastic steps of a trajectory: all but the last, or a window."""
     return s.train_steps or s.render_steps - 1
+
+
+def recomputed(setting: bool | str) -> float:
+    """The share of layers that recompute their activations, by machine.gradient_checkpointing."""
+    return {False: 0, "none": 0, "half": 0.5, True: 1, "all": 1}[setting]
 
 
 def bytes_of(dtype: str) -> int:
