@@ -294,7 +294,7 @@ class VLM:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
         times, eos = len(seeds) // rows, self.tokenizer.eos_token_id
         if len(seeds) > self.sample_batch:
-            options = {"temperature": temperature, "top_p": top_p, "within_template": within_template}
+            options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "within_template": within_template}
             parts = [
                 self.sample(pick(inputs, which), seeds=seeds[some], max_new_tokens=max_new_tokens, **options)
                 for which, some in in_parts(rows, times, self.sample_batch)

@@ -76,13 +76,13 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
     dit_trains = stage in ("sft/vdm", "stage2", "all_in_one")
     vlm_trains = stage in ("sft/vlm", "stage1", "all_in_one")
 
-    frozen = meta.parameters(meta.VLM, models.vlm) * c if vlm else 0
+    frozen: float = meta.parameters(meta.VLM, models.vlm) * c if vlm else 0
     if dit:
         frozen += 4 * sizes[meta.VAE] + (0 if stage == "sft/vdm" else c * sizes[meta.TEXT] + CLIP)
         frozen += 0 if dit_trains else 4 * sizes[meta.DIT]
     frozen += 0 if vlm_trains else 4 * lora
-    trained = 4 * ((lora if vlm_trains else 0) + (sizes[meta.DIT] if dit_trains else 0))
-    start = 0 if stage.startswith("sft") or not trained else trained
+    trained: float = 4 * ((lora if vlm_trains else 0) + (sizes[meta.DIT] if dit_trains else 0))
+    start: float = 0 if stage.startswith("sft") or not trained else trained
     copies = trained / 4 * 2 if c == 2 else 0
     buffer = trained if gpus > 1 and how.shard == 1 else 0  # of all gradients, while they are averaged
     layer = 0.0  # two gathered layers at a time
@@ -153,7 +153,7 @@ def cures(how: How, gpus: int) -> Iterator[tuple[str, How]]:
     at_once = ("micro_batch", "dit_batch", "vae_batch", "sample_batch")
     if any(getattr(how, name) > 1 for name in at_once):
         said.append(" and ".join(f"{name}: 1" for name in at_once if getattr(how, name) > 1))
-        how = replace(how, **dict.fromkeys(at_once, 1))
+        how = replace(how, micro_batch=1, dit_batch=1, vae_batch=1, sample_batch=1)
         yield ", ".join(said), how
     counts = (2, 4, 8, 16, 32, 64)
     ways = [(frozen, count) for frozen in (False, True) for count in counts if count <= gpus]

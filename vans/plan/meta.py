@@ -174,7 +174,7 @@ def kept(module: nn.Module, call: Callable[[], Any]) -> int:
 def _dit_kept(config: str, shape: tuple[int, int, int, int], text: int) -> int:
     def of(layers: int) -> int:
         model: Any = nn.Module.to(built(DIT, {**json.loads(config), "num_layers": layers}), torch.bfloat16)
-        given = {"device": "meta", "dtype": torch.bfloat16}
+        given: dict[str, Any] = {"device": "meta", "dtype": torch.bfloat16}
         caption = torch.empty(1, text, model.config.text_dim, **given)
         return kept(model, lambda: model(torch.empty(1, *shape, **given), torch.zeros(1, device="meta"), caption))
 

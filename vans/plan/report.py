@@ -154,8 +154,15 @@ def held(models: Models, gpus: int, gpu: GPU) -> list[str]:
         parts = (m.frozen, m.masters, m.gradients, m.optimiser, m.start, with_, without, m.caches, m.decode, m.total)
         return (title(stage), *(gb(part) for part in parts))
 
-    heads = ("GB of one GPU", "frozen weights", "masters", "gradients and their buffer", "AdamW", "policy at the start")
-    heads += ("activations, recomputed", "activations, kept", "caches and copies", "VAE's decoder", "in all")
+    heads: tuple[str, ...] = ("GB of one GPU", "frozen weights", "masters", "gradients and their buffer", "AdamW")
+    heads += (
+        "policy at the start",
+        "activations, recomputed",
+        "activations, kept",
+        "caches and copies",
+        "VAE's decoder",
+        "in all",
+    )
     ends = [
         f"- {title(stage)} does not fit {gpu.name}. It would with {what}." for stage, (_, what) in found.items() if what
     ]
@@ -184,7 +191,7 @@ def _sharded(models: Models, gpus: int, gpu: GPU, stages: list[str]) -> list[str
 
 
 def _settings(how: How) -> str:
-    kept = {0: "kept", 1: "recomputed"}.get(how.checkpointing, "half recomputed")
+    kept = "recomputed" if how.checkpointing == 1 else "half recomputed" if how.checkpointing else "kept"
     return (
         f"activations {kept}, dit_batch {how.dit_batch}, vae_batch {how.vae_batch}, sample_batch {how.sample_batch} "
         "and each stage's micro_batch"
