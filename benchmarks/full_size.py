@@ -39,6 +39,8 @@ from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
 from vans.parallel import Ranks, device_of
+from vans.plan import flops
+from vans.plan.released import VDMS, VIT_B_32, VLMS
 from vans.toy import world
 from vans.train import stage2
 from vans.train.optim import optimizer
@@ -46,71 +48,8 @@ from vans.visible import terminal
 
 RESULT = Path(__file__).with_name("full_size.json")
 
-# Wan2.1-T2V-1.3B: DiT of 1.42 G parameters, VAE of 127 M; umT5-xxl's encoder.
-WAN = {
-    "dit": {
-        "patch_size": (1, 2, 2),
-        "num_attention_heads": 12,
-        "attention_head_dim": 128,
-        "in_channels": 16,
-        "out_channels": 16,
-        "text_dim": 4096,
-        "freq_dim": 256,
-        "ffn_dim": 8960,
-        "num_layers": 30,
-        "cross_attn_norm": True,
-        "qk_norm": "rms_norm_across_heads",
-        "eps": 1e-6,
-        "rope_max_seq_len": 1024,
-    },
-    "vae": {
-        "base_dim": 96,
-        "z_dim": 16,
-        "dim_mult": [1, 2, 4, 4],
-        "num_res_blocks": 2,
-        "attn_scales": [],
-        "temperal_downsample": [False, True, True],
-        "scale_factor_temporal": 4,
-        "scale_factor_spatial": 8,
-    },
-    "text_encoder": {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64},
-}
-
-# Qwen2.5-VL-3B: language model of 3.1 G parameters, vision tower of 0.67 G.
-QWEN = {
-    "text_config": {
-        "vocab_size": 151936,
-        "hidden_size": 2048,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128000,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]},
-    },
-    "vision_config": {
-        "depth": 32,
-        "hidden_size": 1280,
-        "intermediate_size": 3420,
-        "num_heads": 16,
-        "patch_size": 14,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "window_size": 112,
-        "fullatt_block_indexes": [7, 15, 23, 31],
-        "tokens_per_second": 2,
-    },
-    "tie_word_embeddings": True,
-}
-
-# CLIP ViT-B/32 (151 M parameters), with OpenAI's quick-GELU.
-VIT_B_32 = {
-    "embed_dim": 512,
-    "quick_gelu": True,
-    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
-}
+WAN = VDMS["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"]
+QWEN = VLMS["Qwen/Qwen2.5-VL-3B-Instruct"]
 
 
 class Parts:
@@ -141,20 +80,13 @@ class Parts:
         return next(row["seconds"] for row in self.rows if row["part"] == name)
 
 
-def dit_flop(config: dict, tokens: int, text: int) -> float:
-    """Multiply-adds times two of one forward pass of the DiT for one video of `tokens` latent patches."""
-    d, f = config["num_attention_heads"] * config["attention_head_dim"], config["ffn_dim"]
-    own = 8 * tokens * d * d + 4 * tokens * tokens * d
-    cross = 4 * (tokens + text) * d * d + 4 * tokens * text * d
-    return config["num_layers"] * (own + cross + 4 * tokens * d * f)
-
-
 def build(params: parameters.Params, tiny: bool, text_layers: int, device: torch.device) -> tuple[VDM, VLM, CLIP]:
     """The three models, ready as `vans.models.load` gives them: float32 DiT and VAE, bf16 VLM under a LoRA."""
     words = world.vocabulary()
     models = params.models
     wan: dict[str, Any] = models.vdm.config if tiny else WAN
-    wan = {**wan, "text_encoder": {**wan["text_encoder"], **({} if tiny else {"num_layers": text_layers})}}
+    text = {key: value for key, value in wan["text_encoder"].items() if key != "vocab_size"}  # of the toy's words
+    wan = {**wan, "text_encoder": {**text, **({} if tiny else {"num_layers": text_layers})}}
     with torch.device(device):
         vdm = VDM.scratch(wan, text_tokenizer(words), 0, **vdm_options(params))
         clip = CLIP.scratch(models.clip.config if tiny else VIT_B_32, text_tokenizer(words), 0)
@@ -246,7 +178,7 @@ def measure(params: parameters.Params, tiny: bool, text_layers: int) -> dict:
     config = dict(vdm.dit.config)
     patches = (shape[1] + vdm.references) * (shape[2] // 2) * (shape[3] // 2)
     passes = group * s1.render_steps * (1 if s1.guidance == 1 else 2)
-    flop = passes * dit_flop(config, patches, vdm.max_text)
+    flop = passes * flops.dit(config, patches, vdm.max_text)
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, 1 thread",
         "torch": torch.__version__,

@@ -71,3 +71,7 @@ def stage2_some_anchors(ranks: Ranks, params, **arguments) -> list[dict]:
 
     with patch.object(stage2.Anchor, "draw", draw):
         return stage2.train_vdm(ranks, params, **arguments)
+
+
+def cublas_of(ranks: Ranks) -> list[str | None]:
+    return ranks.gather(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))

@@ -73,6 +73,9 @@ def test_weights_are_made_here_or_to_be_downloaded_or_wrong(root, monkeypatch):
     with pytest.raises(UserError, match="models.vlm: some/model is not here and HF_HUB_OFFLINE is set"):
         check._where("vlm", model, root)
     (snapshot / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"model.safetensors: not whole: 0 bytes, its header says otherwise; get it"):
+        check._where("vlm", model, root)
+    (snapshot / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     assert check._where("vlm", model, root) == "some/model is here"
     with pytest.raises(UserError, match=r"models.vlm.repo: \./none: no folder with safetensors"):
         check._where("vlm", SimpleNamespace(repo="./none", revision=None), root)

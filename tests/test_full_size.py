@@ -8,11 +8,7 @@ import torch
 
 from tests import smoke
 from vans.models.clip import CLIP
-from vans.models.load import vdm_options
-from vans.models.tokenizer import chat_tokenizer, text_tokenizer
-from vans.models.vdm import VDM
-from vans.models.vlm import VLM
-from vans.params import load
+from vans.models.tokenizer import text_tokenizer
 from vans.toy import world
 
 
@@ -25,29 +21,11 @@ def full_size():
     return module
 
 
-def count(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def test_parameters_are_those_of_the_released_models(full_size):
-    """Without memory: on torch's meta device."""
-    options, words = vdm_options(load(smoke.ROOT, scale="paper")), world.vocabulary()
+def test_the_clip_is_the_released_one(full_size):
+    """Without memory: on torch's meta device. The others: tests/test_plan.py."""
     with torch.device("meta"):
-        wan = {**full_size.WAN, "text_encoder": {**full_size.WAN["text_encoder"], "vocab_size": 256384}}
-        vdm = VDM.scratch(wan, text_tokenizer(words), 0, **options)
-        vlm = VLM.scratch(full_size.QWEN, chat_tokenizer(words), 0)
-        clip = CLIP.scratch(full_size.VIT_B_32, text_tokenizer(words), 0)
-    assert count(vdm.dit) == 1_418_996_800
-    assert count(vdm.vae) == 126_892_531
-    assert count(vdm.text_encoder) == 5_680_910_336
-    assert count(vlm.model) == 3_754_622_976
-    assert count(clip.model) == 151_277_313
-    assert vdm.latent_shape(33, 352, 640) == (16, 9, 44, 80)
-
-
-def test_flops_of_the_dit(full_size):
-    """15 latents of 22 x 40 patches: 66.5 TFLOP and the cross-attention's share of the text."""
-    assert full_size.dit_flop(full_size.WAN["dit"], 13200, 512) / 1e12 == pytest.approx(66.5, rel=0.02)
+        clip = CLIP.scratch(full_size.VIT_B_32, text_tokenizer(world.vocabulary()), 0)
+    assert sum(p.numel() for p in clip.model.parameters()) == 151_277_313
 
 
 def test_the_script_on_toy_models(full_size, tmp_path, monkeypatch, capsys):

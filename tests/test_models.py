@@ -14,7 +14,7 @@ from vans.errors import UserError
 from vans.models.clip import CLIP, load_clip
 from vans.models.detector import I3D, ToyDetector, load_detector
 from vans.models.load import load_dit, load_vdm, load_vlm, vdm_options
-from vans.models.prompts import repeat_prompts
+from vans.models.prompts import in_parts, repeat_prompts
 from vans.models.sampling import Draws
 from vans.models.tokenizer import TAGS, chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
@@ -231,6 +231,38 @@ def test_an_answer_depends_on_its_own_seed_only(vlm, clips):
     assert again.texts == answers.texts
     changed = vlm.sample(inputs, seeds=[*seeds[:5], ("s", "other")], **settings)
     assert changed.texts[:5] == answers.texts[:5] and changed.texts[5] != answers.texts[5]
+
+
+@pytest.mark.parametrize("most", [3, 8])
+def test_answers_are_those_of_the_whole_batch_however_many_are_sampled_at_once(vlm, clips, most, monkeypatch):
+    """Three prompts of four answers: parts of a prompt's answers, whole prompts, and a last batch that is smaller."""
+    questions = ["what will happen ?", "what happens next if the wind blows ?", "what next ?"]
+    inputs = vlm.inputs(clips[[0, 1, 0]], questions, 3.0)
+    given = {"seeds": [("s", i) for i in range(12)], "max_new_tokens": 8, "temperature": 1.0}
+    whole = vlm.sample(inputs, **given)
+    rows: list[int] = []
+    decode = vlm.decode
+    monkeypatch.setattr(vlm, "decode", lambda ids, mask: rows.append(len(ids)) or decode(ids, mask))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(vlm, "sample_batch", most)
+    for prompts in (inputs, vlm.see(inputs)):  # pixels, or features of the clips
+        rows.clear()
+        parts = vlm.sample(prompts, **given)
+        assert sum(rows) == 12 and max(rows) <= most
+        assert torch.equal(parts.ids, whole.ids) and torch.equal(parts.mask, whole.mask)
+        assert parts.texts == whole.texts
+        assert_close(parts.drawn, whole.drawn, rtol=0, atol=1e-5)
+
+
+def test_how_answers_are_cut_into_batches():
+    assert in_parts(3, 4, 8) == [([0, 1], slice(0, 8)), ([2], slice(8, 16))]
+    assert in_parts(2, 4, 3) == [([0], slice(0, 3)), ([0], slice(3, 4)), ([1], slice(4, 7)), ([1], slice(7, 8))]
+    assert in_parts(2, 1, 1) == [([0], slice(0, 1)), ([1], slice(1, 2))]
+
+
+def test_the_scales_cap_of_answers_reaches_the_vlm(hub):
+    scale = load(smoke.ROOT)
+    folder = {"vlm": {"repo": str(hub / "Qwen2.5-VL-3B-Instruct"), "revision": "x"}}
+    assert load_vlm(scale.with_(models=folder, machine={"sample_batch": 5}), hub).sample_batch == 5
 
 
 def test_samples_follow_the_models_distribution(vlm, clips):

@@ -254,6 +254,7 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [  # one of the parameters, and
     ({"keep": {"groups": 3}}, set()),
     ({"machine": {"grid": False, "workers": 3}}, set()),
     ({"machine": {"dit_batch": 2}}, set(USES)),
+    ({"machine": {"sample_batch": 2}}, set(USES)),
 ]
 
 

@@ -154,8 +154,9 @@ def test_what_makes_nothing_stale(committed):
 def test_parameters_that_change_no_number_make_nothing_stale(committed):
     tiny = "scales.tiny"
     keys = {f"{tiny}.keep.checkpoints": {"base": 7, "sft": 7, "stage1": 7, "stage2": 7}, f"{tiny}.keep.groups": 3}
-    keys |= {f"{tiny}.machine.{key}": 2 for key in ("dit_batch", "vae_batch", "threads")}
+    keys |= {f"{tiny}.machine.{key}": 2 for key in ("dit_batch", "vae_batch", "sample_batch", "threads")}
     keys |= {f"{tiny}.machine.grid": False, "defaults.machine.workers": 3, "defaults.judge.retries": 1}
+    keys |= {"defaults.curate.llm.retries": 1, f"{tiny}.machine.device": "cpu"}
 
     def all_of_them(text: str) -> str:
         for key, new in keys.items():
@@ -199,8 +200,20 @@ STALE: dict[str, tuple[dict[str, Callable[[str], str]], set[str]]] = {
     ),
     "CLIP, in defaults": (
         {"params.yaml": value("defaults.models.clip", {"config": {"embed_dim": 32}})},
-        {"curate", "base", "sft", *GRPO, *ANSWERS, *SCORES},
+        {"base", *GRPO, *ANSWERS, *SCORES},
     ),
+    "the detector's hash, filled in": ({"params.yaml": value("defaults.models.detector.sha256", "0" * 64)}, SCORES),
+    "the detector's architecture": (
+        {"params.yaml": value("scales.tiny.models.detector.config.width", 8)},
+        {"base", *SCORES},
+    ),
+    "how anchors are sampled": (
+        {"params.yaml": value("defaults.generate", {"temperature": 0.5, "top_p": 0.9})},
+        {*CELLS["stage2"], *ANSWERS},
+    ),
+    "how answers are rendered, by a parameter": ({"params.yaml": value("scales.tiny.generate.steps", 4)}, ANSWERS),
+    "the clips' length": ({"params.yaml": value("scales.tiny.curate.target_seconds", 2.0)}, {"curate"}),
+    "who annotates": ({"params.yaml": value("defaults.curate.annotator", "openai")}, {"curate"}),
     "a key moved to defaults": (
         {"params.yaml": moved("      dtype: float32\n", "    workers: 0")},
         {"base", "sft", *GRPO, *ANSWERS},

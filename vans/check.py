@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import platform
 import sys
 import tempfile
@@ -155,25 +154,12 @@ def weights(root: Path) -> str:
 def _where(name: str, model: Any, root: Path) -> str:
     if model.repo is None:
         return ""
-    if (root / model.repo).exists() or model.repo.startswith((".", "/", "~")):
-        folder = (root / model.repo).expanduser()
-        if not list(folder.rglob("*.safetensors")):
-            raise UserError(f"models.{name}.repo: {model.repo}: no folder with safetensors; correct it in params.yaml")
-        return f"{model.repo} (a folder)"
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from vans.preflight import check_whole, located
 
-    cache = os.environ.get("HF_HUB_CACHE")  # as it is now, whenever the hub's library was imported
-    try:
-        folder = Path(snapshot_download(model.repo, revision=model.revision, local_files_only=True, cache_dir=cache))
-        here = any(folder.rglob("*.safetensors"))  # not only its configuration
-    except HFValidationError as error:
-        raise UserError(f"models.{name}.repo: {error}; correct it in params.yaml") from error
-    except LocalEntryNotFoundError:
-        here = False
-    if not here and os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        raise UserError(f"models.{name}: {model.repo} is not here and HF_HUB_OFFLINE is set; unset it")
-    return f"{model.repo} {'is here' if here else 'will be downloaded'}"
+    if (folder := located(name, model, root)) is None:
+        return f"{model.repo} will be downloaded"
+    check_whole(folder)
+    return f"{model.repo} {'(a folder)' if (root / model.repo).exists() else 'is here'}"
 
 
 def disk(root: Path) -> str:

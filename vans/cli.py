@@ -117,6 +117,29 @@ def estimate(given: argparse.Namespace) -> None:
     print(describe(params, work))
 
 
+def plan(given: argparse.Namespace) -> None:
+    """Reckon FLOPs, memory, disk and hours of a scale, before anything is run."""
+    from vans.params import find_root, load
+    from vans.plan.gpus import gpu
+    from vans.plan.report import describe
+
+    params, root = load(scale=given.scale), find_root()
+    for name in ("vlm", "vdm"):
+        if repo := getattr(given, name):
+            params = params.with_(models={name: {"repo": repo, "revision": "planned"}})
+    print(describe(params, root, gpu(given.gpu), given.gpus, given.fraction, given.triplets), end="")
+
+
+def preflight(given: argparse.Namespace) -> None:
+    """Look whether each stage of the current scale could run: weights, disk, GPU, memory, batches."""
+    from vans.params import find_root, load
+    from vans.preflight import look
+
+    root = find_root()
+    if not look(load(root), root):
+        raise SystemExit(1)
+
+
 def answer(given: argparse.Namespace) -> None:
     """Answer a question about a video with a caption and a video of what happens next."""
     from vans.answer.ask import answer as respond
@@ -222,6 +245,15 @@ def parser() -> argparse.ArgumentParser:
         "--pin", action="store_true", help="pin what is rendered in data.dvc instead of checking"
     )
     add(check)
+    sub = add(plan)
+    sub.add_argument("--scale", help="of params.yaml (the current one)")
+    sub.add_argument("--gpus", type=int, default=8, metavar="N", help="how many (%(default)s)")
+    sub.add_argument("--gpu", default="h100", help="a100-40, a100-80, h100, h200, l40s, rtx-6000-48 or b200")
+    sub.add_argument("--fraction", type=float, default=0.4, help="of the GPU's peak that is reached (%(default)s)")
+    sub.add_argument("--triplets", type=int, metavar="N", help="so many instead of those in triplets/ (else 100,000)")
+    for name, such in (("vlm", "Qwen/Qwen2.5-VL-7B-Instruct"), ("vdm", "Wan-AI/Wan2.1-T2V-14B-Diffusers")):
+        sub.add_argument(f"--{name}", metavar="REPO", help=f"another model, such as {such}")
+    add(preflight)
     sub = add(repro)
     sub.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="of dvc repro; options behind --")
     sub = add(estimate)

@@ -29,12 +29,16 @@ PLUMBING = (
     "vans/__init__",
     "vans/cli",
     "vans/code",
+    "vans/devices",
     "vans/cpu",  # no stage sees on which machine it runs: vans/tables/compare.py says it
     "vans/errors",
     "vans/files",
     "vans/grid",
+    "vans/meter",
     "vans/notebooks",
     "vans/params",
+    "vans/plan/",
+    "vans/preflight",
     "vans/setup",
     "vans/show/",
     "vans/tables/machines",
@@ -55,6 +59,9 @@ DATA = {
 }
 # What of the judge's settings can change its answers; the rest is speed, cost and access.
 ASKED = ("url", "model", "extra", "mode", "temperature", "max_tokens", "frames", "side", "attempts")
+
+# What of the sampling of answers stage 2's anchors depend on; the rest is evaluation's.
+ANCHOR = ("temperature", "top_p", "max_new_tokens")
 
 # What writes a stage's outputs. The rest of its notebook looks at them: an executed notebook is nobody's input.
 ENTRIES = {
@@ -96,8 +103,7 @@ def of_term(name: str, root: Path, params: Any = None) -> str:
     if not function:
         text = lines([f"vans/rewards/terms/{name}.py"], root)
         if name == "judge" and params is not None:
-            asked = json.dumps({key: getattr(params.judge, key) for key in ASKED}, sort_keys=True)
-            text += f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}  params.yaml: judge\n"
+            text += _settings("judge", {key: getattr(params.judge, key) for key in ASKED})
         return text
     if (found := _paths(module, root)) and module.startswith("vans."):
         return lines(found, root)
@@ -108,6 +114,25 @@ def of_term(name: str, root: Path, params: Any = None) -> str:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return f"missing  {name}\n"
     return f"{of_module(Path(spec.origin))[:16]}  {name}\n"
+
+
+def of_curation(params: Any) -> str:
+    """The line of the settings that can change curation's outcome: of an annotator that is not in use none, of an
+    endpoint what is asked of it, of CLIP and the device something only where CLIP judges."""
+    settings = params.curate.resolved()
+    llm, qwen = settings.pop("llm"), settings.pop("qwen")
+    if params.curate.annotator != "rules":
+        settings["llm"] = {key: llm[key] for key in (*ASKED, "choose_frames") if key in llm}
+    if params.curate.annotator not in ("rules", "openai"):
+        settings["qwen"] = qwen
+    settings["clip"] = params.models.clip.repo is None
+    if params.curate.agreement == "clip":
+        settings |= {"clip": params.models.clip.resolved(), "device": params.machine.device}
+    return _settings("curate", settings)
+
+
+def _settings(name: str, values: Any) -> str:
+    return f"{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]}  params.yaml: {name}\n"
 
 
 def of_notebook(path: Path) -> str:
@@ -233,6 +258,8 @@ def write(root: Path, out: Path, params) -> None:
     for stage, entries in ENTRIES.items():
         extra = sorted(_paths(annotator, root)) if stage == "curate" else []
         texts[stage] = lines([*entries, *extra], root)
+    texts["curate"] += of_curation(params)
+    texts["stage2"] += _settings("generate", {key: getattr(params.generate, key) for key in ANCHOR})
     for stage in ("stage1", "stage2", "all_in_one"):
         for preset, terms in getattr(params.rewards, stage).items():
             texts[f"rewards/{stage}.{preset}"] = "".join(of_term(name, root, params) for name in sorted(terms))

@@ -33,6 +33,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vans import files, outside, warm
+from vans.devices import device_of as device_of
 from vans.errors import UserError
 from vans.terminal import steady
 
@@ -86,20 +87,6 @@ class Ranks:
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
-
-
-def device_of(name: str, rank: int) -> torch.device:
-    """ "auto", "cpu" or "cuda" -> this rank's device."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and rank >= torch.cuda.device_count():
-        raise UserError(
-            f"machine.processes asks for GPU {rank}, this machine has {torch.cuda.device_count()}; "
-            "lower machine.processes in params.yaml"
-        )
-    if name == "cuda":  # as deterministic as its kernels allow; on CPUs everything here is
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    return torch.device("cuda", rank) if name == "cuda" else torch.device("cpu")
 
 
 def processes(machine: Any) -> int:

@@ -25,6 +25,7 @@ from vans.grid import Arm
 from vans.media import video as media
 from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Ranks, launch
+from vans.preflight import preflight
 from vans.rng import noise
 from vans.template import parse_answer
 
@@ -38,6 +39,9 @@ def predict(params: Any, arm: Arm, root: Path) -> Path:
     """
     out, clip = root / "predictions" / arm.key, params.video
     samples = len(held_out(Triplets(root / "triplets"), params.evaluate.samples))
+    models = ["models/base/vlm", arm.vlm_folder] if arm.captions == "vlm" else []
+    models += ["models/base/vdm", arm.vdm_folder] if arm.captions != "none" else []
+    preflight(params, root, "answer", models)
     files.check_free_space(out, samples * clip.frames * clip.height * clip.width * 3)
     with files.atomic_dir(out) as partial:
         job = {"root": str(root), "out": str(partial), "arm": arm.plain()}

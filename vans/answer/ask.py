@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from vans import files
+from vans.devices import device_of
 from vans.errors import UserError
 from vans.grid import Grid
 from vans.media import video as media
@@ -46,7 +47,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     from vans.models.load import load_vdm, load_vlm
 
     base = Path(root) / "models/base"
-    device = "cuda" if params.machine.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = device_of("cpu" if params.machine.device == "cpu" else "auto", 0)
     torch.set_num_threads(max(params.machine.threads, params.machine.processes))
     vlm = load_vlm(params, base, Path(root) / models.vlm_folder, device)
     vdm = load_vdm(params, base, Path(root) / models.vdm_folder, device)

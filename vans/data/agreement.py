@@ -27,8 +27,7 @@ def judge(params: Any) -> "CLIP":
 
     Raises UserError if its weights are not there, or can only be trained from the curation's own output.
     """
-    import torch
-
+    from vans.devices import device_of
     from vans.models.clip import CLIP
 
     model = params.models.clip
@@ -38,9 +37,7 @@ def judge(params: Any) -> "CLIP":
             f"params.yaml: {place}curate.agreement: clip needs models.clip.repo; this scale trains its CLIP after the "
             "curation, so write none"
         )
-    device = params.machine.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(params.machine.device, 0)
     try:
         return CLIP.load(model.repo, model.revision).to(device)
     except Exception as error:  # offline, no such repository, a folder without weights: the hub raises many kinds

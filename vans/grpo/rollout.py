@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from vans.meter import timer
 from vans.models.vdm import VDM
 from vans.rng import noise
 
@@ -75,7 +76,8 @@ def render_captions(
             guidance,
             negative,
         )  # [R, C, T', H', W']
-        rendered = vdm.decode(latents)  # [R, T, H, W, 3]
+        with timer("decode"):
+            rendered = vdm.decode(latents)  # [R, T, H, W, 3]
         for i, row in enumerate(use):
             if row >= 0:
                 videos[i] = rendered[row]

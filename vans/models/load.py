@@ -56,6 +56,7 @@ def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> V
     model = params.models.vlm
     dtype = None if params.machine.dtype == "float32" else frozen_dtype(params)
     vlm = VLM.load(model.repo or Path(base) / "vlm", model.revision, dtype, model.system, model.positions)
+    vlm.sample_batch = params.machine.sample_batch
     if adapter is not None:
         vlm.load_lora(adapter)
     vlm.checkpoint_activations(params.machine.gradient_checkpointing)

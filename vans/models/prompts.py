@@ -26,6 +26,20 @@ def pick(prompts, index: list[int]) -> dict:
     return batch | {"pixel_values_videos": torch.cat([patches[i] for i in index])}
 
 
+def in_parts(prompts: int, times: int, most: int) -> list[tuple[list[int], slice]]:
+    """How `times` answers to each prompt, in prompt order, are cut into batches of at most `most`.
+
+    Of each batch the prompts, every one with equally many answers, and the place of its answers: several whole prompts,
+    or a part of one's answers.
+    """
+    if times > most:
+        cuts = [(p, g, min(g + most, times)) for p in range(prompts) for g in range(0, times, most)]
+        return [([p], slice(p * times + begin, p * times + end)) for p, begin, end in cuts]
+    whole = most // times
+    firsts = range(0, prompts, whole)
+    return [(list(range(p, min(p + whole, prompts))), slice(p * times, (p + whole) * times)) for p in firsts]
+
+
 def arguments(batch: dict) -> dict:
     """What the model's forward takes of a batch of prompts: pixels, or features where there are some."""
     given = dict(batch)

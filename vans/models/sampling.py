@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import LogitsProcessor
 
 from vans.rng import generator
@@ -44,3 +49,19 @@ class Draws:
         total = below[:, -1:]
         point = (self.uniform[:, step, None] * total).minimum(total.nextafter(torch.zeros_like(total)))  # never total
         return (below <= point).sum(-1)  # the first token whose sum is above it: one that has a share
+
+
+def joined(parts: Sequence[Any], pad_token: int) -> Any:
+    """Sampled answers (`vans.models.vlm.Completions`) of several batches as one, padded on the right to the longest."""
+    length = max(part.ids.shape[1] for part in parts)
+
+    def whole(tensors: Iterable[Tensor], value: float) -> Tensor:
+        return torch.cat([pad(tensor, (0, length - tensor.shape[1]), value=value) for tensor in tensors])
+
+    return dataclasses.replace(
+        parts[0],
+        ids=whole((part.ids for part in parts), pad_token),
+        mask=whole((part.mask for part in parts), 0),
+        texts=[text for part in parts for text in part.texts],
+        drawn=whole((part.drawn for part in parts), 0.0),
+    )

@@ -34,8 +34,8 @@ from vans.files import usual_permissions
 from vans.models.grammar import Grammar, WithinTemplate
 from vans.models.packing import pack
 from vans.models.positions import positions
-from vans.models.prompts import arguments, together
-from vans.models.sampling import Draws, Suppress
+from vans.models.prompts import arguments, in_parts, pick, together
+from vans.models.sampling import Draws, Suppress, joined
 from vans.models.vision import batch_windows
 from vans.models.whole import companion, load_adapter, pretrained
 from vans.template import check_words
@@ -76,6 +76,7 @@ class VLM:
         self.model, self.processor, self.system, self.autocast_dtype = batch_windows(model), processor, system, autocast
         self.position_rule = position_rule  # see vans/models/positions.py
         self.recomputed = "none"
+        self.sample_batch = 64  # answers at once; `vans.models.load` sets the scale's
         self.tokenizer = processor.tokenizer
         self.prompts: dict[tuple, dict] = {}  # of one each, see `kept`
 
@@ -326,7 +327,8 @@ class VLM:
         """One answer per seed; with G seeds per prompt row, `seeds` is ordered prompt-major and rows are repeated.
 
         Exact ancestral sampling with one generator per answer, so that an answer depends on its own seed and not on
-        what else is in the batch. temperature 0 decodes greedily. within_template: only
+        what else is in the batch: at most `sample_batch` rows are sampled at once, whole prompts where they fit.
+        temperature 0 decodes greedily. within_template: only
         tokens that keep to the answer's template, which is whole within max_new_tokens (UserError if it has no room);
         the log-probs here know nothing of it, so rollouts go without.
         """
@@ -334,6 +336,13 @@ class VLM:
         if len(seeds) % rows:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
         times, eos = len(seeds) // rows, self.tokenizer.eos_token_id
+        if len(seeds) > self.sample_batch:
+            options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "within_template": within_template}
+            parts = [
+                self.sample(pick(inputs, which), seeds=seeds[some], max_new_tokens=max_new_tokens, **options)
+                for which, some in in_parts(rows, times, self.sample_batch)
+            ]
+            return joined(parts, self.tokenizer.pad_token_id)
         allowed, processors = Suppress(self.special_ids()), LogitsProcessorList()
         if within_template:
             processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))

@@ -30,7 +30,7 @@ def _factors(repo: str | None, revision: str | None, config: dict[str, Any]) -> 
     if repo is None:
         vae, dit = config.get("vae"), config.get("dit")
     else:
-        vae, dit = _file(repo, revision, "vae"), _file(repo, revision, "transformer")
+        vae, dit = config_file(repo, revision, "vae"), config_file(repo, revision, "transformer")
     vae, dit = (part if isinstance(part, dict) else {} for part in (vae, dit))
     time, space = vae.get("scale_factor_temporal", WAN[0]), vae.get("scale_factor_spatial", WAN[1])
     patch = dit.get("patch_size", WAN[2])
@@ -41,7 +41,7 @@ def _factors(repo: str | None, revision: str | None, config: dict[str, Any]) -> 
 
 
 @cache
-def _file(repo: str, revision: str | None, part: str) -> Any:
+def config_file(repo: str, revision: str | None, part: str) -> Any:
     """config.json of a part of a model in a folder or in the hub's cache; None where it is not on this machine."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))

@@ -42,6 +42,7 @@ class MachineParams(Section):
     workers: int = Field(ge=0)  # its processes; 0: one per core
     vae_batch: int = Field(ge=1)  # clips that the VAE encodes or decodes at once
     dit_batch: int = Field(ge=1)  # videos that are rendered at once
+    sample_batch: int = Field(ge=1)  # answers that are sampled at once
 
 
 class Checkpoints(Section):

@@ -16,6 +16,7 @@ from vans.models.clip import load_clip
 from vans.models.detector import load_detector
 from vans.parallel import device_of
 from vans.params import Params, find_root, load
+from vans.preflight import preflight
 from vans.score.metrics import METRICS, NONE, cell, use
 from vans.score.score import Resampling, Scores, score
 
@@ -49,6 +50,7 @@ def score_arm(folder: str | Path, root: Path, name: str | None = None, params: P
     params, triplets = params or load(root), Triplets(root / "triplets")
     use(own_metrics(params))
     ids = held_out(triplets, params.evaluate.samples)
+    preflight(params, root, "score", ["models/base/clip"])
     open_folder(folder, ids).check()  # before anything is loaded, let alone computed
     clip, detector = judges(params, root)
     return score(folder, triplets, clip, detector, resampling(params), arm=name, ids=ids, progress=_say)

@@ -21,8 +21,11 @@ from vans.grpo import core
 from vans.grpo.denoising import Conditions, sde_rollout, vdm_updates
 from vans.grpo.rollout import WithTensors, frozen_copy
 from vans.grpo.tokens import vlm_updates
+from vans.meter import timer
 from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Ranks, launch
+from vans.plan.work import of_step
+from vans.preflight import preflight
 from vans.rewards.plugs import plugs, score
 from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
@@ -37,12 +40,14 @@ from vans.train.stage2 import ANCHOR, make_trainable
 KEYS = ["seed", "train_seed", "video", "models", "-models.detector", "all_in_one.prompts", "stage1", "stage2"]
 KEYS += [f"-{stage}.{key}" for stage in ("stage1", "stage2") for key in ("reward", "steps", "prompts")]
 KEYS += [*(f"-stage1.{key}" for key in RENDERING), *(f"-stage2.{key}" for key in ("group_size", *ANCHOR))]
+BASES = [f"models/base/{name}" for name in ("vlm", "vdm", "clip")]
 
 
 def train(params: Any, cell: Cell, root: Path) -> list[dict]:
     """Tune both models of the cell's `vlm` and `vdm`; writes `cell.out`/vlm, `cell.out`/vdm and the curves."""
     tell_batch(params.all_in_one.prompts, params.stage1.group_size, params.machine, "all_in_one")
     plugs(params.rewards.all_in_one[cell.reward], params)
+    preflight(params, root, "all_in_one", [*BASES, cell.vlm_folder, cell.vdm_folder])
     with files.atomic_dir(root / cell.out) as partial:
         job = {"root": str(root), "out": str(partial), "cell": cell.plain()}
         history = launch("vans.train.all_in_one:train_both", params.machine, params=params, **job)
@@ -73,20 +78,21 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
     rollouts = Rollouts(params, here, "all_in_one", vdm, ranks)
     run.attach(models, optims)
 
-    for step in run.steps(steps):
+    for step in run.steps(steps, of_step(params, "all_in_one")):
         set_lr(optims["vlm"], schedule(step, steps, s1.warmup, decay=0.0))
         set_lr(optims["dit"], schedule(step, steps, s2.warmup, decay=0.0))
         ids, keys = rollouts.batch(step, params.all_in_one.prompts)  # P
 
         # 1. G answers of each prompt, one trajectory of each caption
-        prompts = prompts_of(vlm, rollouts.triplets, ids)
-        sampled = vlm.sample(
-            prompts,
-            seeds=[(*keys, i, g) for i in ids for g in range(s1.group_size)],
-            max_new_tokens=s1.max_new_tokens,
-            temperature=s1.temperature,
-            top_p=s1.top_p,
-        )  # N = P * G rows of L tokens
+        with timer("generate"):
+            prompts = prompts_of(vlm, rollouts.triplets, ids)
+            sampled = vlm.sample(
+                prompts,
+                seeds=[(*keys, i, g) for i in ids for g in range(s1.group_size)],
+                max_new_tokens=s1.max_new_tokens,
+                temperature=s1.temperature,
+                top_p=s1.top_p,
+            )  # N = P * G rows of L tokens
         answers = grouped(sampled.texts, s1.group_size)  # [P][G]
         captions = captions_of(answers)  # [P][G]
         repeat = [p for p in range(len(ids)) for _ in range(s1.group_size)]  # N
@@ -95,18 +101,22 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
         given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
         names = [f"{i}/{g}" for i in ids for g in range(s1.group_size)]
         noises = rollouts.noise(ids, s1.group_size, s2.share_noise, keys)  # [N, C, T', H', W']
-        trajectories = sde_rollout(vdm, given, noises, names, keys, s2, start["dit"])
-        videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s1.group_size))  # [P, G, T, H, W, 3]
+        with timer("render"):
+            trajectories = sde_rollout(vdm, given, noises, names, keys, s2, start["dit"])
+        with timer("decode"):
+            videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s1.group_size))  # [P, G, T, H, W, 3]
 
         # 2. one reward for the pair; one advantage
         rollout = rollouts.of(ids, answers, captions, videos, keys)
-        scores = score(rollout, terms)  # total [P, G]
+        with timer("reward"):
+            scores = score(rollout, terms)  # total [P, G]
         advantages, equal = core.group_advantages(scores.total, scores.kept)  # [P, G], [P]
         flat = advantages.flatten()  # [N]
 
         # 3. it updates both
-        of_vlm = vlm_updates(vlm, start["vlm"], prompts, sampled, flat, s1, optims["vlm"], trained["vlm"], ranks)
-        of_vdm = vdm_updates(vdm, trajectories, given, flat, s2, optims["dit"], trained["dit"], ranks, len(flat))
+        with timer("update"):
+            of_vlm = vlm_updates(vlm, start["vlm"], prompts, sampled, flat, s1, optims["vlm"], trained["vlm"], ranks)
+            of_vdm = vdm_updates(vdm, trajectories, given, flat, s2, optims["dit"], trained["dit"], ranks, len(flat))
 
         if step % params.keep.groups == 0 or step == steps - 1:
             run.keep_group(step, record_of(rollout, scores, advantages), videos[0])

@@ -28,6 +28,7 @@ from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM, to_model
 from vans.models.vlm import VLM
 from vans.parallel import Ranks, launch
+from vans.preflight import preflight
 from vans.rng import generator, noise, numpy_generator, seed_of
 from vans.template import TAGS
 from vans.train.feed import latents
@@ -43,7 +44,7 @@ PARTS = ("vae", "clip", "detector", "vdm", "vlm")
 KEYS = {
     "vae": ("base.vae", "models.vdm"),
     "clip": ("base.clip", "models.clip"),
-    "detector": ("base.detector", "models.detector"),
+    "detector": ("base.detector", "models.detector", "-models.detector.sha256"),
     "vdm": ("base.vae", "base.vdm", "base.drop_caption", "models.vdm"),
     "vlm": ("base.vlm", "models.vlm"),
 }
@@ -55,9 +56,12 @@ def train(params: Any, root: Path) -> list[dict]:
     Returns the history with part/... columns, a dict a step.
     """
     scratch = []
+    vlm, vdm, clip = params.models.vlm, params.models.vdm, params.models.clip
+    models = {"vae": vdm, "clip": clip, "detector": params.models.detector, "vdm": vdm, "vlm": vlm}
+    preflight(params, root, "base", [f"{OUT}/{part}" for part in ("vlm", "vdm", "clip") if models[part].repo])
     with files.atomic_dir(root / OUT) as partial:
         for part in PARTS:
-            model = getattr(params.models, "vdm" if part == "vae" else part)
+            model = models[part]
             if getattr(model, "repo", None) or getattr(model, "path", None):
                 record = {"repo": getattr(model, "repo", None), "revision": getattr(model, "revision", None)}
                 (partial / f"{part}.json").write_text(json.dumps(record) + "\n")

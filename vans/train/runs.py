@@ -40,7 +40,9 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from vans import files
+from vans.meter import Meter, timer
 from vans.parallel import Ranks
+from vans.plan.work import Work
 
 ASIDE = "aside-"
 _held: dict[Path, FileLock] = {}  # of this process
@@ -57,6 +59,7 @@ class Run:
         self.position = self.total = 0
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: Mapping[str, Optimizer] = {}
+        self.meter: Meter | None = None
         if ranks.main:
             _alone(self.folder.parent, self.name)
             self._place()
@@ -71,9 +74,12 @@ class Run:
             files.check_free_space(self.folder, 2 * 3 * sum(p.nbytes for p in self._trainable().values()))
         self._resume()
 
-    def steps(self, total: int) -> Iterator[int]:
-        """The steps that are still to do."""
+    def steps(self, total: int, work: Work | None = None) -> Iterator[int]:
+        """The steps that are still to do. work: what one makes, for the log."""
         self.total, bar = total, None
+        if self.ranks.main and self.position < total:
+            self.meter = Meter(self, total, work)
+            self.meter.start()
         if self.ranks.main:
             bar = tqdm(total=total, initial=self.position, desc=self.name, file=sys.stdout, mininterval=2, ncols=100)
         for step in range(self.position, total):
@@ -81,6 +87,8 @@ class Run:
             if bar is not None:
                 bar.set_postfix({k: f"{v:.3g}" for k, v in list(self.history[-1].items())[1:5]}, refresh=False)
                 bar.update(1)
+        if self.meter is not None:
+            self.meter.stop()
         if bar is not None:
             bar.close()
 
@@ -97,7 +105,10 @@ class Run:
         self.history.append({"step": step, **{k: sum(x) / len(x) for k, x in every.items() if x}})
         self.position = step + 1
         if self.position % self.every == 0 or self.position == self.total:
-            self._save()
+            with timer("save"):
+                self._save()
+        if self.meter is not None:
+            self.meter.step(self.history)
 
     def keep_group(self, step: int, record: dict, videos: Tensor | None) -> None:
         """Keep one rollout group for the pictures: a JSON file, and its videos uint8 [G, T, H, W, 3] beside it."""

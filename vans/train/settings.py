@@ -10,7 +10,7 @@ from vans import code, cpu, files
 from vans.parallel import Ranks
 from vans.train.feed import shards_identity
 
-MACHINE = ("dtype", "threads", "vae_batch", "dit_batch")  # the batches move last bits
+MACHINE = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch")  # the batches move last bits
 
 
 def settings_of(

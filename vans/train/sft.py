@@ -26,6 +26,8 @@ from vans.data.batches import batch_ids, prompts_of
 from vans.data.triplets import Triplets
 from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Ranks, launch
+from vans.plan.work import of_step
+from vans.preflight import preflight
 from vans.rng import generator, noise, numpy_generator, seed_of
 from vans.template import answer_text
 from vans.train.feed import embeddings, latents
@@ -44,6 +46,7 @@ def train(params: Any, root: Path) -> list[dict]:
 
     Returns the history with vlm/... and vdm/... columns, a dict a step.
     """
+    preflight(params, root, "sft", ["models/base/vlm", "models/base/vdm"])
     with files.atomic_dir(root / OUT) as partial:
         histories = launch("vans.train.sft:train_both", params.machine, params=params, root=str(root), out=str(partial))
     history = columns(histories)
@@ -75,7 +78,7 @@ def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
     optim = optimizer([vlm.model], s.optimizer, s.lr, s.adam_lr)
     ids = triplets.select(split="train")
     run.attach({"vlm": vlm.model}, {"vlm": optim})
-    for step in run.steps(s.steps):
+    for step in run.steps(s.steps, of_step(params, "sft/vlm")):
         set_lr(optim, schedule(step, s.steps, s.warmup, s.decay))
         mine = ranks.share(batch_ids(ids, step, s.batch, *keys))  # B of this rank
         optim.zero_grad()
@@ -118,7 +121,7 @@ def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
     embedded = embeddings(root, vdm, texts, ranks)
     vdm.text_encoder.to("meta")  # not needed any more: 11 GB at the paper scale, in every process
     run.attach({"dit": vdm.dit}, {"dit": optim})
-    for step in run.steps(s.steps):
+    for step in run.steps(s.steps, of_step(params, "sft/vdm")):
         set_lr(optim, schedule(step, s.steps, s.warmup, s.decay))
         # the whole batch's draws, then this process's part of them: the same for any number of processes
         whole = batch_ids(ids, step, s.batch, *keys)

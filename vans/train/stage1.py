@@ -28,8 +28,11 @@ from vans.grid import Cell
 from vans.grpo import core
 from vans.grpo.rollout import WithTensors, frozen_copy
 from vans.grpo.tokens import vlm_updates
+from vans.meter import timer
 from vans.models.load import load_vdm, load_vlm
 from vans.parallel import Ranks, launch
+from vans.plan.work import of_step
+from vans.preflight import preflight
 from vans.rewards.plugs import plugs, score
 from vans.template import thinking_length
 from vans.train.loop import tell_batch, write_curves
@@ -48,7 +51,8 @@ def train(params: Any, cell: Cell, root: Path) -> list[dict]:
     """
     s = params.stage1
     tell_batch(s.prompts, s.group_size, params.machine, "stage1")
-    plugs(params.rewards.stage1[cell.reward], params, renders=cell.vdm is not None)
+    terms = plugs(params.rewards.stage1[cell.reward], params, renders=cell.vdm is not None)
+    preflight(params, root, "stage1", uses(cell, any(plug.needs == "video" for plug in terms))[1])
     with files.atomic_dir(root / cell.out) as partial:
         job = {"root": str(root), "out": str(partial / "vlm"), "cell": cell.plain()}
         history = launch("vans.train.stage1:train_vlm", params.machine, params=params, **job)
@@ -76,30 +80,34 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     rollouts = Rollouts(params, here, "stage1", vdm, ranks)
     run.attach({"vlm": vlm.model}, {"vlm": optim})
 
-    for step in run.steps(steps):
+    for step in run.steps(steps, of_step(params, "stage1", renders)):
         set_lr(optim, schedule(step, steps, s.warmup, decay=0.0))
         ids, keys = rollouts.batch(step, s.prompts)  # P
 
         # 1. G answers of each prompt
-        prompts = prompts_of(vlm, rollouts.triplets, ids)
-        sampled = vlm.sample(
-            prompts,
-            seeds=[(*keys, i, g) for i in ids for g in range(s.group_size)],
-            max_new_tokens=s.max_new_tokens,
-            temperature=s.temperature,
-            top_p=s.top_p,
-        )  # N = P * G rows of L tokens
+        with timer("generate"):
+            prompts = prompts_of(vlm, rollouts.triplets, ids)
+            sampled = vlm.sample(
+                prompts,
+                seeds=[(*keys, i, g) for i in ids for g in range(s.group_size)],
+                max_new_tokens=s.max_new_tokens,
+                temperature=s.temperature,
+                top_p=s.top_p,
+            )  # N = P * G rows of L tokens
         answers = grouped(sampled.texts, s.group_size)  # [P][G]
         captions = captions_of(answers)  # [P][G]
 
         # 2. their videos, where a term of the reward looks at them; the reward; the advantages
-        videos = rollouts.render(ids, captions, s, keys)  # [P, G, T, H, W, 3]
+        with timer("render"):
+            videos = rollouts.render(ids, captions, s, keys)  # [P, G, T, H, W, 3]
         rollout = rollouts.of(ids, answers, captions, videos, keys)
-        scores = score(rollout, terms)  # total [P, G]
+        with timer("reward"):
+            scores = score(rollout, terms)  # total [P, G]
         advantages, equal = core.group_advantages(scores.total, scores.kept)  # [P, G], [P]
 
         # 3. clipped updates on this rollout
-        stats = vlm_updates(vlm, start, prompts, sampled, advantages.flatten(), s, optim, trained, ranks)
+        with timer("update"):
+            stats = vlm_updates(vlm, start, prompts, sampled, advantages.flatten(), s, optim, trained, ranks)
 
         if step % params.keep.groups == 0 or step == steps - 1:
             run.keep_group(step, record_of(rollout, scores, advantages), None if videos is None else videos[0])

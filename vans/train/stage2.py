@@ -31,9 +31,12 @@ from vans.grid import Cell
 from vans.grpo import core
 from vans.grpo.denoising import Conditions, no_updates, sde_rollout, vdm_updates
 from vans.grpo.rollout import WithTensors, frozen_copy
+from vans.meter import timer
 from vans.models.load import load_vdm, load_vlm
 from vans.models.vdm import VDM
 from vans.parallel import Ranks, launch
+from vans.plan.work import of_step
+from vans.preflight import preflight
 from vans.rewards.plugs import plugs, score
 from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
@@ -58,6 +61,7 @@ def train(params: Any, cell: Cell, root: Path) -> list[dict]:
     s = params.stage2
     tell_batch(s.prompts, s.group_size, params.machine, "stage2")
     plugs(params.rewards.stage2[cell.reward], params)
+    preflight(params, root, "stage2", uses(cell)[1])
     with files.atomic_dir(root / cell.out) as partial:
         job = {"root": str(root), "out": str(partial / "vdm"), "cell": cell.plain()}
         history = launch("vans.train.stage2:train_vdm", params.machine, params=params, **job)
@@ -91,13 +95,14 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     if vlm is not None:
         vlm.to("meta").prompts.clear()
 
-    for step in run.steps(steps):
+    for step in run.steps(steps, of_step(params, "stage2", anchored=vlm is not None)):
         check_anchors(run.history, s, steps)
         set_lr(optim, schedule(step, steps, s.warmup, decay=0.0))
         prompts, keys = rollouts.batch(step, s.prompts)
 
         # 1. one anchor of each prompt; a prompt without one goes no further
-        texts, resampled = anchor(prompts, keys)
+        with timer("generate"):
+            texts, resampled = anchor(prompts, keys)
         ids = [i for i in prompts if i in texts]  # P
         counts = {"anchors_resampled": resampled, "anchors_missing": 1 - len(ids) / len(prompts)}
         if not ids:  # the other processes wait for this one's share of the gradient: none
@@ -111,19 +116,22 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         text = embedded[[row[0] for row in captions]][repeat]  # [N, L, D]
         given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
         names = [f"{i}/{g}" for i in ids for g in range(s.group_size)]
-        trajectories = sde_rollout(
-            vdm, given, rollouts.noise(ids, s.group_size, s.share_noise, keys), names, keys, s, start
-        )
-        videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s.group_size))  # [P, G, T, H, W, 3]
+        with timer("render"):
+            noises = rollouts.noise(ids, s.group_size, s.share_noise, keys)  # [N, C, T', H', W']
+            trajectories = sde_rollout(vdm, given, noises, names, keys, s, start)
+        with timer("decode"):
+            videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s.group_size))  # [P, G, T, H, W, 3]
 
         # 3. the reward; the advantages
         rollout = rollouts.of(ids, answers, captions, videos, keys)
-        scores = score(rollout, terms)  # total [P, G]
+        with timer("reward"):
+            scores = score(rollout, terms)  # total [P, G]
         advantages, equal = core.group_advantages(scores.total, scores.kept)  # [P, G], [P]
 
         # 4. clipped updates on this rollout
         total = len(prompts) * s.group_size
-        stats = vdm_updates(vdm, trajectories, given, advantages.flatten(), s, optim, trained, ranks, total)
+        with timer("update"):
+            stats = vdm_updates(vdm, trajectories, given, advantages.flatten(), s, optim, trained, ranks, total)
 
         if not run.has_groups or step % params.keep.groups == 0 or step == steps - 1:
             run.keep_group(step, record_of(rollout, scores, advantages), videos[0])

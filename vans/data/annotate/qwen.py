@@ -18,6 +18,7 @@ from transformers.video_utils import VideoMetadata
 
 from vans.data.annotate.base import Refused
 from vans.data.annotate.llm import BROKEN, LLM, SAID, Query
+from vans.devices import device_of
 from vans.errors import UserError
 from vans.llm import answers, prompts
 from vans.llm.cache import Reply
@@ -43,12 +44,14 @@ class Qwen(LLM):
     @cached_property
     def vlm(self) -> VLM:
         """The model: bfloat16 on a GPU, float32 else."""
-        gpu = torch.cuda.is_available()
+        device = device_of("auto", 0)
         try:
-            vlm = VLM.load(self.local.repo, self.local.revision, torch.bfloat16 if gpu else torch.float32)
+            vlm = VLM.load(
+                self.local.repo, self.local.revision, torch.float32 if device.type == "cpu" else torch.bfloat16
+            )
         except UserError as error:
             raise self._missing(error.__cause__ or error) from error
-        return vlm.to("cuda" if gpu else "cpu")
+        return vlm.to(device)
 
     def _missing(self, error: BaseException) -> UserError:
         place = f"scales.{self.params.scale}." if hasattr(self.params, "scale") else ""
