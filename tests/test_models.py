@@ -14,7 +14,7 @@ from vans.errors import UserError
 from vans.models.clip import CLIP, load_clip
 from vans.models.detector import I3D, ToyDetector, load_detector
 from vans.models.load import load_dit, load_vdm, load_vlm, vdm_options
-from vans.models.prompts import in_parts, repeat_prompts
+from vans.models.prompts import in_parts, pick
 from vans.models.sampling import Draws
 from vans.models.tokenizer import TAGS, chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
@@ -270,7 +270,7 @@ def test_samples_follow_the_models_distribution(vlm, clips):
     count = 1500
     answers = vlm.sample(inputs, seeds=[("d", i) for i in range(count)], max_new_tokens=1, temperature=1.0)
     words = answers.ids[:, 0]
-    logp = vlm.log_probs(repeat_prompts(inputs, count), answers)[:, 0]
+    logp = vlm.log_probs(pick(inputs, [0] * count), answers)[:, 0]
     likely = torch.bincount(words, minlength=len(vlm.tokenizer)).argmax()
     share = (words == likely).float().mean().item()
     p = logp[words == likely][0].exp().item()
@@ -315,18 +315,18 @@ def test_sampling_leaves_the_weights_and_the_adapter_as_they_are(params, clips, 
     vlm.add_lora(4, 8, 0)
     for name, p in vlm.model.named_parameters():
         if "lora_B" in name:
-            p.data = torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+            p.data = torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) * 1e-2
     before = {name: p.clone() for name, p in vlm.model.state_dict().items()}
     inputs = vlm.inputs(clips, ["what will happen ?"] * 2, 3.0)
     answers = vlm.sample(inputs, seeds=[(i,) for i in range(8)], max_new_tokens=10, temperature=1.0)
     after = vlm.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    drawn, tolerance = answers.drawn, 1e-5 if dtype == torch.float32 else 0.1
+    drawn, tolerance = answers.drawn, 1e-5 if dtype == torch.float32 else 0.02
     assert drawn is not None
     assert_close(drawn, vlm.log_probs(inputs, answers).detach(), rtol=0, atol=tolerance)
     with vlm.model.disable_adapter():
         without = (drawn - vlm.log_probs(inputs, answers)).abs().max()
-    assert dtype == torch.bfloat16 or without > 1e-4, "the adapter was seen"
+    assert without > 5 * tolerance, "the adapter was seen"
 
 
 def test_special_tokens_are_never_sampled(vlm, clips):

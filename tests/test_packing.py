@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from tests import smoke
 from vans.models.packing import pack
 from vans.models.positions import positions
-from vans.models.prompts import arguments, pick, repeat_prompts
+from vans.models.prompts import arguments, pick
 from vans.models.tokenizer import chat_tokenizer
 from vans.models.vlm import VLM
 from vans.params import load
@@ -76,7 +76,7 @@ def test_positions_of_texts_pictures_and_several_videos(models):
 
 def alone(vlm: VLM, inputs, answers, temperature: float) -> torch.Tensor:
     """Log-probabilities of each answer behind a prompt of its own, by plain padded rows."""
-    batch = repeat_prompts(inputs, len(answers.ids) // len(inputs["input_ids"]))
+    batch = pick(inputs, [n * len(inputs["input_ids"]) // len(answers.ids) for n in range(len(answers.ids))])
     places, following = vlm.positions(batch)
     length = answers.ids.shape[1]
     behind = (following[:, None] + torch.arange(length)).expand(3, -1, -1)

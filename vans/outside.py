@@ -6,7 +6,7 @@
 
 Rank 0 runs the stage. The others wait in `joined` for what it launches, do it as that rank, and come out when rank 0
 does. All must see the repository at the same place (a shared file system). torch's own process group does the rest:
-`env://`, gloo on CPUs, NCCL on GPUs.
+gloo on CPUs, NCCL on GPUs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _ranks: Any = None  # of this process while it is joined
 
 
 def place() -> tuple[int, int, int] | None:
-    """(rank, ranks, rank on this machine) as torchrun or srun say it; None if neither has started this process.
+    """(rank, ranks, rank on this machine) as torchrun or srun say it; None if neither has started this process. One
+    rank is a place, too: of a job of one process.
 
     Raises UserError where srun has, but nobody says where the ranks meet.
     """
@@ -42,7 +43,7 @@ def place() -> tuple[int, int, int] | None:
             f"{names[1]} is {size}, but MASTER_ADDR and MASTER_PORT are not set: export the first machine's name and a "
             "free port (docs/cluster.md), or unset it to run on this machine alone"
         )
-    return (rank, size, local) if size > 1 else None
+    return rank, size, local
 
 
 def current() -> Any:
@@ -57,19 +58,18 @@ def joined(machine: Any) -> Iterator[Any]:
     from vans.parallel import Ranks, device_of
 
     at = place()
-    if at is None:
+    if at is None or at[1] == 1:
         yield None
         return
     rank, size, local = at
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(local))  # as torch reads it
     torch.set_num_threads(machine.threads)
     device = device_of(machine.device, local)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        init_method=f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}",
-        rank=rank,
-        world_size=size,
+        init_method="env://",
         timeout=timedelta(hours=2),
     )
     _ranks = Ranks(rank, size, device)

@@ -7,6 +7,7 @@ it would give without that, and the k-th is drawn from (seed, sample/k).
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vans import code, files
+from vans import code, cpu, files
 from vans.answer import predictions
 from vans.answer.best import Answer, best_of, judge
+from vans.data import shards
 from vans.data.batches import clips_of, held_out
 from vans.data.triplets import Triplets
 from vans.grid import Arm
@@ -29,6 +31,7 @@ from vans.preflight import preflight
 from vans.rng import noise
 from vans.template import parse_answer
 
+BATCHES = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch")  # of the machine: they move last bits
 DECIDING = ("seed", "video", "generate", "curate", "models", "machine")  # sections of the parameters
 
 
@@ -80,7 +83,7 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
         videos = clips if vdm is None else render(params, vdm, clips, found, names)
         return list(zip(found, answers, videos, strict=True))
 
-    kept = here / "runs/answer" / at.key / ranks.gather(identity(params, here, at) if ranks.main else "")[0]
+    kept = here / "runs/answer" / at.key / ranks.gather(identity(params, here, ranks, at) if ranks.main else "")[0]
     if ranks.main:
         files.sweep(kept)
     ranks.barrier()
@@ -97,7 +100,7 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
         texts += record["texts"]
         (Path(out) / "videos").mkdir(exist_ok=True)
         for id in chunk:
-            shutil.copyfile(done / f"{id}{suffix}", Path(out) / "videos" / f"{id}{suffix}")
+            _place(done / f"{id}{suffix}", Path(out) / "videos" / f"{id}{suffix}")
     rows_out = ranks.collect(list(zip(ids, words, texts, strict=True)))
     if ranks.main:
         table = predictions.captions_csv(*zip(*rows_out, strict=True))
@@ -105,14 +108,25 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     return str(kept)
 
 
-def identity(params: Any, root: Path, arm: Arm) -> str:
-    """Of what decides an arm's answers: parameters, data, models and code. Batches of another one are not taken."""
+def _place(file: Path, there: Path) -> None:
+    """The same file at a second place: a link, or a copy where there are none."""
+    try:
+        os.link(file, there)
+    except OSError:
+        shutil.copyfile(file, there)
+
+
+def identity(params: Any, root: Path, ranks: Ranks, arm: Arm) -> str:
+    """Of what decides an arm's answers: parameters, data, models, code, and what computes them. Batches of another one
+    are not taken."""
     told = {key: value for key, value in params.resolved().items() if key in DECIDING}
-    told["machine"] = {key: told["machine"][key] for key in ("device", "dtype", "threads", "vae_batch", "dit_batch")}
-    folders = {root / name for name in ("models/base", arm.vlm_folder, arm.vdm_folder) if name}
-    weights = sorted({p for folder in folders for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")})
-    told["files"] = [[str(p.relative_to(root)), files.sha256_file(p)] for p in weights if "groups" not in p.parts]
-    told["triplets"] = files.sha256_file(root / "triplets/manifest.parquet")
+    told["machine"] = {key: told["machine"][key] for key in BATCHES}
+    told["machine"] |= {"device": ranks.device.type, "caps": cpu.caps_set()}
+    base = ["vlm", "vdm", *(["clip"] if arm.best_of else [])]
+    folders = [f"models/base/{name}" for name in base] + [arm.vlm_folder, arm.vdm_folder]
+    paths = sorted({p for name in folders for p in (root / name).rglob("*") if p.is_file() and "groups" not in p.parts})
+    told["files"] = [[str(p.relative_to(root)), files.sha256_file(p)] for p in paths]
+    told["triplets"] = [files.sha256_file(root / "triplets/manifest.parquet"), shards.identity(root / "triplets")]
     told["code"] = code.digest(["vans/answer/arm.py"], Path(__file__).resolve().parents[2])
     return files.digest(told | {"arm": arm.plain()})[:12]
 

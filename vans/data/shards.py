@@ -9,8 +9,10 @@ import io
 import tarfile
 from pathlib import Path
 
+from vans import files
 from vans.data.draw import Draw
 
+HASHED_BYTES = 2**31  # larger data sets are known by size and time of their shards
 PER_SHARD = 2048  # triplets in one tar file at most
 FEWEST = 1024  # and at least, the last one aside
 MEAN = 512  # after the fewest, one id in so many begins a new shard
@@ -64,3 +66,11 @@ class ShardWriter:
         if self.tar is not None:
             self.tar.close()
             self.tar = None
+
+
+def identity(folder: Path) -> list:
+    """What the shards of a triplets folder hold: their hashes; of more than HASHED_BYTES, names, sizes and times."""
+    shards = sorted((folder / "shards").iterdir())
+    if sum(p.stat().st_size for p in shards) < HASHED_BYTES:
+        return [files.sha256_file(p) for p in shards]
+    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in shards]

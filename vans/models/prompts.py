@@ -9,13 +9,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 PADDING = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}  # on the left; None: the pad token
 
 
-def repeat_prompts(inputs, times: int) -> dict:
-    """Each prompt `times` times in a row (prompt-major), its video with it."""
-    if times == 1:
-        return dict(inputs)
-    return pick(inputs, [i for i in range(len(inputs["input_ids"])) for _ in range(times)])
-
-
 def pick(prompts, index: list[int]) -> dict:
     """Some prompts of a batch, each as often as it is named, its video with it."""
     batch = {key: prompts[key][index] for key in ("input_ids", "attention_mask", "mm_token_type_ids", "video_grid_thw")}

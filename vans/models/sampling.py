@@ -33,7 +33,7 @@ class Draws:
 
     def __init__(self, seeds: list[tuple], length: int, temperature: float, top_p: float, device: torch.device):
         rows = [torch.rand(length, generator=generator(*seed), dtype=torch.float64) for seed in seeds]
-        self.uniform = torch.stack(rows).to(device)  # [N, L]: all at once, so that no step waits for the host
+        self.uniform = torch.stack(rows).to(device)  # [N, L]
         self.temperature, self.top_p = temperature, top_p
 
     def __call__(self, scores: Tensor, step: int) -> Tensor:
@@ -48,7 +48,9 @@ class Draws:
         below = share.cumsum(-1)  # [N, V]
         total = below[:, -1:]
         point = (self.uniform[:, step, None] * total).minimum(total.nextafter(torch.zeros_like(total)))  # never total
-        return (below <= point).sum(-1)  # the first token whose sum is above it: one that has a share
+        token = (below <= point).sum(-1)  # the first whose sum is above it: one that has a share,
+        rounded = share.gather(1, token[:, None])[:, 0] == 0  # but where a device adds up in blocks
+        return torch.where(rounded, share.argmax(-1), token)
 
 
 def joined(parts: Sequence[Any], pad_token: int) -> Any:

@@ -187,8 +187,9 @@ class VLM:
         weights = [layer.get_base_layer().weight for layer in layers]
         before = [weight.data for weight in weights] if all(w.dtype == torch.float32 for w in weights) else []
         try:
-            for layer, _ in zip(layers, before, strict=False):
-                layer.merge(safe_merge=True)  # type: ignore[operator]  # into a new tensor
+            for layer, weight, data in zip(layers, weights, before, strict=False):
+                weight.data = data.clone()
+                layer.merge()  # type: ignore[operator]
             yield
         finally:
             for layer, weight, data in zip(layers, weights, before, strict=False):
@@ -413,6 +414,8 @@ class VLM:
         ids, mask, rows = completions.ids, completions.mask, len(inputs["input_ids"])
         of = [n * rows // len(ids) for n in range(len(ids))] if of is None else of
         packed = pack(inputs, *self.positions(inputs), ids, mask, self.tokenizer.pad_token_id, of)
+        if packed.inputs["attention_mask"] is not None and self.model.config._attn_implementation != "sdpa":
+            raise ValueError(f"the tree mask is for sdpa, not for {self.model.config._attn_implementation}")
         with self.autocast():
             out = (model or self.model)(**arguments(packed.inputs), use_cache=False, logits_to_keep=packed.keep)
             logits = out.logits.flatten(0, 1)[packed.come].float()  # [K, V]

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
 from functools import partial
 
 import vans  # noqa: F401 (first of all: what it caps is read when NumPy is imported)
@@ -45,5 +47,17 @@ def main() -> int:
     return guarded(partial(train, given.stage, given.cell))
 
 
+def as_a_stage() -> None:
+    """Start anew with the variables of a stage, most of which are read when Python or a library starts."""
+    from vans.notebooks import environment
+    from vans.params import find_root
+
+    told = environment(find_root())
+    if any(os.environ.get(name) != value for name, value in told.items()):
+        os.execve(sys.executable, [sys.executable, "-m", "vans.train", *sys.argv[1:]], {**os.environ, **told})
+
+
 if __name__ == "__main__":
+    if (code := guarded(as_a_stage)) != 0:
+        raise SystemExit(code)
     raise SystemExit(main())

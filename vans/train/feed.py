@@ -20,13 +20,13 @@ from tqdm import tqdm
 
 from vans import files
 from vans.data.batches import clips_of
+from vans.data.shards import identity as shards_identity
 from vans.data.triplets import Triplets
 from vans.models.vdm import VDM, prompt_clean
 from vans.parallel import Ranks
 from vans.template import plain
 
 CHUNK = 256
-HASHED_BYTES = 2**31  # larger data sets are known by size and time of their shards
 
 
 class Latents:
@@ -134,14 +134,6 @@ def _readable(chunk: Path) -> bool:
             return True
     except (OSError, SafetensorError):
         return False
-
-
-def shards_identity(folder: Path) -> list:
-    """What the shards of a triplets folder hold: their hashes; of more than HASHED_BYTES, names, sizes and times."""
-    shards = sorted((folder / "shards").iterdir())
-    if sum(p.stat().st_size for p in shards) < HASHED_BYTES:
-        return [files.sha256_file(p) for p in shards]
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in shards]
 
 
 def _weights_digest(module) -> str:

@@ -11,15 +11,16 @@
 
 A checkpoint holds what trains (model and optimiser tensors as safetensors), the position and the history. There is no
 random state to keep: all randomness is a function of (seed, stage, step, sample), see `vans.rng`. A run that is killed
-at any point goes on from its last checkpoint and ends in the same bytes as one that was not (on CPUs; on a GPU as far
-as its kernels are deterministic).
+at any point goes on from its last checkpoint and ends in the same bytes as one that was not (on CPUs, with as many
+processes; on a GPU as far as its kernels are deterministic).
 
 What a run keeps, checkpoints and results, lists its files with their digests and is believed only if they are right.
 A second process that comes to the same training waits for the first.
 
 Runs stand in runs/<name>/<digest of their settings>/. Settings are what can change a run's numbers: parameters, data,
-models, code, processes (`vans.train.settings`). A run with other settings is never deleted: it is set aside under a
-name that says when and which key differs, and taken up again when the key goes back.
+models, code (`vans.train.settings`). A run with other settings is never deleted: it is set aside under a name that says
+when and which key differs, and taken up again when the key goes back. The number of processes, which changes the order
+of sums and nothing else, may change on the way: that is said, and settings.json and the result's record list them.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Run:
         self.digest = files.digest(_deciding(settings))[:12]
         self.folder = Path(root) / "runs" / name / self.digest
         self.history: list[dict] = []
+        self._told: dict = {}
         self.position = self.total = 0
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: Mapping[str, Optimizer] = {}
@@ -64,7 +66,7 @@ class Run:
             _alone(self.folder.parent, self.name)
             self._place()
         ranks.barrier()
-        self.done = (self.folder / "done").exists()
+        self.done = ranks.gather((self.folder / "done").exists() if ranks.main else None)[0]  # one rank looks
 
     # ------------------------------------------------------------------ the loop
     def attach(self, modules: dict[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> None:
@@ -139,7 +141,7 @@ class Run:
                 drop_paths(partial / "model")
                 if self.has_groups:
                     shutil.copytree(self.folder / "groups", partial / "model" / "groups")
-                files.seal(partial, {"history": self.history})
+                files.seal(partial, {"history": self.history, "processes": self._told["processes"]})
         self.ranks.barrier()
         self.done = True
         return self.take(out)
@@ -150,8 +152,11 @@ class Run:
         if self.ranks.main:
             shutil.copytree(done / "model", out, dirs_exist_ok=True)
         self.ranks.barrier()
-        history = json.loads((done / files.LISTED).read_text())["history"]
+        record = self.ranks.gather(json.loads((done / files.LISTED).read_text()) if self.ranks.main else None)[0]
+        history = record["history"]
         if self.ranks.main:
+            if record.get("processes", [self._processes]) != [self._processes]:
+                print(f"{self.name}: trained with {record['processes']} processes, not with {self._processes}")
             _release(self.folder.parent)
         return history
 
@@ -179,11 +184,12 @@ class Run:
         self.ranks.barrier()
 
     def _resume(self) -> None:
-        found = sorted(self.folder.glob("step-*"))
-        if not found:
+        found = sorted(self.folder.glob("step-*")) if self.ranks.main else []
+        last = self.ranks.gather(found[-1].name if found else None)[0]  # one rank looks: shared disks show it late
+        if last is None:
             return
-        record = json.loads((found[-1] / files.LISTED).read_text())
-        tensors = load_file(found[-1] / "state.safetensors")
+        record = json.loads((self.folder / last / files.LISTED).read_text())
+        tensors = load_file(self.folder / last / "state.safetensors")
         with torch.no_grad():
             for key, p in self._trainable().items():
                 p.copy_(tensors[key])
@@ -201,11 +207,20 @@ class Run:
         if self.ranks.main:
             print(f"{self.name}: goes on at step {self.position}")
 
-    def _begun_with(self) -> dict:
-        path = self.folder / "settings.json"
-        return json.loads(path.read_text()) if path.exists() else {}
-
     # ------------------------------------------------------------------ runs beside each other
+    @property
+    def _processes(self) -> int:
+        return self.settings.get("machine", {}).get("processes", self.ranks.size)
+
+    def _took_part(self) -> list[int]:
+        """The numbers of processes with which this run has trained, in order; says where another one goes on."""
+        path, now = self.folder / "settings.json", self._processes
+        kept = any(self.folder.glob("step-*")) and not (self.folder / "done").exists()
+        before = json.loads(path.read_text()).get("processes", []) if kept and path.exists() else []
+        if before and before[-1] != now:
+            print(f"{self.name}: {now} processes go on where {before[-1]} were: sums are added in another order")
+        return before if before and before[-1] == now else [*before, now]
+
     def _place(self) -> None:
         """Set other runs of this name aside, find this one again if it was, and begin it if it is new."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +235,8 @@ class Run:
                 if not any(other.glob("step-*")) and not (other / "done").exists():
                     files.discard(other)  # it had not come to its first checkpoint
                     continue
-                keys = _differing(json.loads((other / "settings.json").read_text()), self.settings)
+                was = _deciding(json.loads((other / "settings.json").read_text()))
+                keys = _differing(was, _deciding(self.settings))
                 aside = (
                     f"{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9_.]+', '-', keys[0])}-{other.name}"
                 )
@@ -234,21 +250,16 @@ class Run:
                 files.discard(kept)
         if not any(self.folder.glob("step-*")) and not done.exists():
             files.discard(self.folder / "groups")  # pictures of a run that ended before its first checkpoint
-        was, now = (_processes(told) for told in (self._begun_with(), self.settings))
-        if was and now and was != now:
-            print(f"{self.name}: begun with {was} processes, goes on with {now}: sums are added in another order")
-        files.atomic_write_text(self.folder / "settings.json", json.dumps(self.settings, indent=1) + "\n")
-
-
-def _processes(settings: dict) -> int | None:
-    return settings.get("machine", {}).get("processes")
+        self._told = {"processes": self._took_part()}
+        files.atomic_write_text(self.folder / "settings.json", json.dumps(self.settings | self._told, indent=1) + "\n")
 
 
 def _deciding(settings: dict) -> dict:
     """Settings without the number of processes: the same draws and, but for the order of sums, the same numbers."""
-    if "machine" not in settings:
-        return settings
-    return settings | {"machine": {key: value for key, value in settings["machine"].items() if key != "processes"}}
+    told = {key: value for key, value in settings.items() if key != "processes"}
+    if "machine" in told:
+        told["machine"] = {key: value for key, value in told["machine"].items() if key != "processes"}
+    return told
 
 
 def forget(root: str | Path, name: str) -> None:

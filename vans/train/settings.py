@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vans import code, cpu, files
+from vans.data.shards import identity as shards_identity
 from vans.parallel import Ranks
-from vans.train.feed import shards_identity
 
 MACHINE = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch")  # the batches move last bits
 

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
+from tqdm import tqdm
 
 from vans import files
 from vans.data.batches import prompts_of
@@ -87,22 +89,17 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     optim = optimizer([vdm.dit], "adamw", s.lr)
     rollouts = Rollouts(params, here, "stage2", vdm, ranks)
     run.attach({"dit": vdm.dit}, {"dit": optim})
-    vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device) if at.captions == "vlm" else None
+    vlm = partial(load_vlm, params, base, here / at.vlm_folder, ranks.device) if at.captions == "vlm" else None
     anchor = Anchor(params, vlm, rollouts, run, steps)
-    every = sorted({caption for part in ranks.gather(anchor.captions) for caption in part})
-    embedded = embeddings(here, vdm, every or [""], ranks)
-    vdm.text_encoder.to("meta")  # not needed any more, as the VLM: 17 GB at the paper scale
-    if vlm is not None:
-        vlm.to("meta").prompts.clear()
+    embedded = embeddings(here, vdm, anchor.captions, ranks)
+    vdm.text_encoder.to("meta")  # not needed any more: 11 GB at the paper scale
 
-    for step in run.steps(steps, of_step(params, "stage2", anchored=vlm is not None)):
-        check_anchors(run.history, s, steps)
+    for step in run.steps(steps, of_step(params, "stage2", anchored=False)):
         set_lr(optim, schedule(step, steps, s.warmup, decay=0.0))
         prompts, keys = rollouts.batch(step, s.prompts)
 
         # 1. one anchor of each prompt; a prompt without one goes no further
-        with timer("generate"):
-            texts, resampled = anchor(prompts, keys)
+        texts, resampled = anchor(prompts, keys)
         ids = [i for i in prompts if i in texts]  # P
         counts = {"anchors_resampled": resampled, "anchors_missing": 1 - len(ids) / len(prompts)}
         if not ids:  # the other processes wait for this one's share of the gradient: none
@@ -143,7 +140,6 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
             **counts,
             **stats,
         )
-    check_anchors(run.history, s, steps)
     return run.finish(out, save)
 
 
@@ -160,38 +156,45 @@ def uses(at: Cell) -> tuple[list[str], list[str]]:
 
 
 class Anchor:
-    """Says what stage 2's videos should show: the frozen, tuned VLM, or (vlm None) the ground truth.
+    """Says what stage 2's videos should show: the frozen, tuned VLM (`load` gives it), or without one the ground truth.
 
     The VLM does not change, so that all anchors are drawn before the first step, ANCHOR_ROWS at once, and kept in the
-    run's folder (anchors-<first step>.json, ANCHOR_STEPS of them each): after that it is needed no more.
+    run's folder (anchors-<first step>.json, of ANCHOR_STEPS each): after that it is needed no more.
     """
 
-    def __init__(self, params: Any, vlm: Any, rollouts: Rollouts, run: Run, steps: int):
-        self.params, self.vlm, self.rollouts, self.triplets = params, vlm, rollouts, rollouts.triplets
-        self.drawn: dict[str, list] = {}  # "step/id": [its anchor or None, samples drawn for it]
-        for first in range(run.position // ANCHOR_STEPS * ANCHOR_STEPS, steps if vlm else 0, ANCHOR_STEPS):
+    def __init__(self, params: Any, load: Callable[[], Any] | None, rollouts: Rollouts, run: Run, steps: int):
+        self.params, self.load, self.rollouts, self.triplets = params, load, rollouts, rollouts.triplets
+        self.vlm: Any = None
+        self.drawn: dict[str, list] = {}  # "step/id": [its anchor or None, samples drawn for it], of all ranks
+        for first in range(0, steps if load else 0, ANCHOR_STEPS):
             path = run.folder / f"anchors-{first:05d}.json"
-            if not run.ranks.gather(path.exists())[0]:
-                mine = self.draw(range(first, min(first + ANCHOR_STEPS, steps)))
-                every = {key: value for part in run.ranks.gather(mine) for key, value in part.items()}
+            found = run.ranks.gather(_read(path) if run.ranks.main else None)[0]
+            if found is None:
+                parts = run.ranks.gather(self.draw(range(first, min(first + ANCHOR_STEPS, steps))))
+                found = {key: value for part in parts for key, value in part.items()}
                 if run.ranks.main:
-                    files.atomic_write_text(path, json.dumps(every, indent=1) + "\n")
-                run.ranks.barrier()
-            self.drawn |= json.loads(path.read_text(encoding="utf-8"))
+                    files.atomic_write_text(path, json.dumps(found, indent=1) + "\n")
+            self.drawn |= found
+            if first + ANCHOR_STEPS >= min(10, steps):
+                check_anchors(self.drawn, params.stage2, steps)
+        self.vlm = None  # needed no more: 6 GB at the paper scale
 
     @property
     def captions(self) -> list[str]:
         """All captions that a step may render, each once."""
-        if self.vlm is None:
-            return sorted({self.triplets.row(id)["caption"] for id in self.rollouts.ids})
-        return sorted({parse_answer(text)[1] or "" for text, _ in self.drawn.values() if text is not None})
+        if self.load is None:
+            rows = [self.triplets.row(id) for id in self.rollouts.ids]
+            texts = [answer_text(row["reasoning"], row["caption"]) for row in rows]
+        else:
+            texts = [text for text, _ in self.drawn.values() if text is not None]
+        return sorted({parse_answer(text)[1] or "" for text in texts}) or [""]
 
     def __call__(self, ids: list[str], keys: tuple) -> tuple[dict[str, str], float]:
         """{prompt's id: its anchor, a whole answer} of the prompts that get one, and the share of samples thrown away.
 
         keys: of the step, its number last.
         """
-        if self.vlm is None:
+        if self.load is None:
             rows = {i: self.triplets.row(i) for i in ids}
             return {i: answer_text(row["reasoning"], row["caption"]) for i, row in rows.items()}, 0.0
         found = {i: self.drawn[f"{keys[-1]}/{i}"] for i in ids}
@@ -204,12 +207,16 @@ class Anchor:
         ROUGE-L with the true caption below `anchor_threshold`: sampled again, at most `anchor_attempts` times in all.
         """
         s, g = self.params.stage2, self.params.generate
+        if self.vlm is None and self.load is not None:
+            self.vlm = self.load()
         batches = [self.rollouts.batch(step, s.prompts) for step in steps]
         asked = {f"{keys[-1]}/{i}": (i, keys) for ids, keys in batches for i in ids}
         found: dict[str, list] = {key: [None, 0] for key in asked}
         for attempt in range(s.anchor_attempts):
             todo = [key for key, (text, _) in found.items() if text is None]
-            for some in (todo[i : i + ANCHOR_ROWS] for i in range(0, len(todo), ANCHOR_ROWS)):
+            parts = [todo[i : i + ANCHOR_ROWS] for i in range(0, len(todo), ANCHOR_ROWS)]
+            title = f"anchors of steps {steps[0]} to {steps[-1]}, attempt {attempt + 1}"
+            for some in tqdm(parts, title, disable=not self.rollouts.ranks.main, mininterval=2, ncols=100):
                 ids = [asked[key][0] for key in some]
                 sampled = self.vlm.sample(
                     prompts_of(self.vlm, self.triplets, ids),
@@ -225,16 +232,25 @@ class Anchor:
         return found
 
 
-def check_anchors(history: list[dict], s: Any, steps: int) -> None:
-    """UserError where the first steps (ten, or all if there are fewer) found no anchor at all: nothing would be learnt,
-    however long it trains."""
+def check_anchors(drawn: dict[str, list], s: Any, steps: int) -> None:
+    """UserError where the first steps (ten, or all if there are fewer) have no anchor at all: nothing would be learnt,
+    however long it trains. drawn: see `Anchor`."""
     count = min(10, steps)
-    if len(history) >= count and all(row["anchors_missing"] == 1 for row in history[:count]):
+    if not any(text is not None for key, (text, _) in drawn.items() if int(key.split("/")[0]) < count):
         raise UserError(
             f"stage2.anchor_threshold is {s.anchor_threshold:g}: none of the VLM's captions of the first {count} steps "
             "comes that close to the truth (ROUGE-L), so there is nothing to train on; lower it, raise "
             "stage2.anchor_attempts, or train the VLM longer"
         )
+
+
+def _read(path: Path) -> dict[str, list] | None:
+    """Kept anchors; None where there are none, or they cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(key): [text, int(count)] for key, (text, count) in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def make_trainable(vdm: VDM, lora_rank: int, seed: int) -> Callable[[Path], None]:

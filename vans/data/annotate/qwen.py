@@ -119,10 +119,7 @@ class Qwen(LLM):
         processor = self.vlm.processor
         texts = [processor.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats]
         if not videos:
-            batch = processor(text=texts, padding=True, return_tensors="pt").to(self.vlm.device)
-            place = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)  # else the model would count the padding, too
-            batch["position_ids"] = place.expand(3, -1, -1)  # [3, N, L]
-            return batch
+            return processor(text=texts, padding=True, return_tensors="pt").to(self.vlm.device)
         return processor(
             text=texts,
             videos=videos,
