@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vans import code, cpu, files
+from vans.models.protocol import protocol_of
 from vans.parallel import Ranks
 from vans.train.feed import shards_identity
 
@@ -43,4 +45,6 @@ def settings_of(
     for name in models:
         weights = sorted(p for p in (root / name).rglob("*") if p.suffix in (".safetensors", ".json"))
         used[name] = {str(p.relative_to(root)): files.sha256_file(p) for p in weights if "groups" not in p.parts}
+    if params.models.protocol != "ours":  # texts of the release's repository, too
+        used["protocol"] = asdict(protocol_of(params))
     return used | more

@@ -32,6 +32,7 @@ from vans.grpo import core
 from vans.grpo.denoising import Conditions, no_updates, sde_rollout, vdm_updates
 from vans.grpo.rollout import WithTensors, frozen_copy
 from vans.models.load import load_vdm, load_vlm
+from vans.models.protocol import protocol_of
 from vans.models.vdm import VDM
 from vans.parallel import Ranks, launch
 from vans.rewards.plugs import plugs, score
@@ -156,7 +157,7 @@ class Anchor:
 
         ROUGE-L with the true caption below `anchor_threshold`: sampled again, at most `anchor_attempts` times in all.
         """
-        s, g = self.params.stage2, self.params.generate
+        s, decoding = self.params.stage2, protocol_of(self.params).decoding
         rows = {i: self.triplets.row(i) for i in ids}
         if self.vlm is None:
             return {i: answer_text(row["reasoning"], row["caption"]) for i, row in rows.items()}, 0.0
@@ -169,9 +170,7 @@ class Anchor:
             sampled = self.vlm.sample(
                 prompts_of(self.vlm, self.triplets, todo),
                 seeds=[(*keys, "anchor", i, attempt) for i in todo],
-                max_new_tokens=g.max_new_tokens,
-                temperature=g.temperature or 1.0,
-                top_p=g.top_p,
+                **{**decoding, "temperature": decoding["temperature"] or 1.0},
             )
             drawn += len(todo)
             for i, text in zip(todo, sampled.texts, strict=True):
