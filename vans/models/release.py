@@ -18,7 +18,7 @@ are needed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +65,15 @@ def bring(path: str | Path, out: str | Path, params: Any, base: Path) -> dict[st
     _check_out(out, found)
     expected = {"vlm": lambda: adapter_shapes(params, base), "vdm": lambda: dit_shapes(params, base)}
     names = {kind: _accounted(file, kind, expected[kind]()) for kind, file in found.items()}
+    for kind, file in found.items():
+        check_finite(file, _tensors(file, names[kind]))
     files.check_free_space(out, 2 * sum(file.stat().st_size for file in found.values()))
     write: dict[str, Callable] = {"vlm": _write_adapter, "vdm": _write_dit}
     with files.atomic_dir(out if len(found) == 2 else out / next(iter(found))) as partial:
         for kind, file in found.items():
             folder = partial / kind if len(found) == 2 else partial
             folder.mkdir(exist_ok=True)
-            tensors = _tensors(file, names[kind])
-            check_finite(file, tensors.items())
-            write[kind](folder, tensors, params, base)
+            write[kind](folder, dict(_tensors(file, names[kind])), params, base)
             (folder / HEADER).write_bytes(_header(file))
             files.usual_permissions(folder)
     return {kind: out / kind for kind in found}
@@ -175,9 +175,10 @@ def _accounted(file: Path, kind: str, expected: dict[str, list[int]]) -> dict[st
     return names
 
 
-def _tensors(file: Path, names: dict[str, str]) -> dict[str, Tensor]:
+def _tensors(file: Path, names: dict[str, str]) -> Iterator[tuple[str, Tensor]]:
     with safe_open(file, "pt") as opened:
-        return {name: opened.get_tensor(key) for name, key in names.items()}
+        for name, key in names.items():
+            yield name, opened.get_tensor(key)
 
 
 # ------------------------------------------------------------------------------------- what the models expect
