@@ -210,7 +210,7 @@ def test_an_answer_to_learn_from():
 def test_the_hubs_generation_defaults_are_those_of_generate(ours, clips):
     vlm = VLM.scratch(ours.models.vlm.config, chat_tokenizer(WORDS), 0)
     inputs = vlm.inputs(clips, [*QUESTION, "what ?"], 3.0)
-    vlm.model.generation_config.repetition_penalty = 1.3
+    vlm.model.generation_config.repetition_penalty = 50.0
     asked = {"seeds": [("a",), ("b",)], "max_new_tokens": 12, "temperature": 0.0}
     kept, plain = vlm.sample(inputs, **asked, hub_defaults=True), vlm.sample(inputs, **asked)
     theirs = vlm.model.generate(
@@ -278,4 +278,7 @@ def test_latents_and_time_step_of_the_release_are_half(release, clips, monkeypat
     assert seen == [(torch.bfloat16,) * 3] * 2
     assert drawn.dtype == torch.float32 and torch.equal(drawn, drawn.bfloat16().float())
     exact = painter(release).render_latents(text, vdm.pick_references(z), noise, 2, 1.0)
-    assert 0 < (drawn - exact).abs().max() < 0.1
+    assert 0 < (drawn - exact).abs().mean() < 0.1
+    assert {table.dtype for table in vdm.dit.rope.buffers()} == {
+        table.dtype for table in painter(release).dit.rope.buffers()
+    }

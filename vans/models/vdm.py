@@ -128,7 +128,8 @@ class VDM:
         the VAE in tiles of so many latents, half of which overlap, in bfloat16. Neither (None): as it is.
         """
         if half:
-            self.dit.to(torch.bfloat16)
+            for weights in self.dit.parameters():  # not its tables of positions
+                weights.data = weights.data.to(torch.bfloat16)
             self.autocast_dtype = None
         if tile is not None:
             high, wide = (side * self.vae.config.scale_factor_spatial for side in tile)
