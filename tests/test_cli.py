@@ -17,7 +17,7 @@ from vans.media import video as media
 from vans.tables import report
 
 COMMANDS = (
-    *("world", "check", "repro", "estimate", "answer", "score"),
+    *("world", "check", "repro", "estimate", "answer", "import", "export", "score"),
     *("tables", "compare", "publish", "seeds", "summary", "targets"),
 )
 

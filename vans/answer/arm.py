@@ -92,7 +92,7 @@ def write_answers(
         vlm.inputs(clips, questions, fps),
         seeds=[(params.seed, "answer", n) for n in names],
         within_template=within_template,
-        **protocol_of(params).decoding,
+        **protocol_of(params).drawing(params.generate),
     )
     return answers.texts
 

@@ -9,7 +9,7 @@
 | seconds | `VLM.inputs` |
 | system | `VLM.prompt` |
 | negative_prompt | `VDM.negative_prompt` |
-| decoding | `VLM.sample`, for answers (also stage 2's anchors) |
+| decoding | `Protocol.drawing`, for answers (also stage 2's anchors) |
 | whole_text | `Protocol.caption` |
 | cleaning of captions | no field any more: both clean as diffusers' pipeline (`VDM.embed`) |
 | spaces | `vans.template.answer_text`, for what SFT teaches |
@@ -25,7 +25,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,18 @@ class Protocol:
     frames: int | None = None  # pictures that the VLM sees, both ends included; None: all of the clip
     pixels: int | None = None  # of a picture at most, in the video's own shape; None: as the clip is
     seconds: float | None = None  # of a step of the VLM's temporal grid; None: the true ones
-    decoding: dict[str, Any] = field(default_factory=dict)  # of `generate`: arguments of `VLM.sample`
+    decoding: dict[str, Any] | None = None  # None: as the section `generate` says
     whole_text: bool = False  # is an answer without [Ans] a caption as a whole?
     spaces: bool = True  # around the tags of an answer to learn from
     half: bool = False  # weights, latents and time step in bfloat16
     tile: tuple[int, int] | None = None  # latents of a tile of the VAE (stride: half of it), in bfloat16; None: whole
     one_seed: bool = False  # the same noise for the video of every sample
+
+    def drawing(self, generate: Any) -> dict[str, Any]:
+        """How an answer is drawn: arguments of `VLM.sample`. generate: the section of the parameters."""
+        g = generate
+        own = {"max_new_tokens": g.max_new_tokens, "temperature": g.temperature, "top_p": g.top_p}
+        return own if self.decoding is None else self.decoding
 
     def caption(self, text: str) -> str | None:
         """The caption that an answer is taken to say; None: none."""
@@ -82,13 +88,12 @@ def protocol_of(params: Any) -> Protocol:
 
     UserError if the release's prompts cannot be read (`models.prompts`).
     """
-    model, g = params.models, params.generate
+    model = params.models
     if model.protocol == "release":
         system, negative = prompts(model.prompts)
         found = replace(RELEASE, system=system, negative_prompt=negative)
     else:
-        decoding = {"max_new_tokens": g.max_new_tokens, "temperature": g.temperature, "top_p": g.top_p}
-        found = Protocol(model.vlm.system, model.vdm.negative_prompt, decoding=decoding)
+        found = Protocol(model.vlm.system, model.vdm.negative_prompt)
     return found if model.vlm.frames is None else replace(found, frames=model.vlm.frames)
 
 

@@ -157,7 +157,7 @@ class Anchor:
 
         ROUGE-L with the true caption below `anchor_threshold`: sampled again, at most `anchor_attempts` times in all.
         """
-        s, decoding = self.params.stage2, protocol_of(self.params).decoding
+        s, drawing = self.params.stage2, protocol_of(self.params).drawing(self.params.generate)
         rows = {i: self.triplets.row(i) for i in ids}
         if self.vlm is None:
             return {i: answer_text(row["reasoning"], row["caption"]) for i, row in rows.items()}, 0.0
@@ -170,7 +170,7 @@ class Anchor:
             sampled = self.vlm.sample(
                 prompts_of(self.vlm, self.triplets, todo),
                 seeds=[(*keys, "anchor", i, attempt) for i in todo],
-                **{**decoding, "temperature": decoding["temperature"] or 1.0},
+                **{**drawing, "temperature": drawing["temperature"] or 1.0},
             )
             drawn += len(todo)
             for i, text in zip(todo, sampled.texts, strict=True):
