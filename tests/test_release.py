@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from torch.testing import assert_close
 
 from tests import release_files, smoke
 from vans import cli, files
+from vans.answer import ask
 from vans.answer.arm import predict
 from vans.data.curate import curate
 from vans.errors import UserError
 from vans.grid import Arm, Cell, Grid
 from vans.media import video
+from vans.models import protocol
 from vans.models.clip import CLIP
 from vans.models.load import load_dit, load_vdm, load_vlm, vdm_options
 from vans.models.release import bring, send
@@ -359,6 +362,19 @@ def test_answers_and_both_stages_start_from_the_import(imported, params, tmp_pat
     monkeypatch.chdir(root)
     video.write(root / "x.avi", clips()[0].numpy(), 3.0)
     assert cli.main(["answer", "x.avi", *QUESTION, "--arm", "release", "-o", "x.mp4"]) == 0
+
+    # the same as the release answers: held-out samples, and a video of its own shape
+    monkeypatch.setattr(
+        protocol, "RELEASE", replace(protocol.RELEASE, decoding={**protocol.RELEASE.decoding, "max_new_tokens": 12})
+    )
+    copy = release_files.checkout(tmp_path / "copy")
+    theirs = params.with_(models={"protocol": "release", "prompts": str(copy)})
+    before = [p.read_bytes() for p in sorted(out.rglob("*.*"))]
+    assert predict(theirs, Arm("release", "release", "release"), root) == out
+    assert before != [p.read_bytes() for p in sorted(out.rglob("*.*"))]
+    monkeypatch.setattr(ask, "load", lambda _: theirs)
+    assert cli.main(["answer", "x.avi", *QUESTION, "--arm", "release", "-o", "y.mp4"]) == 0
+    assert (root / "y.mp4").is_file()
 
     # what was trained goes out in the release's layout; the vision part as it came
     assert cli.main(["export", str(tmp_path / "out"), "--vlm", "stage1/new", "--vdm", "stage2/new"]) == 0
