@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_a_text_of_the_release_counts_for_a_run(release, tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------- what is seen
 @pytest.mark.parametrize("picking, places", [("nearest", [0, 2, 3, 5, 6, 8]), ("down", [0, 1, 3, 4, 6, 8])])
 def test_reference_latents_of_nine(picking, places):
-    at = SimpleNamespace(references=6, picking=picking)
+    at: Any = SimpleNamespace(references=6, picking=picking)
     picked = VDM.pick_references(at, torch.arange(9.0).view(1, 1, 9, 1, 1))
     assert picked.flatten().tolist() == places
 
@@ -210,7 +211,7 @@ def test_the_hubs_generation_defaults_are_those_of_generate(ours, clips):
     vlm = VLM.scratch(ours.models.vlm.config, chat_tokenizer(WORDS), 0)
     inputs = vlm.inputs(clips, [*QUESTION, "what ?"], 3.0)
     vlm.model.generation_config.repetition_penalty = 50.0
-    asked = {"seeds": [("a",), ("b",)], "max_new_tokens": 12, "temperature": 0.0}
+    asked: dict[str, Any] = {"seeds": [("a",), ("b",)], "max_new_tokens": 12, "temperature": 0.0}
     kept, plain = vlm.sample(inputs, **asked, hub_defaults=True), vlm.sample(inputs, **asked)
     theirs = vlm.model.generate(
         **inputs, do_sample=False, max_new_tokens=12, suppress_tokens=vlm.special_ids(), pad_token_id=0, eos_token_id=[]

@@ -32,7 +32,7 @@ from vans.toy import world
 from vans.train import stage1, stage2
 
 WORDS = world.vocabulary()
-OWN = {"vlm": None, "vdm": None}
+OWN: dict[str, Path | None] = {"vlm": None, "vdm": None}
 QUESTION = ["what happens next if the wind blows ?"]
 
 
@@ -98,7 +98,7 @@ def test_what_has_not_been_trained_goes_back_to_the_byte(root, params, tmp_path,
         {key.replace("pipe.mllm.mllm_backbone.", vlm): tensor for key, tensor in given["vlm"].items()},
         {vdm + key.removeprefix("dit."): tensor for key, tensor in given["vdm"].items()},
     ]
-    source = release_files.write(tmp_path / "in", *renamed, dtype)
+    source = release_files.write(tmp_path / "in", renamed[0], renamed[1], dtype)
     bring(source, tmp_path / "models", params, root / "models/base")
     send(tmp_path / "out", tmp_path / "models", OWN)
     assert same_files(source, tmp_path / "out")
@@ -365,7 +365,9 @@ def test_answers_and_both_stages_start_from_the_import(imported, params, tmp_pat
 
     # the same as the release answers: held-out samples, and a video of its own shape
     monkeypatch.setattr(
-        protocol, "RELEASE", replace(protocol.RELEASE, decoding={**protocol.RELEASE.decoding, "max_new_tokens": 12})
+        protocol,
+        "RELEASE",
+        replace(protocol.RELEASE, decoding={**(protocol.RELEASE.decoding or {}), "max_new_tokens": 12}),
     )
     copy = release_files.checkout(tmp_path / "copy")
     theirs = params.with_(models={"protocol": "release", "prompts": str(copy)})
