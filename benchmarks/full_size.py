@@ -92,8 +92,8 @@ def build(params: parameters.Params, tiny: bool, text_layers: int, device: torch
         clip = CLIP.scratch(models.clip.config if tiny else VIT_B_32, text_tokenizer(words), 0)
         torch.set_default_dtype(torch.bfloat16)  # as from_pretrained does
         try:
-            config, told = models.vlm.config if tiny else QWEN, (models.vlm.system, models.vlm.positions)
-            vlm = VLM.scratch(config, chat_tokenizer(words), 0, *told)
+            config = models.vlm.config if tiny else QWEN
+            vlm = VLM.scratch(config, chat_tokenizer(words), 0, models.vlm.system, position_rule=models.vlm.positions)
         finally:
             torch.set_default_dtype(torch.float32)
     vdm.text_encoder.to(torch.bfloat16)

@@ -12,6 +12,7 @@ import torch
 from vans.answer import arm, best, predictions
 from vans.errors import UserError
 from vans.grid import Arm
+from vans.models.protocol import Protocol
 from vans.rng import noise
 from vans.toy.render import Scene, render_event
 
@@ -99,6 +100,7 @@ def test_draws_are_named_so_that_the_first_is_the_answer_without_a_choice(
         "load_vdm": lambda *_: 1,
     }
     fakes |= {"clips_of": lambda _, some, which: torch.zeros(len(some), 1, 2, 2, 3), "write_answers": write_answers}
+    fakes["protocol_of"] = lambda _: Protocol()
     for name, fake in {**fakes, "render": render}.items():
         monkeypatch.setattr(arm, name, fake)
     wanted = {"x-1": "x-1", "y-2": "y-2/2", "z-3": "z-3/1"}

@@ -20,7 +20,8 @@ LONG = 0.2  # pictures per second: a clip of 45 s
 @pytest.fixture(scope="module")
 def models() -> dict[str, VLM]:
     config = load(smoke.ROOT, scale="tiny").models.vlm.config
-    return {rule: VLM.scratch(config, chat_tokenizer(world.vocabulary()), 0, "", rule) for rule in ("grid", "largest")}
+    tokens = chat_tokenizer(world.vocabulary())
+    return {rule: VLM.scratch(config, tokens, 0, position_rule=rule) for rule in ("grid", "largest")}
 
 
 @pytest.fixture(scope="module")

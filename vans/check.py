@@ -28,7 +28,7 @@ from typing import Any
 from vans import params as parameters
 from vans.errors import UserError
 from vans.files import temporary
-from vans.grid import TRAINED, Grid
+from vans.grid import RELEASE, TRAINED, Grid
 
 PYTHON = (3, 11)
 GB = 1e9
@@ -148,6 +148,11 @@ def weights(root: Path) -> str:
 
         load_detector(params, root / "models/base")
         told.append("detector: its hash is right")
+    if params.models.protocol == "release":
+        from vans.models.protocol import protocol_of
+
+        protocol_of(params)
+        told.append("the release's prompts are here")
     return "; ".join(told) or "all trained from scratch"
 
 
@@ -218,6 +223,7 @@ def small(root: Path) -> Any:
         if not any((params.models.vlm.repo, params.models.vdm.repo, params.models.clip.repo)):
             changes = cut(params.resolved())
             changes["machine"] = {**changes.get("machine", {}), "device": "cpu", "engine": "local"}
+            changes["models"] = {**changes.get("models", {}), "protocol": "ours"}  # the other writes 1,024 tokens
             return params.with_(**{**changes, "world": WORLD})
     raise UserError("params.yaml: no scale has models from scratch (repo: null), so there is nothing small to try")
 
@@ -246,7 +252,11 @@ def stages(params: Any, root: Path, folder: Path) -> dict[str, Callable[[], Any]
 
     trainers = {"stage1": stage1, "stage2": stage2, "all_in_one": all_in_one}
     firsts = [next(c for c in Grid(params, root).cells.values() if c.stage == stage) for stage in TRAINED]
-    cells = {cell.stage: replace(cell, steps=None) for cell in firsts}  # one step, whatever dvc.yaml says
+    made = {"vlm": "sft", "vdm": "sft"}  # here nothing is imported
+    cells = {  # one step, whatever dvc.yaml says
+        cell.stage: replace(cell, steps=None, **{m: at for m, at in made.items() if getattr(cell, m) == RELEASE})
+        for cell in firsts
+    }
     found: dict[str, Callable[[], Any]] = {
         "world": lambda: generate(folder / "data", params.world),
         "curate": lambda: curate(folder / "data", folder / "triplets", params, cache=folder / "cache"),

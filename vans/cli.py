@@ -165,6 +165,32 @@ def furthest_arm(root: Path) -> str:
     return "sft"
 
 
+def import_(given: argparse.Namespace) -> None:
+    """Import the method's released weights, to be started from as `release` in dvc.yaml.
+
+    One line for each model that was written.
+    """
+    from vans.models.release import bring
+    from vans.params import find_root, load
+
+    root = find_root()
+    out = root / "models/release" if given.out is None else Path(given.out)
+    for model, folder in bring(given.path, out, load(root), root / "models/base").items():
+        print(f"{model}: {folder}")
+
+
+def export(given: argparse.Namespace) -> None:
+    """Write imported weights, or what was trained from them, as the release's two files."""
+    from vans.models.release import send
+    from vans.params import find_root
+
+    root = find_root()
+    named = {"vlm": given.vlm, "vdm": given.vdm}
+    tuned = {model: None if name is None else root / "models" / name / model for model, name in named.items()}
+    for model, file in send(given.path, root / "models/release", tuned).items():
+        print(f"{model}: {file}")
+
+
 def score(given: argparse.Namespace) -> None:
     """Score predictions (captions.csv and videos/) of anyone on the held-out samples."""
     from vans.score.run import score_folder
@@ -235,7 +261,8 @@ def parser() -> argparse.ArgumentParser:
 
     def add(function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
         text = str(function.__doc__).split("\n\n")[0]
-        sub = commands.add_parser(function.__name__, help=text.rstrip("."), description=text)
+        name = function.__name__.rstrip("_")
+        sub = commands.add_parser(name, help=text.rstrip("."), description=text)
         sub.set_defaults(function=function)
         return sub
 
@@ -267,6 +294,14 @@ def parser() -> argparse.ArgumentParser:
     where = "a file that ends in .mp4, .avi, .mkv, .webm, .mov or .m4v, or a folder (%(default)s)"
     sub.add_argument("-o", "--output", default="answer.mp4", help=where)
     sub.add_argument("--arm", help="whose models: an arm of dvc.yaml (the furthest trained)")
+    sub = add(import_)
+    sub.add_argument("path", help="folder with checkpoints/ and the two .safetensors in it, or one of the two alone")
+    sub.add_argument("--out", metavar="FOLDER", help="where to (models/release)")
+    sub = add(export)
+    sub.add_argument("path", help="folder that gets checkpoints/ with the two .safetensors")
+    for model in ("vlm", "vdm"):
+        whose = "whose weights, as in dvc.yaml: stage1/full, … (the import's own)"
+        sub.add_argument(f"--{model}", metavar="MODELS", help=whose)
     sub = add(score)
     sub.add_argument(
         "folder", help="predictions: captions.csv (id, caption, text) and videos/<id>.avi or .mp4"

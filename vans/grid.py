@@ -4,7 +4,8 @@
     answer: {main: {vlm: stage1/full, vdm: stage2/main, captions: vlm}, ...}   an arm: who writes and who renders
 
 A cell of any stage may start from any other stage's models, so that rounds (1, 2, 1, 2), the reversed order (2, 1) or
-a new reward are lines of dvc.yaml. Model folders hold `vlm/`, `vdm/` or both.
+a new reward are lines of dvc.yaml. Model folders hold `vlm/`, `vdm/` or both. `release` is no stage's: `vans import`
+makes models/release of the method's released weights.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from vans.errors import UserError
 from vans.params import read
 
 TRAINED = ("stage1", "stage2", "all_in_one")  # the stages with cells
+RELEASE = "release"  # models that `vans import` makes
 TABLE = "benchmarks"  # what the main chain is for
 CAPTIONS = ("vlm", "ground_truth", "none")
 CHOOSERS = ("clip_t_own", "video_event")  # of several answers: CLIP-T to the own caption, or the toy world's oracle
@@ -111,12 +113,12 @@ class Grid:
         stages = read(path).get("stages")
         if not isinstance(stages, dict):
             raise UserError(f"{path}: stages: missing; get it back with `git checkout dvc.yaml`")
-        self.params, self.stages = params, dict(stages)
+        self.params, self.root, self.stages = params, Path(root), dict(stages)
         self.cells = {(s, key): self._cell(s, key, row) for s in TRAINED for key, row in self._rows(s).items()}
         self.arms = {key: self._arm(key, row) for key, row in self._rows("answer").items()}
         trained = {
-            "vlm": ["sft", *(cell.name for cell in self.cells.values() if cell.stage != "stage2")],
-            "vdm": ["sft", *(cell.name for cell in self.cells.values() if cell.stage != "stage1")],
+            "vlm": ["sft", RELEASE, *(cell.name for cell in self.cells.values() if cell.stage != "stage2")],
+            "vdm": ["sft", RELEASE, *(cell.name for cell in self.cells.values() if cell.stage != "stage1")],
         }
         told: list[Cell | Arm] = [*self.cells.values(), *self.arms.values()]
         for row in told:
@@ -129,11 +131,18 @@ class Grid:
     def cell(self, stage: str, key: str) -> Cell:
         """One cell; UserError names the nearest one where it is unknown."""
         known = [k for s, k in self.cells if s == stage]
-        return self.cells[stage, _known(key, known, f"dvc.yaml: {stage}")]
+        return self._imported(self.cells[stage, _known(key, known, f"dvc.yaml: {stage}")], f"{stage}: {key}")
 
     def arm(self, key: str) -> Arm:
         """One arm; UserError names the nearest one where it is unknown."""
-        return self.arms[_known(key, list(self.arms), "dvc.yaml: answer")]
+        return self._imported(self.arms[_known(key, list(self.arms), "dvc.yaml: answer")], f"answer: {key}")
+
+    def _imported(self, row: T, where: str) -> T:
+        """A row, where the released models that it names are there; only who asks for such a row needs them."""
+        for model, folder in {"vlm": row.vlm_folder, "vdm": row.vdm_folder}.items():
+            if getattr(row, model) == RELEASE and not (self.root / folder).is_dir():
+                raise UserError(f"dvc.yaml: {where}: {model}: {folder} is not there; make it with `vans import PATH`")
+        return row
 
     def main_chain(self) -> set[str]:
         """What the main table needs, as DVC names it: "stage1@full", "answer@main", ...; the rest is the ablation

@@ -59,8 +59,9 @@ def thinking_length(text: str) -> int:
     return len(parse_answer(text)[0].split())
 
 
-def answer_text(reasoning: str, caption: str) -> str:
+def answer_text(reasoning: str, caption: str, spaces: bool = True) -> str:
     """The answer that SFT teaches. The spaces around its tags are a deviation from the paper; the template allows
     them.
     """
-    return f"{TAGS[0]} {reasoning} {TAGS[1]} {TAGS[2]} {caption} {TAGS[3]}"
+    parts = [TAGS[0], reasoning, TAGS[1], TAGS[2], caption, TAGS[3]]
+    return (" " if spaces else "").join(parts)

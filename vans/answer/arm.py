@@ -26,10 +26,10 @@ from vans.data.triplets import Triplets
 from vans.grid import Arm
 from vans.media import video as media
 from vans.models.load import load_vdm, load_vlm
+from vans.models.protocol import protocol_of
 from vans.parallel import Ranks, launch
 from vans.preflight import preflight
 from vans.rng import noise
-from vans.template import parse_answer
 
 BATCHES = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch")  # of the machine: they move last bits
 DECIDING = ("seed", "video", "generate", "curate", "models", "machine")  # sections of the parameters
@@ -56,6 +56,7 @@ def predict(params: Any, arm: Arm, root: Path) -> Path:
 def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> str:
     """This rank's share of an arm's predictions; returns the folder in which batches are kept."""
     g, here, at = params.generate, Path(root), Arm(**arm)
+    protocol = protocol_of(params)
     base, captions = here / "models/base", at.captions
     triplets = Triplets(here / "triplets")
     ids = ranks.share(held_out(triplets, params.evaluate.samples))
@@ -75,7 +76,7 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
         if vlm is not None:
             rates = triplets.rates(some, "input", clips.shape[1])
             answers = write_answers(params, vlm, clips, [r["question"] for r in rows], rates, names)
-            found = [parse_answer(t)[1] or "" for t in answers]
+            found = [protocol.caption(t) or "" for t in answers]
         elif captions == "ground_truth":
             found = answers = [r["caption"] for r in rows]
         else:
@@ -138,26 +139,28 @@ def write_answers(
 
     within_template: see `VLM.sample`.
     """
-    g = params.generate
     answers = vlm.sample(
         vlm.inputs(clips, questions, fps),
         seeds=[(params.seed, "answer", n) for n in names],
-        max_new_tokens=g.max_new_tokens,
-        temperature=g.temperature,
-        top_p=g.top_p,
         within_template=within_template,
+        **protocol_of(params).drawing(params.generate),
     )
     return answers.texts
 
 
 def render(params, vdm, clips: Tensor, captions: list[str], names: list[str], progress=None) -> Tensor:
     """Videos uint8 [N, T, H, W, 3] of captions, given input clips [N, T, H, W, 3]."""
-    g, c = params.generate, params.video
+    g, c, protocol = params.generate, params.video, protocol_of(params)
+    vdm.lowered(protocol.half, protocol.tile)
     shape = vdm.latent_shape(c.frames, c.height, c.width)
     with torch.no_grad():
         text = vdm.embed(captions)
         negative = vdm.embed([vdm.negative_prompt])
     reference = vdm.pick_references(vdm.encode(clips))
-    start = noise(shape, names, params.seed, "answer")
+    if protocol.one_seed:
+        same = torch.randn(shape, generator=torch.Generator().manual_seed(params.seed))
+        start = same.expand(len(names), *shape)
+    else:
+        start = noise(shape, names, params.seed, "answer")
     final = vdm.render_latents(text, reference, start, g.steps, g.guidance, negative, g.batch, progress)
     return vdm.decode(final)

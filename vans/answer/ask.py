@@ -15,8 +15,9 @@ from vans.devices import device_of
 from vans.errors import UserError
 from vans.grid import Grid
 from vans.media import video as media
+from vans.models.protocol import Protocol, protocol_of
 from vans.params import find_root, load
-from vans.template import check_words
+from vans.template import check_words, parse_answer
 from vans.visible import words
 
 
@@ -42,7 +43,9 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
         raise UserError(f"arm {arm!r} has no VLM that could answer a question; use main, stage1 or sft")
     if models.best_of:
         raise UserError(f"arm {arm!r} chooses among several answers to the held-out questions; use main, stage1 or sft")
+    protocol = protocol_of(params)
     seen, fps = watch(video, clip)
+    looked, rate = watched(video, clip, protocol) if protocol.pixels else (seen, fps)
     from vans.answer.arm import render  # the heavy libraries: what is wrong with the video is said before
     from vans.models.load import load_vdm, load_vlm
 
@@ -53,7 +56,7 @@ def answer(video: str | Path, question: str, output: str | Path, arm: str = "mai
     vdm = load_vdm(params, base, Path(root) / models.vdm_folder, device)
     began = time.perf_counter()
     print("watching and thinking ...", flush=True)
-    thinking, caption, forced = think(params, vlm, seen, question, fps)
+    thinking, caption, forced = think(params, vlm, looked, question, rate)
     middle = time.perf_counter()
     if forced:
         print("the VLM's own answer broke the template: this one was forced into it, word by word", flush=True)
@@ -87,14 +90,12 @@ def output_file(output: str | Path) -> Path:
 def think(params, vlm, clip: torch.Tensor, question: str, fps: float) -> tuple[str, str, bool]:
     """(thinking, caption, forced): the VLM's own answer or, where that breaks the template, one decoded within it."""
     from vans.answer.arm import write_answers
-    from vans.template import parse_answer
-
     for forced in (False, True):
         name = f"answer/{int(forced)}"
         text = write_answers(params, vlm, clip, [question], [fps], [name], within_template=forced)[0]
-        thinking, caption = parse_answer(text)
+        caption = protocol_of(params).caption(text)
         if caption is not None:
-            return thinking, caption, forced
+            return parse_answer(text)[0], caption, forced
     raise AssertionError(f"an answer within the template breaks it: {text!r}")
 
 
@@ -104,3 +105,16 @@ def watch(video: str | Path, clip) -> tuple[torch.Tensor, float]:
     times = source.info.start + (np.arange(clip.frames) + 0.5) * source.info.duration / clip.frames
     pictures = torch.from_numpy(source.sample(times, clip.height, clip.width))[None]
     return pictures, clip.frames / source.info.duration
+
+
+def watched(video: str | Path, clip, protocol: Protocol) -> tuple[torch.Tensor, float]:
+    """The pictures that the VLM sees where they keep the video's own shape, uint8 [1, frames, H, W, 3], with the first
+    and the last, and their rate. H and W: as the video's, made smaller to `protocol.pixels` where they are more.
+    """
+    source = media.Video(video)
+    info, count = source.info, protocol.frames or clip.frames
+    times = np.linspace(info.start, max(info.start, info.end - 1 / info.fps), count)
+    smaller = min(1.0, ((protocol.pixels or np.inf) / (info.height * info.width)) ** 0.5)
+    height, width = (max(1, int(side * smaller)) for side in (info.height, info.width))
+    pictures = torch.from_numpy(source.sample(times, height, width))[None]
+    return pictures, max(count - 1, 1) / max(times[-1] - times[0], 1 / info.fps)

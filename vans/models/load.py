@@ -8,6 +8,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from vans.errors import UserError
+from vans.models.protocol import protocol_of
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
 from vans.models.whole import TRAIN, check_finite, pretrained
@@ -18,13 +19,20 @@ def frozen_dtype(params) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[params.machine.dtype]
 
 
+def vlm_options(params) -> dict:
+    protocol = protocol_of(params)
+    told = {"system": protocol.system, "frames": protocol.frames, "seconds": protocol.seconds}
+    return told | {"position_rule": params.models.vlm.positions}
+
+
 def vdm_options(params) -> dict:
-    model = params.models.vdm
+    model, protocol = params.models.vdm, protocol_of(params)
     return {
         "references": model.references,
         "shift": model.shift,
         "max_text": model.max_text,
-        "negative_prompt": model.negative_prompt,
+        "negative_prompt": protocol.negative_prompt,
+        "picking": protocol.references,
         "vae_batch": params.machine.vae_batch,
         "dit_batch": params.machine.dit_batch,
         "autocast_dtype": None if params.machine.dtype == "float32" else frozen_dtype(params),
@@ -55,7 +63,7 @@ def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> V
     """The VLM of `base` (or of the hub), under the LoRA adapter of `adapter` where given (frozen)."""
     model = params.models.vlm
     dtype = None if params.machine.dtype == "float32" else frozen_dtype(params)
-    vlm = VLM.load(model.repo or Path(base) / "vlm", model.revision, dtype, model.system, model.positions)
+    vlm = VLM.load(model.repo or Path(base) / "vlm", model.revision, dtype, **vlm_options(params))
     vlm.sample_batch = params.machine.sample_batch
     if adapter is not None:
         vlm.load_lora(adapter)

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 PADDING = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0}  # on the left; None: the pad token
+
+
+def spread(clips: Tensor, rates: list[float], frames: int | None) -> tuple[Tensor, list[float]]:
+    """`frames` pictures of clips [N, T, H, W, 3], evenly spread with the first and the last, and their rates; None, or
+    more than there are: all.
+    """
+    if frames is None or frames >= clips.shape[1]:
+        return clips, rates
+    last = clips.shape[1] - 1
+    index = torch.linspace(0, last, frames).round().long()
+    return clips[:, index], [rate * max(frames - 1, 1) / last for rate in rates]
 
 
 def pick(prompts, index: list[int]) -> dict:

@@ -9,9 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import LogitsProcessor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+)
 
 from vans.rng import generator
+
+TOP_K = 50  # of transformers' generate where nobody says otherwise
 
 
 class Suppress(LogitsProcessor):
@@ -22,6 +30,29 @@ class Suppress(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return scores.index_fill(1, self.ids.to(scores.device), float("-inf"))
+
+
+class Behind(LogitsProcessor):
+    """A processor that counts the tokens of the prompts, too."""
+
+    def __init__(self, prompts: Tensor, processor: LogitsProcessor):
+        self.prompts, self.processor = prompts, processor
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return self.processor(torch.cat([self.prompts, input_ids], 1), scores)
+
+
+def named_by(config: GenerationConfig, prompts: Tensor) -> LogitsProcessorList:
+    """What transformers' own `generate` would add for prompts [N, L]: the repetition penalty and the top-k of a model's
+    generation config (of 50 where it names none).
+    """
+    penalty, most = config.repetition_penalty or 1.0, TOP_K if config.top_k is None else config.top_k
+    found = LogitsProcessorList()
+    if penalty != 1.0:
+        found.append(Behind(prompts, RepetitionPenaltyLogitsProcessor(penalty)))
+    if most:
+        found.append(TopKLogitsWarper(most))
+    return found
 
 
 class Draws:

@@ -48,6 +48,7 @@ class VDM:
     autocast_dtype: torch.dtype | None = None  # arithmetic of the DiT; its weights may be float32 all the same
     vae_batch: int = 16  # clips that the VAE holds at once
     dit_batch: int = 64  # videos that are rendered at once
+    picking: str = "nearest"  # the references' places among the latents, rounded: to the "nearest", or "down"
 
     # ------------------------------------------------------------------ build, load, save
     @classmethod
@@ -134,6 +135,19 @@ class VDM:
             part.to(device)
         return self
 
+    def lowered(self, half: bool, tile: tuple[int, int] | None) -> VDM:
+        """For answers alone, as the method's release makes them: weights, latents and time step in bfloat16 (half), and
+        the VAE in tiles of so many latents, half of which overlap, in bfloat16. Neither (None): as it is.
+        """
+        if half:
+            for weights in self.dit.parameters():  # not its tables of positions
+                weights.data = weights.data.to(torch.bfloat16)
+            self.autocast_dtype = None
+        if tile is not None:
+            high, wide = (side * self.vae.config.scale_factor_spatial for side in tile)
+            self.vae.to(torch.bfloat16).enable_tiling(high, wide, high // 2, wide // 2)
+        return self
+
     def autocast(self):
         """bf16 arithmetic where the scale asks for it; samples, means and log-probs stay float32 outside of it."""
         if self.autocast_dtype is None:
@@ -160,7 +174,8 @@ class VDM:
         mean, std = self._statistics()
         out = []
         for chunk in clips.split(batch or self.vae_batch):
-            z = self.vae.encode(to_model(chunk.to(self.device))).latent_dist.mode().float()
+            pixels = to_model(chunk.to(self.device)).to(self.vae.dtype)
+            z = self.vae.encode(pixels).latent_dist.mode().float()
             out.append((z - mean) / std)
         return torch.cat(out)
 
@@ -169,7 +184,7 @@ class VDM:
         """Normalised latents [N, C, T', H', W'] -> uint8 clips [N, T, H, W, 3] on the CPU."""
         mean, std = self._statistics()
         out = [
-            from_model(self.vae.decode(chunk.to(self.device).float() * std + mean).sample).cpu()
+            from_model(self.vae.decode((chunk.to(self.device).float() * std + mean).to(self.vae.dtype)).sample).cpu()
             for chunk in latents.split(batch or self.vae_batch)
         ]
         return torch.cat(out)
@@ -194,7 +209,8 @@ class VDM:
         frames = latents.shape[2]
         if not 1 <= self.references <= frames:
             raise UserError(f"models.vdm.references is {self.references}; the input video has {frames} latents")
-        index = torch.linspace(0, frames - 1, self.references).round().long()
+        index = torch.linspace(0, frames - 1, self.references)
+        index = (index.round() if self.picking == "nearest" else index).long()
         return latents[:, :, index.to(latents.device)]
 
     # ------------------------------------------------------------------ the flow model
@@ -208,7 +224,7 @@ class VDM:
         with self.autocast():
             out = dit(
                 hidden_states=hidden.to(self.dit.dtype),
-                timestep=sigma.to(x.device) * 1000.0,
+                timestep=(sigma.to(x.device) * 1000.0).to(self.dit.dtype),
                 encoder_hidden_states=text.to(x.device, self.dit.dtype),
                 return_dict=False,
             )[0]
@@ -269,16 +285,16 @@ class VDM:
         out = []
         for start in range(0, noise.shape[0], batch):
             part = slice(start, start + batch)
-            x = noise[part].to(self.device, torch.float32)
+            x = noise[part].to(self.device, self.dit.dtype)  # float32, unless `lowered`
             ref, cond = reference[part].to(self.device), text[part].to(self.device)
             for now, then in pairwise(grid.tolist()):
                 sigma = torch.full((x.shape[0],), float(now), device=self.device)
                 v = self.guided_velocity(x, sigma, cond, ref, guidance, negative)
-                x = ode_step(x, v, float(now), float(then))
+                x = ode_step(x.float(), v, float(now), float(then)).to(x.dtype)
                 if progress is not None:
                     progress()
             out.append(x)
-        return torch.cat(out)
+        return torch.cat(out).float()
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, T', H', W') of a clip of this size under this VAE."""

@@ -31,16 +31,18 @@ from transformers.video_utils import VideoMetadata
 
 from vans.errors import UserError
 from vans.files import usual_permissions
+from vans.models import tower
 from vans.models.grammar import Grammar, WithinTemplate
 from vans.models.packing import pack
 from vans.models.positions import positions
-from vans.models.prompts import arguments, in_parts, pick, together
-from vans.models.sampling import Draws, Suppress, joined
+from vans.models.prompts import arguments, in_parts, pick, spread, together
+from vans.models.sampling import Draws, Suppress, joined, named_by
 from vans.models.vision import batch_windows
 from vans.models.whole import companion, load_adapter, pretrained
 from vans.template import check_words
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA_PATTERN = r".*\.(" + "|".join(LORA_TARGETS) + ")"  # of the vision tower, too
 PROMPT_BYTES = 2**30  # of clips' features that are kept
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
@@ -63,7 +65,11 @@ class Completions:
 
 
 class VLM:
-    """Qwen2.5-VL with its processor, optionally under a LoRA adapter."""
+    """Qwen2.5-VL with its processor, optionally under a LoRA adapter.
+
+    frames: pictures of a clip that it sees, evenly spread, both ends included; None: all. seconds: what each step of
+    its temporal grid is said to last; None: as the clip's rate has it. position_rule: see vans/models/positions.py.
+    """
 
     def __init__(
         self,
@@ -71,18 +77,21 @@ class VLM:
         processor: Any,
         system: str = "",
         autocast: torch.dtype | None = None,
+        frames: int | None = None,
+        seconds: float | None = None,
         position_rule: str = "largest",
     ):
         self.model, self.processor, self.system, self.autocast_dtype = batch_windows(model), processor, system, autocast
-        self.position_rule = position_rule  # see vans/models/positions.py
+        self.frames, self.seconds, self.position_rule = frames, seconds, position_rule
         self.recomputed = "none"
         self.sample_batch = 64  # answers at once; `vans.models.load` sets the scale's
         self.tokenizer = processor.tokenizer
         self.prompts: dict[tuple, dict] = {}  # of one each, see `kept`
+        self.vision: dict[str, Tensor] = {}  # the adapter's part that is merged into the tower
 
     # ------------------------------------------------------------------ build, load, save
     @classmethod
-    def scratch(cls, config: dict, tokenizer, seed: int, system: str = "", position_rule: str = "largest") -> VLM:
+    def scratch(cls, config: dict, tokenizer, seed: int, system: str = "", **options) -> VLM:
         """The same class at toy size; `config` has text_config, vision_config and the processor's patch sizes."""
         torch.manual_seed(seed)
         vision = config["vision_config"]
@@ -117,7 +126,7 @@ class VLM:
             tokenizer=tokenizer,
             chat_template=CHAT_TEMPLATE,
         )
-        return cls(model, processor, system, None, position_rule).frozen()
+        return cls(model, processor, system, **options).frozen()
 
     @classmethod
     def load(
@@ -126,7 +135,7 @@ class VLM:
         revision: str | None = None,
         dtype: torch.dtype | None = None,
         system: str = "",
-        position_rule: str = "largest",
+        **options,
     ) -> VLM:
         """From a folder or hub repository in the layout of Qwen/Qwen2.5-VL-3B-Instruct (safetensors only)."""
         fix = "check models.vlm.repo and revision in params.yaml, or run the stage that makes them"
@@ -136,7 +145,7 @@ class VLM:
         processor = companion(Qwen2_5_VLProcessor, source, "VLM processor", fix, revision=revision)
         processor.tokenizer.padding_side = "left"
         autocast = dtype if dtype is not None and dtype != torch.float32 else None
-        return cls(model, processor, system, autocast, position_rule).frozen()
+        return cls(model, processor, system, autocast, **options).frozen()
 
     def save(self, folder: str | Path) -> None:
         """The base model (without adapter) in the hub's layout."""
@@ -153,8 +162,12 @@ class VLM:
         return self
 
     def load_lora(self, folder: str | Path) -> VLM:
-        """A saved adapter on top of the base model; trainable. UserError unless it fits in every tensor."""
+        """A saved adapter on top of the base model; trainable. UserError unless it fits in every tensor.
+
+        A vision part of it is merged into the tower, which stays frozen, and is saved again with the rest.
+        """
         self.model = load_adapter(self.model, folder)
+        self.vision = tower.merge(self.model)
         return self
 
     def train_lora(self) -> list[nn.Parameter]:
@@ -167,6 +180,7 @@ class VLM:
         """peft's layout: adapter_config.json and adapter_model.safetensors."""
         self.model.save_pretrained(str(folder), safe_serialization=True)
         (Path(folder) / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
+        tower.put_back(Path(folder), self.vision)
         usual_permissions(folder)
 
     def checkpoint_activations(self, layers: str = "all") -> VLM:
@@ -252,9 +266,12 @@ class VLM:
 
         fps: pictures per second, of all clips or of each.
         """
+        rates = [float(fps)] * len(clips) if isinstance(fps, (int, float)) else [float(f) for f in fps]
+        clips, rates = spread(clips, rates, self.frames)
         videos = [clip.permute(0, 3, 1, 2) for clip in clips]
         frames = clips.shape[1]
-        rates = [float(fps)] * len(videos) if isinstance(fps, (int, float)) else [float(f) for f in fps]
+        if self.seconds is not None:
+            rates = [self.processor.video_processor.temporal_patch_size / self.seconds] * len(videos)
         shown = list(range(frames))
         metadata = [VideoMetadata(total_num_frames=frames, fps=rate, frames_indices=shown) for rate in rates]
         return self.processor(
@@ -324,6 +341,7 @@ class VLM:
         temperature: float,
         top_p: float = 1.0,
         within_template: bool = False,
+        hub_defaults: bool = False,
     ) -> Completions:
         """One answer per seed; with G seeds per prompt row, `seeds` is ordered prompt-major and rows are repeated.
 
@@ -331,20 +349,24 @@ class VLM:
         what else is in the batch: at most `sample_batch` rows are sampled at once, whole prompts where they fit.
         temperature 0 decodes greedily. within_template: only
         tokens that keep to the answer's template, which is whole within max_new_tokens (UserError if it has no room);
-        the log-probs here know nothing of it, so rollouts go without.
+        the log-probs here know nothing of it, so rollouts go without. hub_defaults: with the repetition penalty and the
+        top-k that the model's own folder (or transformers, by default) names; rollouts go without, too.
         """
         rows = inputs["input_ids"].shape[0]
         if len(seeds) % rows:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
         times, eos = len(seeds) // rows, self.tokenizer.eos_token_id
         if len(seeds) > self.sample_batch:
-            options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "within_template": within_template}
+            options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+            options |= {"within_template": within_template, "hub_defaults": hub_defaults}
             parts = [
-                self.sample(pick(inputs, which), seeds=seeds[some], max_new_tokens=max_new_tokens, **options)
+                self.sample(pick(inputs, which), seeds=seeds[some], **options)
                 for which, some in in_parts(rows, times, self.sample_batch)
             ]
             return joined(parts, self.tokenizer.pad_token_id)
         allowed, processors = Suppress(self.special_ids()), LogitsProcessorList()
+        if hub_defaults:
+            processors += named_by(self.model.generation_config, inputs["input_ids"].repeat_interleave(times, 0))
         if within_template:
             processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
         draw = Draws(seeds, max_new_tokens, temperature, top_p, self.device)

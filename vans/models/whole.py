@@ -49,8 +49,8 @@ def pretrained(
         with _quiet():
             loaded, info = model.from_pretrained(str(source), use_safetensors=True, output_loading_info=True, **options)
     except BROKEN as error:
-        raise UserError(f"{where}: no {what} weights here ({_first_line(error)}); {fix}") from error
-    _account(where, what, info["missing_keys"], info["unexpected_keys"] if strict else ())
+        raise UserError(f"{where}: no {what} weights here ({first_line(error)}); {fix}") from error
+    account(where, what, info["missing_keys"], info["unexpected_keys"] if strict else ())
     return loaded
 
 
@@ -60,7 +60,7 @@ def companion(auto: Any, source: str | Path, what: str, fix: str, **options: Any
         return auto.from_pretrained(str(source), **NO_CODE, **options)
     except BROKEN as error:
         where = Path(source, options.get("subfolder", ""))
-        raise UserError(f"{where}: no {what} here ({_first_line(error)}); {fix}") from error
+        raise UserError(f"{where}: no {what} here ({first_line(error)}); {fix}") from error
 
 
 def load_adapter(model: Any, folder: str | Path) -> Any:
@@ -89,8 +89,8 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
         with _quiet():
             result = set_peft_model_state_dict(adapted, tensors)
     except BROKEN as error:
-        raise UserError(f"{folder}: its adapter does not fit the model ({_first_line(error)}); {TRAIN}") from error
-    _account(folder / WEIGHTS, "adapter", [k for k in result.missing_keys if "lora_" in k], result.unexpected_keys)
+        raise UserError(f"{folder}: its adapter does not fit the model ({first_line(error)}); {TRAIN}") from error
+    account(folder / WEIGHTS, "adapter", [k for k in result.missing_keys if "lora_" in k], result.unexpected_keys)
     return adapted
 
 
@@ -103,7 +103,7 @@ def adapter_tensors(folder: str | Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(folder / WEIGHTS)
     except BROKEN as error:
-        raise UserError(f"{folder / WEIGHTS}: damaged ({_first_line(error)}); {TRAIN}") from error
+        raise UserError(f"{folder / WEIGHTS}: damaged ({first_line(error)}); {TRAIN}") from error
     check_finite(folder / WEIGHTS, tensors.items())
     return tensors
 
@@ -117,7 +117,8 @@ def check_finite(where: str | Path, tensors: Iterable[tuple[str, Tensor]]) -> No
             raise UserError(f"{where}: {name} holds nan or inf; train it anew")
 
 
-def _account(where: Path, what: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+def account(where: Path, what: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    """Raise UserError, in one line, if tensors of a file are missing or fit nowhere."""
     missing, unexpected = sorted(missing), sorted(unexpected)
     if missing or unexpected:
         kinds = {"tensors are missing": missing, "fit nowhere": unexpected}
@@ -131,7 +132,7 @@ def _check_files(folder: Path) -> None:
             check_readable(path)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 

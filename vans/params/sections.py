@@ -182,6 +182,7 @@ class Model(Section):
 class VLMModel(Model):
     system: str  # system prompt: says how to answer
     positions: Literal["grid", "largest"]  # of text behind a video: vans/models/positions.py
+    frames: int | None = Field(ge=1)  # pictures of a clip that it sees; null: as the protocol has it, ours: all
 
 
 class VDMModel(Model):
@@ -200,6 +201,8 @@ class DetectorParams(Section):
 
 
 class Models(Section):
+    protocol: Literal["ours", "release"]  # how an answer is made (vans/models/protocol.py)
+    prompts: str | None  # a checkout of the release's repository, whose prompts protocol: release takes
     vlm: VLMModel
     vdm: VDMModel
     clip: Model
@@ -285,6 +288,17 @@ class Params(Section):
                 f"{vdm.references} is more than the {shown} latents of a video of {v.frames} frames; "
                 f"use a whole number from 1 to {shown}",
                 *("models", "vdm", "references"),
+            )
+        if (self.models.vlm.frames or 1) > v.frames:
+            raise Wrong(
+                f"{self.models.vlm.frames} is more than the {v.frames} frames of a clip; use a whole number from 1 to "
+                f"{v.frames}, or null for all",
+                *("models", "vlm", "frames"),
+            )
+        if self.models.protocol == "release" and self.models.prompts is None:
+            raise Wrong(
+                "null, but protocol: release takes its prompts from your copy of the release's repository; name it",
+                *("models", "prompts"),
             )
         if self.curate.rl_weights.visual_gain and self.curate.agreement == "none":
             raise Wrong(

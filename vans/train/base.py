@@ -23,7 +23,7 @@ from vans.data.corpus import Corpus
 from vans.data.triplets import Triplets
 from vans.models.clip import CLIP
 from vans.models.detector import ToyDetector
-from vans.models.load import vdm_options
+from vans.models.load import vdm_options, vlm_options
 from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM, to_model
 from vans.models.vlm import VLM
@@ -270,13 +270,8 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str) -> list[dict]:
     def build(part):
         params = part.params
         tokenizer = chat_tokenizer(part.corpus.vocabulary())
-        vlm = VLM.scratch(
-            params.models.vlm.config,
-            tokenizer,
-            seed_of(params.seed, "base", "vlm") % 2**31,
-            params.models.vlm.system,
-            params.models.vlm.positions,
-        )
+        seed = seed_of(params.seed, "base", "vlm") % 2**31
+        vlm = VLM.scratch(params.models.vlm.config, tokenizer, seed, **vlm_options(params))
         return vlm, {"vlm": vlm.model}
 
     part = Part(ranks, params, root, out, "vlm", build)

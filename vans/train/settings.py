@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vans import code, cpu, files
 from vans.data.shards import identity as shards_identity
+from vans.models.protocol import protocol_of
 from vans.parallel import Ranks
 
 MACHINE = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch")  # the batches move last bits
@@ -43,4 +45,6 @@ def settings_of(
     for name in models:
         weights = sorted(p for p in (root / name).rglob("*") if p.suffix in (".safetensors", ".json"))
         used[name] = {str(p.relative_to(root)): files.sha256_file(p) for p in weights if "groups" not in p.parts}
+    if params.models.protocol != "ours":  # texts of the release's repository, too
+        used["protocol"] = asdict(protocol_of(params))
     return used | more

@@ -8,7 +8,8 @@ Deviations from the paper
    unconditional branch; the paper does not say whether it does this.
 2. With `sft.vdm.labels` a share of captions is replaced by the source's own label of the clip: what video models are
    trained on comes from another captioner than what the VLM answers (toy scale; none at the paper's).
-3. The answer has spaces around its tags, which the template allows (`vans.template.answer_text`).
+3. The answer has spaces around its tags, which the template allows (`vans.template.answer_text`); none under
+   `models.protocol: release`.
 4. Noise levels are drawn stratified over the batch, in [0.108, 0.9952] of Wan's grid at shift 5 (`vans.train.flow`).
 5. Toy scale: other steps, learning rates and optimisers (params.yaml).
 """
@@ -25,6 +26,7 @@ from vans import files
 from vans.data.batches import batch_ids, prompts_of
 from vans.data.triplets import Triplets
 from vans.models.load import load_vdm, load_vlm
+from vans.models.protocol import protocol_of
 from vans.parallel import Ranks, launch
 from vans.plan.work import of_step
 from vans.preflight import preflight
@@ -76,7 +78,7 @@ def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
     vlm.add_lora(s.lora_rank, s.lora_alpha, seed_of(*keys, "lora") % 2**31).to(ranks.device)
     trained = vlm.train_lora()
     optim = optimizer([vlm.model], s.optimizer, s.lr, s.adam_lr)
-    ids = triplets.select(split="train")
+    ids, spaces = triplets.select(split="train"), protocol_of(params).spaces
     run.attach({"vlm": vlm.model}, {"vlm": optim})
     for step in run.steps(s.steps, of_step(params, "sft/vlm")):
         set_lr(optim, schedule(step, s.steps, s.warmup, s.decay))
@@ -86,7 +88,7 @@ def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
         for part in torch.arange(len(mine)).split(s.micro_batch):
             rows = [triplets.row(mine[i]) for i in part.tolist()]  # M
             prompts = prompts_of(vlm, triplets, [r["id"] for r in rows])
-            answers = vlm.encode_answers([answer_text(r["reasoning"], r["caption"]) for r in rows])  # [M, L]
+            answers = vlm.encode_answers([answer_text(r["reasoning"], r["caption"], spaces) for r in rows])  # [M, L]
             with vlm.recomputing():
                 logp = vlm.log_probs(prompts, answers, suppress=False)  # [M, L]
             loss = -(logp.sum(1) / answers.mask.sum(1)).sum() / len(mine)  # mean over answers of the mean over tokens

@@ -35,6 +35,7 @@ from vans.grpo.denoising import Conditions, no_updates, sde_rollout, vdm_updates
 from vans.grpo.rollout import WithTensors, frozen_copy
 from vans.meter import timer
 from vans.models.load import load_vdm, load_vlm
+from vans.models.protocol import protocol_of
 from vans.models.vdm import VDM
 from vans.parallel import Ranks, launch
 from vans.plan.work import of_step
@@ -206,7 +207,8 @@ class Anchor:
 
         ROUGE-L with the true caption below `anchor_threshold`: sampled again, at most `anchor_attempts` times in all.
         """
-        s, g = self.params.stage2, self.params.generate
+        s, drawing = self.params.stage2, dict(protocol_of(self.params).drawing(self.params.generate))
+        drawing["temperature"] = drawing["temperature"] or 1.0
         if self.vlm is None and self.load is not None:
             self.vlm = self.load()
         batches = [self.rollouts.batch(step, s.prompts) for step in steps]
@@ -221,9 +223,7 @@ class Anchor:
                 sampled = self.vlm.sample(
                     prompts_of(self.vlm, self.triplets, ids),
                     seeds=[(*asked[key][1], "anchor", asked[key][0], attempt) for key in some],
-                    max_new_tokens=g.max_new_tokens,
-                    temperature=g.temperature or 1.0,
-                    top_p=g.top_p,
+                    **drawing,
                 )
                 for key, id, text in zip(some, ids, sampled.texts, strict=True):
                     caption, truth = parse_answer(text)[1] or "", self.triplets.row(id)["caption"]
