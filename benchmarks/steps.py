@@ -291,18 +291,18 @@ def serve() -> None:
         out.flush()
 
 
-def child(tree: Path) -> subprocess.Popen:
+def child(tree: Path, log: Path) -> subprocess.Popen:
     env = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__).resolve()), "--serve"]
-    with open(tree / "steps.log", "w") as log:
-        return subprocess.Popen(command, cwd=tree, env=env, text=True, stdin=-1, stdout=-1, stderr=log)
+    with open(log, "w") as file:
+        return subprocess.Popen(command, cwd=tree, env=env, text=True, stdin=-1, stdout=-1, stderr=file)
 
 
-def ask(process: subprocess.Popen, part: str) -> float:
+def ask(process: subprocess.Popen, log: Path, part: str) -> float:
     process.stdin.write(part + "\n")  # type: ignore[union-attr]
     process.stdin.flush()  # type: ignore[union-attr]
     if not (line := process.stdout.readline()):  # type: ignore[union-attr]
-        sys.exit(f"{part}: the process ended; its tree's steps.log says why")
+        sys.exit(f"{part}: the process ended\n{log.read_text()[-2000:]}")
     return json.loads(line)
 
 
@@ -330,18 +330,21 @@ def main() -> None:
         tree = Path(folder) / "tree"
         add = ["git", "worktree", "add", "--quiet", "--detach", str(tree), given.against]
         subprocess.run(add, cwd=root, check=True)
-        children = (child(tree), child(root))
+        logs = [Path(folder) / name for name in ("before", "after")]
+        children = [child(*each) for each in zip((tree, root), logs, strict=True)]
         try:
+            def medians(asked: list[tuple[int, str]]) -> list[float]:
+                rounds = [[ask(children[i], logs[i], part) for i, part in asked] for _ in range(given.repeats + 1)]
+                return [statistics.median(times) for times in zip(*rounds[1:], strict=True)]  # the first is to warm up
+
             lines = []
             for part, title in PARTS.items():
                 if part in wanted:
-                    found = [[ask(each, part) for each in children] for _ in range(given.repeats + 1)][1:]  # warm
-                    before, after = (statistics.median(times) for times in zip(*found, strict=True))
+                    before, after = medians([(0, part), (1, part)])
                     print(f"{title}: {before:.2f} s, {after:.2f} s", flush=True)
                     lines.append(f"{title}, {given.against} / HEAD: {before / after:.2f}")
             if "plain" in wanted:
-                found = [[ask(children[1], name) for name in ("plain", "step")] for _ in range(given.repeats + 1)][1:]
-                before, after = (statistics.median(times) for times in zip(*found, strict=True))
+                before, after = medians([(1, "plain"), (1, "step")])
                 print(f"stage 1 by plain libraries: {before:.2f} s, {after:.2f} s", flush=True)
                 lines.append(f"stage 1 without rendering, plain transformers and peft / HEAD: {before / after:.2f}")
         finally:
@@ -350,7 +353,6 @@ def main() -> None:
                 each.wait()
             subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=root, check=False)
     print("\n".join(lines))
-    (root / "steps.log").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

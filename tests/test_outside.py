@@ -1,6 +1,8 @@
 """Ranks that torchrun or srun have started: the same job as on ranks of our own, and a run that goes on with another
 number of them."""
 
+import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -12,11 +14,13 @@ import yaml
 from safetensors.torch import load_file
 
 from tests import smoke
-from vans import outside
+from vans import files, outside
 from vans.data.curate import curate
 from vans.errors import UserError
+from vans.grid import Grid
 from vans.params import load
-from vans.train import base, sft
+from vans.train import base, sft, stage1
+from vans.train.runs import Run
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
@@ -70,30 +74,55 @@ def test_a_place_is_told_by_torchrun_or_srun_or_nobody(monkeypatch):
         monkeypatch.setenv(name, value)
     assert outside.place() == (1, 4, 0), "torchrun within SLURM: torchrun's"
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert outside.place() is None
+    assert outside.place() == (1, 1, 0), "a job of one process is one, too"
 
 
-def test_torchrun_trains_as_one_process_does_and_either_goes_on_with_the_others_checkpoint(ready, tmp_path):
+def alone(root: Path, monkeypatch, steps: int | None = None) -> None:
+    """Stage 1 by this process, ended after some steps."""
+    log = Run.log
+
+    def stopping(self: Run, step: int, **values) -> None:
+        log(self, step, **values)
+        if step + 1 == steps:
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(Run, "log", stopping)
+    params = load(root)
+    with contextlib.suppress(KeyboardInterrupt):
+        stage1.train(params, Grid(params, root).cell("stage1", "full"), root)
+    monkeypatch.setattr(Run, "log", log)
+
+
+def test_torchrun_trains_as_one_process_does_and_either_goes_on_with_the_others_checkpoint(
+    ready, tmp_path, monkeypatch, capsys
+):
     """Two gloo ranks against one; then two steps by one number of ranks and the rest by the other."""
-    roots = {}
-    for name, launch in {"one": ["-m"], "two": TORCHRUN}.items():
-        roots[name] = copied(ready, tmp_path / name)
-        told = run(roots[name], *launch, "vans.train", "stage1", "--cell", "full")
-        assert told.returncode == 0, told.stderr[-2000:]
-    expected = weights(roots["one"])
-    start = load_file(ready / "models/sft/vlm/adapter_model.safetensors")
+    one, two, first_one, first_two = (copied(ready, tmp_path / name) for name in ("1", "2", "12", "21"))
+    stage = ["stage1", "--cell", "full"]
+    alone(one, monkeypatch)
+    told = run(two, *TORCHRUN, "vans.train", *stage)
+    assert told.returncode == 0, told.stderr[-2000:]
+    expected, start = weights(one), load_file(ready / "models/sft/vlm/adapter_model.safetensors")
     assert close(expected, start) > 1e-5, "it trained"
-    assert close(weights(roots["two"]), expected) < 1e-6
-    for first, then in ((["-m"], TORCHRUN), (TORCHRUN, ["-m"])):
-        root = copied(ready, tmp_path / f"from{len(first)}")
-        stop = run(root, *first, "tests.stopping", "2", "stage1", "--cell", "full")
-        assert "stopped after step 1" in stop.stdout, stop.stderr[-2000:]
-        checkpoints = [p.name for p in (root / "runs/stage1/full").rglob("step-*") if p.is_dir()]
-        assert checkpoints == ["step-0000002"]
-        told = run(root, *then, "vans.train", "stage1", "--cell", "full")
-        assert "goes on at step 2" in told.stdout, told.stderr[-2000:]
-        assert "sums are added in another order" in told.stdout
+    assert close(weights(two), expected) < 1e-6
+
+    alone(first_one, monkeypatch, steps=2)
+    stopped = run(first_two, *TORCHRUN, "tests.stopping", "2", *stage)
+    assert "stopped after step 1" in stopped.stdout, stopped.stderr[-2000:]
+    for root in (first_one, first_two):
+        assert [p.name for p in (root / "runs/stage1/full").rglob("step-*") if p.is_dir()] == ["step-0000002"]
+    told = run(first_one, *TORCHRUN, "vans.train", *stage)
+    assert "goes on at step 2" in told.stdout, told.stderr[-2000:]
+    assert "2 processes go on where 1 were: sums are added in another order" in told.stdout
+    capsys.readouterr()
+    alone(first_two, monkeypatch)
+    said = capsys.readouterr().out
+    assert "goes on at step 2" in said and "1 processes go on where 2 were" in said
+    for root, took_part in ((first_one, [1, 2]), (first_two, [2, 1])):
         assert close(weights(root), expected) < 1e-5
+        done = next((root / "runs/stage1/full").rglob("done"))
+        assert json.loads((done / files.LISTED).read_text())["processes"] == took_part
 
 
 def test_what_ranks_cannot_share_is_one_line(ready, tmp_path):
@@ -104,12 +133,11 @@ def test_what_ranks_cannot_share_is_one_line(ready, tmp_path):
     assert "multiple of machine.processes" in told.stderr
 
 
-def test_what_was_trained_without_a_notebook_is_not_trained_again(ready, tmp_path):
-    """The notebook calls the same function on the same run."""
+def test_what_was_trained_without_a_notebook_is_not_trained_again(ready, tmp_path, monkeypatch, capsys):
+    """The notebook calls the same function on the same run. Nothing of a stage's environment has to be there."""
     root = copied(ready, tmp_path / "found")
-    first = run(root, "-m", "vans.train", "stage1")
-    assert first.returncode == 0 and "it/s" in first.stdout, first.stderr[-2000:]
+    told = run(root, "-m", "vans.train", "stage1", PYTHONHASHSEED="3", OMP_NUM_THREADS="2")
+    assert told.returncode == 0 and "it/s" in told.stdout, told.stderr[-2000:]
     trained = weights(root)
-    again = run(root, "-m", "vans.train", "stage1")
-    assert again.returncode == 0 and "it/s" not in again.stdout
-    assert close(weights(root), trained) == 0.0
+    alone(root, monkeypatch)
+    assert "it/s" not in capsys.readouterr().out and close(weights(root), trained) == 0.0

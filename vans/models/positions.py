@@ -1,10 +1,10 @@
 """Where the VLM's tokens stand: three numbers each (time, height, width), of which rotary embeddings are made.
 
     grid     text goes on behind the larger side of the video's grid: transformers 5.23's own rule
-    largest  text goes on behind the largest position so far, time included: the rule up to transformers 4.57, in which
-             Qwen2.5-VL came out, and so taken for that of its training and of the published VANS weights
+    largest  text goes on behind the largest position so far, time included: the rule from transformers 4.49, with which
+             Qwen2.5-VL came out, to 4.57; taken for that of its training and of the published VANS weights
 
-They differ where a video is longer, in time steps, than its grid is wide (at the paper's size over about 12 s: by 6
+They differ where a video is longer, in time steps, than its grid is wide (at the paper's size over about 12 s: by 7
 positions at 15 s, 16 at 20 s). They are made here, by one function, and given to every forward pass: the model's own
 `rope_deltas` (5.23) count from the largest position, also where its positions follow the grid, so that tokens placed by
 them do not stand where a pass over the whole sequence has them. Times keep their fractions, as in 5.23 and 4.49 (4.57

@@ -1,25 +1,21 @@
 """The vision-language model: Qwen2.5-VL watches the input video and answers [Think]…[/Think][Ans]caption[/Ans].
 
-Sampling and log-probabilities belong together here, because the policy ratio is only right if both speak of the
-same distribution: log-probs are of softmax(logits / temperature) with special tokens suppressed, dropout off.
+How it is built, loaded and saved, and what it is asked; how it answers, and what an answer's probability is, stands in
+vans/models/policy.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import (
-    LogitsProcessorList,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
@@ -32,11 +28,9 @@ from transformers.video_utils import VideoMetadata
 from vans.errors import UserError
 from vans.files import usual_permissions
 from vans.models import tower
-from vans.models.grammar import Grammar, WithinTemplate
-from vans.models.packing import pack
-from vans.models.positions import positions
-from vans.models.prompts import arguments, in_parts, pick, spread, together
-from vans.models.sampling import Draws, Suppress, joined, named_by
+from vans.models.policy import Completions as Completions
+from vans.models.policy import Policy
+from vans.models.prompts import spread, together
 from vans.models.vision import batch_windows
 from vans.models.whole import companion, load_adapter, pretrained
 from vans.template import check_words
@@ -52,19 +46,7 @@ CHAT_TEMPLATE = (
 )
 
 
-@dataclass
-class Completions:
-    """Answers: ids [B, L] (padded on the right), mask [B, L] (1 up to and including the end token), texts; of sampled
-    ones the log-probability of each token as it was drawn (before top-p) [B, L] float32, 0 where masked.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    texts: list[str]
-    drawn: Tensor | None = None
-
-
-class VLM:
+class VLM(Policy):
     """Qwen2.5-VL with its processor, optionally under a LoRA adapter.
 
     frames: pictures of a clip that it sees, evenly spread, both ends included; None: all. seconds: what each step of
@@ -191,26 +173,6 @@ class VLM:
         return self
 
     @contextmanager
-    def merged(self):
-        """The adapter added to the weights, where they are float32: a token costs a third of the calls.
-
-        The weights come back as they were, bit for bit. In bfloat16 it is left out: what a young adapter adds is less
-        than half a step of most weights and would be rounded away: the model sampled would be the one without it.
-        """
-        layers = [layer for layer in self.model.modules() if isinstance(layer, LoraLayer)]
-        weights = [layer.get_base_layer().weight for layer in layers]
-        before = [weight.data for weight in weights] if all(w.dtype == torch.float32 for w in weights) else []
-        try:
-            for layer, weight, data in zip(layers, weights, before, strict=False):
-                weight.data = data.clone()
-                layer.merge()  # type: ignore[operator]
-            yield
-        finally:
-            for layer, weight, data in zip(layers, weights, before, strict=False):
-                layer.unmerge()  # type: ignore[operator]
-                weight.data = data
-
-    @contextmanager
     def recomputing(self):
         """transformers checkpoints the activations of layers in train mode: of the layers alone, so that no dropout
         of the model or of its adapter wakes (sampler and policy would be two distributions).
@@ -235,16 +197,6 @@ class VLM:
     def network(self) -> Any:
         """Vision tower and language model, without head and adapter."""
         return (self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model).model
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def autocast(self):
-        """bf16 arithmetic over float32 adapters where the scale asks for it."""
-        if self.autocast_dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
 
     # ------------------------------------------------------------------ inputs
     def prompt(self, question: str) -> str:
@@ -311,138 +263,3 @@ class VLM:
     def together(self, prompts: list[dict]) -> dict:
         """Kept prompts as one batch."""
         return together(prompts, self.tokenizer.pad_token_id)
-
-    def positions(self, inputs) -> tuple[Tensor, Tensor]:
-        """(places [3, N, S], next [N]) of N prompts: see vans/models/positions.py."""
-        return positions(inputs, self.model.config, self.position_rule)
-
-    def special_ids(self) -> list[int]:
-        """Tokens that an answer may never hold (a sampled video token would crash the next forward pass)."""
-        ids = set(self.tokenizer.all_special_ids) | {
-            i for t, i in self.tokenizer.get_added_vocab().items() if t.startswith("<|")
-        }
-        config = self.model.config
-        ids |= {config.image_token_id, config.video_token_id}
-        return sorted(ids - {self.tokenizer.eos_token_id})
-
-    # ------------------------------------------------------------------ sampling
-    @cached_property
-    def grammar(self) -> Grammar:
-        """The answer's template over this model's tokens."""
-        return Grammar(self.tokenizer, self.model.config.get_text_config().vocab_size, self.special_ids())
-
-    @torch.no_grad()
-    def sample(
-        self,
-        inputs,
-        *,
-        seeds: list[tuple],
-        max_new_tokens: int,
-        temperature: float,
-        top_p: float = 1.0,
-        within_template: bool = False,
-        hub_defaults: bool = False,
-    ) -> Completions:
-        """One answer per seed; with G seeds per prompt row, `seeds` is ordered prompt-major and rows are repeated.
-
-        Exact ancestral sampling with one generator per answer, so that an answer depends on its own seed and not on
-        what else is in the batch: at most `sample_batch` rows are sampled at once, whole prompts where they fit.
-        temperature 0 decodes greedily. within_template: only
-        tokens that keep to the answer's template, which is whole within max_new_tokens (UserError if it has no room);
-        the log-probs here know nothing of it, so rollouts go without. hub_defaults: with the repetition penalty and the
-        top-k that the model's own folder (or transformers, by default) names; rollouts go without, too.
-        """
-        rows = inputs["input_ids"].shape[0]
-        if len(seeds) % rows:
-            raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
-        times, eos = len(seeds) // rows, self.tokenizer.eos_token_id
-        if len(seeds) > self.sample_batch:
-            options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-            options |= {"within_template": within_template, "hub_defaults": hub_defaults}
-            parts = [
-                self.sample(pick(inputs, which), seeds=seeds[some], **options)
-                for which, some in in_parts(rows, times, self.sample_batch)
-            ]
-            return joined(parts, self.tokenizer.pad_token_id)
-        allowed, processors = Suppress(self.special_ids()), LogitsProcessorList()
-        if hub_defaults:
-            processors += named_by(self.model.generation_config, inputs["input_ids"].repeat_interleave(times, 0))
-        if within_template:
-            processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
-        draw = Draws(seeds, max_new_tokens, temperature, top_p, self.device)
-        with self.autocast(), self.merged():  # each prompt is read once, and its keys and values are every answer's
-            places, following = self.positions(inputs)
-            out = self.model(**arguments(inputs), position_ids=places, use_cache=True, logits_to_keep=1)
-            cache, logits = out.past_key_values, out.logits.repeat_interleave(times, 0)
-            cache.batch_repeat_interleave(times)
-            mask = inputs["attention_mask"].repeat_interleave(times, 0)
-            place = following.repeat_interleave(times)[None, :, None].expand(3, -1, 1)  # [3, N, 1]
-            ids, drawn = mask.new_empty(len(seeds), 0), []
-            ended = torch.zeros(len(seeds), dtype=torch.bool, device=mask.device)
-            while True:
-                scores = allowed(ids, logits[:, -1].float())  # [N, V]
-                token = draw(processors(ids, scores), ids.shape[1])
-                drawn.append((scores / (temperature or 1.0)).log_softmax(-1).gather(1, token[:, None]))
-                token = token.masked_fill(ended, self.tokenizer.pad_token_id)[:, None]
-                ids, ended = torch.cat([ids, token], 1), ended | (token[:, 0] == eos)
-                if ids.shape[1] == max_new_tokens or ended.all():
-                    break
-                mask = torch.cat([mask, torch.ones_like(token)], 1)
-                at = place + ids.shape[1] - 1
-                logits = self.model(
-                    input_ids=token, attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True
-                ).logits
-        ended = (ids == self.tokenizer.eos_token_id).long().cumsum(1)
-        mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()
-        return Completions(ids, mask, self.decode(ids, mask), torch.cat(drawn, 1).masked_fill(mask == 0, 0.0))
-
-    def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
-        """Token ids -> texts without padding and end token."""
-        rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-        return [
-            self.tokenizer.decode([t for t in row if t != self.tokenizer.eos_token_id], skip_special_tokens=False)
-            for row in rows
-        ]
-
-    def encode_answers(self, texts: list[str]) -> Completions:
-        """Given answers as completions (for SFT): ids and mask with the end token, padded on the right.
-
-        UserError for one that holds a sign of the model's own: it would teach to end there.
-        """
-        for text in texts:
-            check_words(text, "an answer to learn from", self.tokenizer.all_special_tokens)
-        rows = [self.tokenizer(t, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id] for t in texts]
-        length = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([r + [pad] * (length - len(r)) for r in rows], device=self.device)
-        mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows], device=self.device)
-        return Completions(ids, mask, texts)
-
-    # ------------------------------------------------------------------ log-probabilities
-    def log_probs(
-        self,
-        inputs,
-        completions: Completions,
-        temperature: float = 1.0,
-        model: nn.Module | None = None,
-        suppress=True,
-        of: Sequence[int] | None = None,
-    ) -> Tensor:
-        """log pi(token | prompt, tokens before) float32 [B, L], zero where masked.
-
-        of: the row of the prompt of each answer; None: B = prompts x G, prompt-major. The answers of a prompt stand
-        behind it in one sequence (vans/models/packing.py).
-        """
-        ids, mask, rows = completions.ids, completions.mask, len(inputs["input_ids"])
-        of = [n * rows // len(ids) for n in range(len(ids))] if of is None else of
-        packed = pack(inputs, *self.positions(inputs), ids, mask, self.tokenizer.pad_token_id, of)
-        if packed.inputs["attention_mask"] is not None and self.model.config._attn_implementation != "sdpa":
-            raise ValueError(f"the tree mask is for sdpa, not for {self.model.config._attn_implementation}")
-        with self.autocast():
-            out = (model or self.model)(**arguments(packed.inputs), use_cache=False, logits_to_keep=packed.keep)
-            logits = out.logits.flatten(0, 1)[packed.come].float()  # [K, V]
-        if suppress:
-            logits = logits.index_fill(1, torch.tensor(self.special_ids(), device=logits.device), float("-inf"))
-        logp = torch.log_softmax(logits / max(temperature, 1e-6), dim=-1)
-        chosen = logp.gather(1, ids[packed.rows, packed.at][:, None])[:, 0]  # [K]
-        return logits.new_zeros(ids.shape).index_put((packed.rows, packed.at), chosen)

@@ -123,9 +123,10 @@ def _phases(models: Models, stage: str, how: How, c: int) -> dict[str, float]:
         length = models.prompt + models.answer
         found["sample"] = most * (flops.cache_bytes(text, length, c) + LOGITS * 4 * text["vocab_size"])
     if stage in ("sft/vlm", "stage1", "all_in_one"):
-        rows_at_once, length = how.micro_batch, models.prompt + models.answer
+        together = 1 if stage == "sft/vlm" else min(how.micro_batch, p.stage1.group_size)  # behind one prompt
+        rows_at_once, length = -(-how.micro_batch // together), models.prompt + together * models.answer
         layer = wide * meta.language_kept(text, length)
-        logits = LOGITS * 4 * (models.answer + 1) * text["vocab_size"]
+        logits = LOGITS * 4 * (together * models.answer + 1) * text["vocab_size"]
         inputs = text["num_hidden_layers"] * length * text["hidden_size"] * c
         found["update"] = rows_at_once * (inputs + 2 * layer + logits)
         found["update without"] = rows_at_once * (text["num_hidden_layers"] * layer + layer + logits)
@@ -137,8 +138,9 @@ def _phases(models: Models, stage: str, how: How, c: int) -> dict[str, float]:
             found["render"] = how.dit_batch * block
             found["decode"] = how.vae_batch * meta.vae_peak(models.vdm["vae"], models.size)
         if stage in ("sft/vdm", "stage2", "all_in_one"):
-            found["update"] = max(found.get("update", 0.0), how.micro_batch * (inputs + 2 * block))
-            whole = how.micro_batch * (d["num_layers"] + 1) * block
+            micro = min(how.micro_batch, p.stage2.micro_batch) if stage == "all_in_one" else how.micro_batch
+            found["update"] = max(found.get("update", 0.0), micro * (inputs + 2 * block))
+            whole = micro * (d["num_layers"] + 1) * block
             found["update without"] = max(found.get("update without", 0.0), whole)
     return found
 

@@ -97,8 +97,9 @@ def passes(models: Models) -> list[str]:
         ("VAE, a clip encoded", "in TF32", models.vae[0]),
         ("VAE, a video decoded", "in TF32", models.vae[1]),
         ("vision tower, one clip", f"{models.patches:,} patches", models.tower),
-        ("VLM, an answer scored", f"{models.prompt:,} + {models.answer} tokens", models.scored),
-        ("VLM, an answer learnt from", "LoRA" + again, models.learnt),
+        ("VLM, an answer scored", f"{models.prompt:,} + {models.answer} tokens", models.scored()),
+        ("VLM, an answer learnt from", "LoRA" + again, models.learnt()),
+        ("the same, a group behind one prompt", "LoRA" + again, models.learnt(models.params.stage1.group_size)),
     ]
     dit, text, vae = (millions[name] for name in (meta.DIT, meta.TEXT, meta.VAE))
     vlm = meta.parameters(meta.VLM, models.vlm) / 1e6

@@ -119,17 +119,16 @@ class Models:
     def read_prompt(self) -> float:
         return self.tower + flops.language(self.language, self.prompt, 1)
 
-    @cached_property
-    def scored(self) -> float:
-        """An answer behind its prompt, for its log-probabilities."""
-        return flops.language(self.language, self.prompt + self.answer, self.answer + 1)
+    def scored(self, together: int = 1) -> float:
+        """Log-probabilities of an answer, where so many stand behind one prompt."""
+        rows = together * self.answer
+        return flops.language(self.language, self.prompt + rows, rows + 1) / together
 
-    @cached_property
-    def learnt(self) -> float:
+    def learnt(self, together: int = 1) -> float:
         """The same with its gradient under a LoRA."""
-        rows = self.prompt + self.answer
-        linears, scores = flops.language_layers(self.language, rows, rows)
-        return self.scored * (1 + self.again) + self.scored - linears - scores + linears + 2 * scores
+        rows, scored = self.prompt + together * self.answer, self.scored(together)
+        linears, scores = (part / together for part in flops.language_layers(self.language, rows, rows))
+        return scored * (1 + self.again) + scored - linears - scores + linears + 2 * scores
 
     @property
     def again(self) -> float:
@@ -157,16 +156,18 @@ class Models:
         return Part("decode", videos * self.vae[1], "tf32")
 
     def vlm_update(self, answers: int, s: Any) -> Part:
-        return Part("update", answers * (self.scored + s.inner_updates * self.learnt))
+        together = min(s.micro_batch, s.group_size)  # behind a prompt that is read once
+        return Part("update", answers * (self.scored(together) + s.inner_updates * self.learnt(together)))
 
     def dit_learnt(self, lora: bool) -> float:
         return self.dit * (1 + self.again + (1 if lora else 2))
 
     def vdm_update(self, videos: int, s: Any) -> Part:
         learnt = self.dit_learnt(s.lora_rank > 0)
-        if s.guidance != 1:
-            learnt += learnt if s.guidance_grad == "both" else self.dit
-        return Part("update", videos * s.inner_updates * trained_steps(s) * learnt)
+        flop = s.inner_updates * learnt
+        if s.guidance != 1:  # without a gradient the first update's is the rollout's
+            flop += flop if s.guidance_grad == "both" else (s.inner_updates - 1) * self.dit
+        return Part("update", videos * trained_steps(s) * flop)
 
     # ------------------------------------------------------------------ stages
     def step(self, stage: str, renders: bool = True, anchored: bool = True) -> tuple[Part, ...]:
@@ -177,7 +178,7 @@ class Models:
         p = self.params
         s1, s2 = p.stage1, p.stage2
         if stage == "sft/vlm":
-            return (Part("update", p.sft.vlm.batch * (self.tower + self.learnt)),)
+            return (Part("update", p.sft.vlm.batch * (self.tower + self.learnt())),)
         if stage == "sft/vdm":
             return (Part("update", p.sft.vdm.batch * self.dit_learnt(lora=False)),)
         if stage == "stage1":

@@ -9,9 +9,9 @@ Deviations from the paper
 1. `inner_updates` is not stated there; with one, the ratio is always 1 and clipping does nothing.
 2. `render_steps` is smaller than at evaluation (the paper's number for training is not stated): rendering is the cost.
 3. Nothing is rendered where no term of the reward looks at videos ("no_v1").
-4. The clip range of tokens is 0.2, that of the published code, at both scales. The paper names 1e-3 for both stages:
-   a token's ratio is not a mean over a latent's elements, and of a second update 65 % were clipped (Qwen2.5-VL-3B,
-   random weights). Toy scale: other steps, rates and beta (params.yaml).
+4. The clip range of tokens is 0.2 at both scales, as in the training code that the authors published (their
+   repository at revision 4a931a8). The paper names 1e-3 for both stages, but a token's ratio is no mean over the
+   elements of a latent. Toy scale: other steps, rates and beta (params.yaml).
 5. The old policy's log-probabilities are those of the first update's own pass, not the sampler's: the first ratio is 1
    by construction. The curve `sampler_gap` is the largest difference between the two: rounding alone in float32 (also
    tested, tests/test_models.py); in bfloat16 it is more, which is not corrected for.
