@@ -11,10 +11,15 @@ from tests import smoke
 from vans import cli
 from vans.errors import UserError
 from vans.grid import Grid
+from vans.models.load import vdm_options
+from vans.models.tokenizer import chat_tokenizer, text_tokenizer
+from vans.models.vdm import VDM
+from vans.models.vlm import VLM
 from vans.params import load
 from vans.plan import flops, gpus, meta, released, report
 from vans.plan.memory import How, cures, how_of, memory, remedy
 from vans.plan.work import Models, Part, Stage, of_step
+from vans.toy import world
 
 TINY = load(smoke.ROOT, "tiny")
 
@@ -107,6 +112,17 @@ def test_parameters_are_those_of_the_released_models():
     assert list(of.values()) == [3_754_622_976, 8_292_166_656]
     assert meta.parameters(meta.VAE, released.WAN_VAE) == 126_892_531
     assert meta.parameters(meta.TEXT, released.UMT5_XXL) == 5_680_910_336
+
+
+def test_parameters_of_toy_models_are_those_that_are_built(toy):
+    """Their vocabularies are the toy world's words: the classes' own would be most of a toy."""
+    words, models = world.vocabulary(), TINY.models
+    vdm = VDM.scratch(models.vdm.config, text_tokenizer(words), 0, **vdm_options(TINY))
+    vlm = VLM.scratch(models.vlm.config, chat_tokenizer(words), 0)
+    built = {meta.DIT: vdm.dit, meta.VAE: vdm.vae, meta.TEXT: vdm.text_encoder}
+    for name, model in built.items():
+        assert meta.parameters(name, toy.vdm[name]) == sum(p.numel() for p in model.parameters()), name
+    assert meta.parameters(meta.VLM, toy.vlm) == sum(p.numel() for p in vlm.model.parameters())
 
 
 def test_a_lora_has_as_many_parameters_as_peft_makes(toy):

@@ -76,11 +76,14 @@ class Models:
         self.vlm = released.vlm_config(params.models.vlm)
         self.language, self.vision = self.vlm["text_config"], self.vlm["vision_config"]
         if "vocab_size" not in self.language:  # a toy's: as many words as its world has
-            from vans.models.tokenizer import chat_tokenizer
+            from vans.models.tokenizer import chat_tokenizer, text_tokenizer
             from vans.toy import world
 
-            self.language = {**self.language, "vocab_size": len(chat_tokenizer(world.vocabulary()))}
+            words, ends = world.vocabulary(), dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+            self.language = {**self.language, "vocab_size": len(chat_tokenizer(words)), **ends}
             self.vlm = {**self.vlm, "text_config": self.language}
+            text = {**self.vdm["text_encoder"], "vocab_size": len(text_tokenizer(words))}
+            self.vdm = {**self.vdm, "text_encoder": text}
         clip, vae = params.video, self.vdm["vae"]
         self.size = (clip.frames, clip.height, clip.width)
         time, space = vae.get("scale_factor_temporal", 4), vae.get("scale_factor_spatial", 8)
