@@ -88,13 +88,13 @@ def protocol_of(params: Any) -> Protocol:
 
     UserError if the release's prompts cannot be read (`models.prompts`).
     """
-    model = params.models
-    if model.protocol == "release":
-        system, negative = prompts(model.prompts)
+    if params.models.protocol == "release":
+        system, negative = prompts(params.models.prompts)
         found = replace(RELEASE, system=system, negative_prompt=negative)
     else:
-        found = Protocol(model.vlm.system, model.vdm.negative_prompt)
-    return found if model.vlm.frames is None else replace(found, frames=model.vlm.frames)
+        found = Protocol(params.models.vlm.system, params.models.vdm.negative_prompt)
+    frames = params.models.vlm.frames
+    return found if frames is None else replace(found, frames=frames)
 
 
 def prompts(source: str | Path) -> tuple[str, str]:
