@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from vans.visible import visible
 
 ARMS = ("sft", "stage1", "main", "no_c2")  # what the grid shows beside input and truth
 BEST = "main"  # whose answers the page is about
-DRAWN, SIDE = 8, 5  # samples in the grid; successes, and as many failures
+DRAWN, SIDE = 8, 6  # samples in the grid; successes, and as many failures
 MOST = 5_000_000  # bytes of a page
 SIDES = (192, 144, 112, 80)  # px: large clips get smaller until the page is small enough
 FIGURES = {  # file -> (title, the stage that draws it); the main table is drawn by the page itself
@@ -56,7 +57,7 @@ class Run:
                 name = name.relative_to(self.root) if name.is_relative_to(self.root) else name
                 said = f"{name}: not there" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
             else:
-                said = str(error).replace(f"{self.root}/", "").splitlines()[0]
+                said = " ".join(str(error).replace(f"{self.root}/", "").split())
                 said = said if isinstance(error, UserError) else f"{stage}: unreadable ({type(error).__name__}: {said})"
             makes = f"`dvc repro {stage}`"
             line = said if makes in said else f"{said}; {makes} makes it"
@@ -72,6 +73,8 @@ def write(root: Path, out: Path, seed: int = 0) -> tuple[int, list[str]]:
     """
     if not (root / "triplets").is_dir() and not any((root / "results").glob("*.csv")):
         raise UserError(f"{root / 'results'}: nothing to show yet; `dvc repro benchmarks` makes the main table")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"{out}: a page is called .html; name it so")
     check_output(out)
     run = Run(root, seed)
     facts = _facts(run)
@@ -178,9 +181,8 @@ def _samples(run: Run) -> Callable[[Put], dict[str, Any]]:
     given = {}
     for arm in ARMS:
         some = ids if arm == BEST else drawn
-        read = lambda arm=arm, some=some: answers(run.root / "predictions", triplets, some, [arm])[TITLES[arm]]  # noqa: E731
-        if (found := run.tried("clips", f"answer@{arm}", read)) is not None:
-            given[arm] = {id: (found[0][i], found[1][i]) for i, id in enumerate(some)}
+        if (found := run.tried("clips", f"answer@{arm}", partial(_answers, run.root, triplets, some, arm))) is not None:
+            given[arm] = found
     marks = {arm: draw.decide(one) for arm, one in scores.items()}
     about = {**empty, "verdict": verdict, "opened": opened, "of": len(order)}
     about["arms"] = [TITLES[arm] for arm in ARMS if arm in given]
@@ -192,6 +194,14 @@ def _samples(run: Run) -> Callable[[Put], dict[str, Any]]:
         return {**about, **parts, "clips": page.clips}
 
     return sized
+
+
+def _answers(root: Path, triplets: Any, ids: Sequence[str], arm: str) -> dict[str, tuple[str, Any]]:
+    """id -> (caption, clip)."""
+    if not (folder := root / "predictions" / arm).is_dir():
+        raise UserError(f"{folder}: not there")
+    captions, clips = answers(root / "predictions", triplets, ids, [arm])[TITLES[arm]]
+    return {id: (captions[i], clips[i]) for i, id in enumerate(ids)}
 
 
 class _Clips:
@@ -208,7 +218,7 @@ class _Clips:
         for id in ids:
             row = self.triplets.row(id)
             shown = [self._answer(id, arm) for arm in arms if arm in self.given]
-            why = self.marks[BEST].why.get(id, "") if self.marks.get(BEST) else ""
+            why = self.marks[BEST].why(id) if self.marks.get(BEST) else ""
             found.append(
                 {
                     "id": id,

@@ -4,8 +4,9 @@ Nobody chooses: ids are taken in the order of the SHA-256 of "<seed>/<id>", whic
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -25,13 +26,13 @@ def order(ids: Iterable[str], seed: int) -> list[str]:
 @dataclass(frozen=True)
 class Verdict:
     """right: id -> is the answer right (ids of which it is not said are left out)? rule: how it was decided. share: how
-    many are right and what the others are put down to, in words. why: id ->
-    what its answer is put down to. oracle: was it the oracle?"""
+    many are right and what the others are put down to, in words. why: of an id, what its answer is put down to.
+    oracle: was it the oracle?"""
 
     right: dict[str, bool]
     rule: str
     share: str
-    why: dict[str, str]
+    why: Callable[[str], str]
     oracle: bool
 
 
@@ -44,7 +45,7 @@ def decide(scores: Scores) -> Verdict | None:
         rule = (
             "Right is an answer in whose video the oracle, which reads the pixels, sees the event that really happened."
         )
-        return Verdict(right, rule, _share(right, known), _blame(known), True)
+        return Verdict(right, rule, _share(right, known), partial(_blame, known), True)
     if CLIP in frame and frame[CLIP].notna().any():
         known = frame[frame[CLIP].notna()].sort_values(CLIP)
         quarter = max(1, len(known) // 4)
@@ -53,7 +54,10 @@ def decide(scores: Scores) -> Verdict | None:
             "No oracle reads these videos. Successes are of the quarter whose CLIP-V with the true video is highest, "
             f"failures of the quarter where it is lowest ({quarter} of {len(known)} each)."
         )
-        why = {str(id): f"CLIP-V {value:.3f}" for id, value in known[CLIP].items()}
+
+        def why(id: str) -> str:
+            return f"CLIP-V {known[CLIP][id]:.3f}" if id in known.index else ""
+
         return Verdict(right, rule, "", why, False)
     return None
 
@@ -68,16 +72,14 @@ def _share(right: dict[str, bool], frame: pd.DataFrame) -> str:
     return f"{text}."
 
 
-def _blame(frame: pd.DataFrame) -> dict[str, str]:
-    """id -> which of caption and video was wrong, and of a wrong video what is seen instead."""
-    if not set(EVENTS) <= set(frame):
-        return {}
-    said = {}
-    for place, (id, row) in enumerate(frame.iterrows()):
-        said[str(id)] = oracle.BLAME[str(oracle.blame(frame.iloc[[place]]).idxmax())][0]
-        if row[ORACLE] != 1:
-            said[str(id)] += f": {row['event']} happened, {row['event_seen']} is seen"
-    return said
+def _blame(frame: pd.DataFrame, id: str) -> str:
+    """Which of caption and video was wrong, and of a wrong video what is seen instead."""
+    if id not in frame.index or not set(EVENTS) <= set(frame):
+        return ""
+    said, row = oracle.BLAME[str(oracle.blame(frame.loc[[id]]).idxmax())][0], frame.loc[id]
+    if row[ORACLE] == 1:
+        return said
+    return f"{said}: {row['event']} happened, {row['event_seen'].replace(oracle.STATIC, 'nothing')} is seen"
 
 
 def sides(verdict: Verdict, ids: Sequence[str], count: int) -> tuple[list[str], list[str]]:
@@ -95,15 +97,16 @@ def opening(rows: pd.DataFrame, ids: Sequence[str], verdict: Verdict | None) -> 
     rows: of the triplets, by id. ids: drawn.
     """
     right = verdict.right if verdict else {}
-    pairs = {}
+    pairs: dict[str, list[str]] = {}
     for id in ids:
-        pairs.setdefault(rows.loc[id, "scene"] or id, []).append(id)
+        scene = rows.loc[id, "scene"]
+        pairs.setdefault(scene if isinstance(scene, str) and scene else id, []).append(id)
     some = [pair[:2] for pair in pairs.values() if len(pair) > 1 and rows.loc[pair[0], "kind"] == "predictive"]
     good = [pair for pair in some if all(right.get(id) is True for id in pair)]
     if good:
-        told = f"one of {len(good)} of {len(some)} held-out videos with two questions of which both answers are right"
-        return good[0], f"Chosen, not drawn: {told}. What stands below is drawn."
+        told = f"of {len(some)} held-out videos with two questions, both answers are right for {len(good)}"
+        return good[0], f"Chosen, not drawn: {told}, and this is the first of them in the draw below."
     single = next((id for id in ids if right.get(id) is True), None)
     if single:
-        return [single], "Chosen, not drawn: an answer that is right. What stands below is drawn."
+        return [single], "Chosen, not drawn: the first answer in the draw below that is right."
     return list(ids[:1]), "The first that was drawn."
