@@ -114,9 +114,9 @@ def _facts(run: Run) -> dict[str, Any]:
     origins, folder = Origins(run.root), run.root / "results"
     tables = []
     for name, stage in (("main", "benchmarks"), ("ablation", "ablations")):
-        if found := run.tried("numbers", stage, lambda name=name: numbers.of_arms(folder, name)):
+        if found := run.tried("numbers", stage, partial(numbers.of_arms, folder, name)):
             tables.append({"name": name, "table": found, "origin": origins.of(f"results/{name}.csv", stage)})
-    seeds = run.tried("seeds", "seeds", lambda: numbers.of_seeds(folder))
+    seeds = run.tried("seeds", "seeds", partial(numbers.of_seeds, folder))
     if seeds and seeds.seeds < 2:
         run.lacking["seeds"] = [
             f"Trainings that are kept: {seeds.seeds}; a spread over them needs two (docs/seeds.md)."
@@ -126,10 +126,10 @@ def _facts(run: Run) -> dict[str, Any]:
         if name.startswith("seeds") and (not seeds or seeds.seeds < 2):
             continue
         content = run.tried("figures", stage, (folder / f"{name}.png").read_bytes)
-        if content and (drawn := run.tried("figures", stage, lambda content=content: figure(content))):
+        if content and (drawn := run.tried("figures", stage, partial(figure, content))):
             about = {"title": title, "src": drawn[0], "width": drawn[1], "height": drawn[2]}
             pictures.append({**about, "origin": origins.of(f"results/{name}.png", stage)})
-    made = run.tried("machine", "benchmarks", lambda: machines.read(folder)) or []
+    made = run.tried("machine", "benchmarks", partial(machines.read, folder)) or []
     cff = cite.read(run.root / "CITATION.cff")
     scale = run.tried("scale", "benchmarks", lambda: load(run.root).scale)
     run.lacking.pop("scale", None)
@@ -166,7 +166,7 @@ def _samples(run: Run) -> Callable[[Put], dict[str, Any]]:
     scores: dict[str, Scores] = {}
     for arm in ARMS:
         if (run.root / "predictions" / arm).is_dir():
-            if (one := run.tried("clips", f"score@{arm}", lambda arm=arm: load_scores(folder, arm))) is not None:
+            if (one := run.tried("clips", f"score@{arm}", partial(load_scores, folder, arm))) is not None:
                 scores[arm] = one
     held = scores[BEST].frame["id"].tolist() if BEST in scores else triplets.select(split="test")
     order = draw.order((id for id in held if id in triplets.frame.index), run.seed)

@@ -61,6 +61,7 @@ def of_arms(folder: Path, name: str) -> Table:
     kind = _kind(frame)
     rows = frame[frame["kind"] == kind].reset_index(drop=True)
     known = [metric for metric in METRICS if metric in rows and rows[metric].notna().any()]
+    rows = rows.reindex(columns=[*dict.fromkeys([*rows, *(f"{m}_{end}" for m in known for end in ("lo", "hi"))])])
     blocks = [_block(rows, metric, *(metric, f"{metric}_lo", f"{metric}_hi")) for metric in SHOWN if metric in known]
     grid = [["", "n", *(METRICS[metric].heading for metric in known)]]
     for _, row in rows.iterrows():
@@ -81,10 +82,10 @@ def of_seeds(folder: Path) -> Table:
     grid = [["", *(METRICS[metric].heading for metric in metrics)]]
     for arm in dict.fromkeys(rows["arm"]):
         some = [by[metric][by[metric]["arm"] == arm] for metric in metrics]
-        cells = [
-            cell(*one[["value", "lo", "hi"]].iloc[0].tolist(), METRICS[metric]) if len(one) else "—"
-            for one, metric in zip(some, metrics, strict=True)
-        ]
+        cells = []
+        for one, metric in zip(some, metrics, strict=True):
+            value, lo, hi = one[["value", "lo", "hi"]].iloc[0].tolist() if len(one) else [float("nan")] * 3
+            cells.append(cell(value, lo, hi, METRICS[metric]))
         grid.append([ROWS.get(arm, arm), *cells])
     seeds = 0 if rows.empty else int(rows["seeds"].max())
     return Table(kind, blocks, grid, 0, seeds, *said(folder / "seeds.md"))
