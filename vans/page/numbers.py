@@ -78,7 +78,7 @@ def of_seeds(folder: Path) -> Table:
     rows = frame[frame["kind"] == kind].assign(arm=frame["row"], title=frame["row"].map(lambda arm: ROWS.get(arm, arm)))
     metrics = list(dict.fromkeys(rows["metric"]))
     by = {metric: rows[rows["metric"] == metric].reset_index(drop=True) for metric in metrics}
-    blocks = [_block(by[metric], metric, "value", "lo", "hi") for metric in metrics if metric in SHOWN]
+    blocks = [_block(by[metric], metric, "value", "lo", "hi") for metric in metrics]
     grid = [["", *(METRICS[metric].heading for metric in metrics)]]
     for arm in dict.fromkeys(rows["arm"]):
         some = [by[metric][by[metric]["arm"] == arm] for metric in metrics]
