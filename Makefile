@@ -7,10 +7,11 @@ TESTED := .venv/.tested
 .PHONY: repro check test lab data setup requirements
 .DEFAULT_GOAL := repro
 
-## everything: environment, data, the main chain and its table first, then the whole graph, the tables
+## everything: environment, data, the main chain and its table first, then the whole graph, the tables, the page
 repro: data
 	vans repro benchmarks
 	vans repro $$(vans targets)
+	@vans page
 	@vans summary
 
 ## is everything there that a run needs? Ends with a smoke run of every stage, in under a minute

@@ -18,7 +18,7 @@ from vans.tables import report
 
 COMMANDS = (
     *("world", "check", "plan", "preflight", "repro", "estimate", "answer", "import", "export", "score", "vote"),
-    *("tables", "compare", "publish", "seeds", "summary", "targets"),
+    *("tables", "compare", "page", "publish", "seeds", "summary", "targets"),
 )
 
 
@@ -252,6 +252,7 @@ def test_publish_copies_the_tables_and_shows_the_headline(tmp_path, monkeypatch,
     report.publish()
     readme = (tmp_path / "README.md").read_text()
     assert readme.startswith(f"{report.BEGIN}\n\n{REGION}Every measure, ") and "wide" not in readme
+    assert "0.591 <span>[0.550, 0.630]</span>" in (tmp_path / "docs/page.html").read_text()
     assert "warnings: [main table](docs/results/main.md).\n\n<!--" in readme
     assert {p.name for p in (tmp_path / "docs/results").iterdir()} == {"main.csv", "main.md", "main.png"}
     (tmp_path / "docs/results/ablation.md").touch()  # of an earlier run

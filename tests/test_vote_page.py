@@ -1,7 +1,6 @@
 """The page of `vans vote` in a real browser: clips in step, keys, a server that is killed, what it is told."""
 
 import json
-import shutil
 from itertools import pairwise
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from tests import vote_helpers
 from tests.vote_helpers import ARMS, QUESTION, Vote
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WATCH = """(seconds) => new Promise((then) => {
   const seen = [], end = performance.now() + 1000 * seconds;
   const look = () => {
@@ -20,18 +18,6 @@ WATCH = """(seconds) => new Promise((then) => {
 })"""
 PIXEL = """() => [...document.querySelectorAll("#sides canvas")].map((c) => [c.clientWidth / c.width,
   getComputedStyle(c).imageRendering, [...c.getContext("2d").getImageData(16, 20, 1, 1).data].slice(0, 3)])"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (tests/requirements.txt)")
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no Chromium on this machine (one of {', '.join(BROWSERS)})")
-    with sync.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=["--disable-gpu"], timeout=120_000)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -222,8 +222,20 @@ def compare(given: argparse.Namespace) -> None:
     report.show_comparison()
 
 
+def page(given: argparse.Namespace) -> None:
+    """Write one page of the results: clips that play, numbers, figures; a file that needs no network."""
+    from vans.page.build import write
+    from vans.params import find_root
+    from vans.tables.report import PAGE
+
+    root = find_root()
+    out = Path(given.output) if given.output else root / PAGE
+    size, lacking = write(root, out, given.seed)
+    print("\n".join([f"written: {out} ({size / 1000:.0f} kB)", *(f"not in it: {line}" for line in lacking)]))
+
+
 def publish(given: argparse.Namespace) -> None:
-    """Copy the tables of results/ to docs/results/ and put the headline into README.md."""
+    """Copy the tables of results/ to docs/results/, write docs/page.html and put the headline into README.md."""
     from vans.tables import report
 
     report.publish()
@@ -328,6 +340,9 @@ def parser() -> argparse.ArgumentParser:
     sub = add(tables)
     sub.add_argument("--published", action="store_true", help="those in docs/results/")
     add(compare)
+    sub = add(page)
+    sub.add_argument("-o", "--output", metavar="FILE", help="instead of results/page.html")
+    sub.add_argument("--seed", type=int, default=0, help="of the samples that are drawn (%(default)s)")
     add(publish)
     add(seeds)
     add(summary)

@@ -16,6 +16,7 @@ CLAIMS = "## Do the paper's orders hold?"  # the heading of the main table's ver
 SUFFIXES = (".csv", ".md", ".png")
 PICTURES = ("teaser.png",)  # README's, of a question answered by a video
 SEEDS = ("seeds.csv", "seeds.md", "seeds.png", "seeds_claims.png")  # made from docs/results/seeds/
+PAGE, PUBLISHED_PAGE = "results/page.html", "docs/page.html"
 BEGIN, END = "<!-- results: begin (written by `vans publish`) -->", "<!-- results: end -->"
 
 
@@ -45,12 +46,16 @@ def summary() -> None:
     print("pictures:           " + ", ".join(map(str, pictures)))
     print("executed notebooks: executed/*.ipynb, the same as web pages: executed/*.html")
     print("videos:             predictions/<arm>/videos/")
+    if (root / PAGE).exists():
+        print(f"all on one page:    {PAGE}")
     print()
     show_comparison()
 
 
 def publish() -> None:
-    """Copy the tables to docs/results/ and put the headline between README.md's two marks."""
+    """Copy the tables to docs/results/, write the page anew beside them, put the headline between README.md's marks."""
+    from vans.page.build import write
+
     root = find_root()
     tables = _tables(root / "results")
     for name in ("main.csv", "main.md"):
@@ -76,6 +81,8 @@ def publish() -> None:
         print(f"removed from docs/results/, since results/ has none and they were of another run: {', '.join(old)}")
     if shown := [name for name in old if f"docs/results/{name}" in words]:
         print(f"README.md still shows {', '.join(shown)}: take the line out, or run what makes it and publish again")
+    size, lacking = write(root, root / PUBLISHED_PAGE)
+    print("\n".join([f"{PUBLISHED_PAGE}: {size / 1000:.0f} kB", *(f"not in it: {line}" for line in lacking)]))
     print(f"published in docs/results/ and README.md: {', '.join(path.stem for path in tables)}")
 
 

@@ -41,20 +41,27 @@ class Sheet:
         return {name: getattr(self, name) for name in names}
 
 
-def sheet(clip: np.ndarray, fps: float) -> Sheet:
-    """Clip uint8 [T, H, W, 3] at fps pictures per second as one picture; empty places are black."""
+def tiled(clip: object) -> tuple[np.ndarray, int]:
+    """A clip uint8 [T, H, W, 3] as one picture [H', W', 3], and how many of its pictures stand in a line of it."""
     pictures = as_clip(clip)
     count, height, width, _ = pictures.shape
     columns = min(count, max(1, WIDE // width))
     rows = math.ceil(count / columns)
     page = np.zeros((rows, columns, height, width, 3), np.uint8)
     page.reshape(-1, height, width, 3)[:count] = pictures
-    whole = Image.fromarray(np.ascontiguousarray(page.swapaxes(1, 2)).reshape(rows * height, columns * width, 3))
+    return np.ascontiguousarray(page.swapaxes(1, 2)).reshape(rows * height, columns * width, 3), columns
+
+
+def sheet(clip: np.ndarray, fps: float) -> Sheet:
+    """Clip uint8 [T, H, W, 3] at fps pictures per second as one picture; empty places are black."""
+    whole, columns = tiled(clip)
+    count, height, width, _ = clip.shape
+    picture = Image.fromarray(whole)
     file, exact = io.BytesIO(), max(height, width) <= SMALL
     if exact:
-        whole.save(file, format="PNG")
+        picture.save(file, format="PNG")
     else:
-        whole.save(file, format="JPEG", quality=QUALITY, subsampling=0)
+        picture.save(file, format="JPEG", quality=QUALITY, subsampling=0)
     return Sheet(file.getvalue(), "image/png" if exact else "image/jpeg", count, columns, height, width, fps)
 
 
