@@ -429,6 +429,7 @@ def test_a_video_that_cannot_be_opened_is_said_before_anything_is_loaded(tmp_pat
     monkeypatch.setattr(run, "Triplets", lambda _: None)
     monkeypatch.setattr(run, "held_out", lambda *_: ["a", "b"])
     monkeypatch.setattr(run, "judges", lambda *_: pytest.fail("models were loaded"))
+    monkeypatch.setattr(run, "preflight", lambda *_, **__: None)
     with pytest.raises(UserError, match="b.avi: cannot be read as a video"):
         run.score_arm(folder, tmp_path, params=load(smoke.ROOT))
 
@@ -440,6 +441,7 @@ def test_answers_for_which_there_is_no_room_are_not_begun(tmp_path, monkeypatch)
     monkeypatch.setattr(arm, "Triplets", lambda _: None)
     monkeypatch.setattr(arm, "held_out", lambda *_: ["a"] * 10)
     monkeypatch.setattr(arm, "launch", lambda *_, **__: pytest.fail("it was computed"))
+    monkeypatch.setattr(arm, "preflight", lambda *_, **__: None)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10 * 9 * 32 * 32 * 3 - 1})())
     with pytest.raises(UserError, match="predictions/sft: .* are needed and"):
         arm.predict(params, arm.Arm("sft", "sft", "sft"), tmp_path)

@@ -1,5 +1,6 @@
 """Test-time choice among several answers: which is kept, which draws are made, who judges."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,7 +101,7 @@ def test_draws_are_named_so_that_the_first_is_the_answer_without_a_choice(
         "load_vdm": lambda *_: 1,
     }
     fakes |= {"clips_of": lambda _, some, which: torch.zeros(len(some), 1, 2, 2, 3), "write_answers": write_answers}
-    fakes["protocol_of"] = lambda _: Protocol()
+    fakes |= {"protocol_of": lambda _: Protocol(), "identity": lambda *_: "known"}
     for name, fake in {**fakes, "render": render}.items():
         monkeypatch.setattr(arm, name, fake)
     wanted = {"x-1": "x-1", "y-2": "y-2/2", "z-3": "z-3/1"}
@@ -113,9 +114,11 @@ def test_draws_are_named_so_that_the_first_is_the_answer_without_a_choice(
         video=SimpleNamespace(fps=3.0),
     )  # fmt: skip
     ranks: Any = SimpleNamespace(share=lambda some: some, device="cpu", main=True, collect=lambda rows: rows)
+    ranks.gather, ranks.barrier = lambda value: [value], lambda: None
     written = {}
     for name, best_of in (("plain", None), ("best", {"n": 3, "by": "clip_t_own"})):
         (tmp_path / name / "videos").mkdir(parents=True)
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)  # what the other one kept
         told = Arm("k", "sft", "sft", best_of=best_of).plain()
         arm.predict_share(ranks, params, str(tmp_path), str(tmp_path / name), told)
         written[name] = predictions.open_folder(tmp_path / name, ids)

@@ -208,7 +208,7 @@ def test_an_answer_to_learn_from():
 
 
 def test_the_hubs_generation_defaults_are_those_of_generate(ours, clips):
-    vlm = VLM.scratch(ours.models.vlm.config, chat_tokenizer(WORDS), 0)
+    vlm = VLM.scratch(ours.models.vlm.config, chat_tokenizer(WORDS), 0, position_rule="grid")  # as theirs
     inputs = vlm.inputs(clips, [*QUESTION, "what ?"], 3.0)
     vlm.model.generation_config.repetition_penalty = 50.0
     asked: dict[str, Any] = {"seeds": [("a",), ("b",)], "max_new_tokens": 12, "temperature": 0.0}
