@@ -72,7 +72,7 @@ def video_bytes(
     if suffix == ".avi":
         base = Fraction(1, 8)
     out = io.BytesIO()
-    asked = {"fflags": "+bitexact"}  # else Matroska's random numbers, of which some are a byte shorter, move what follows
+    asked = {"fflags": "+bitexact"}
     asked |= {"movflags": "frag_keyframe+empty_moov"} if suffix == ".m4v" else {}
     with av.open(out, "w", format=container_format, container_options=asked) as container:
         stream = container.add_stream(codec, rate=8, options=defaults | (options or {}))
