@@ -19,7 +19,7 @@ from vans.data.curate import curate
 from vans.errors import UserError
 from vans.grid import Grid
 from vans.params import load
-from vans.train import base, sft, stage1
+from vans.train import base, runs, sft, stage1
 from vans.train.runs import Run
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -91,6 +91,7 @@ def alone(root: Path, monkeypatch, steps: int | None = None) -> None:
     params = load(root)
     with contextlib.suppress(KeyboardInterrupt):
         stage1.train(params, Grid(params, root).cell("stage1", "full"), root)
+    runs._release(root / "runs/stage1/full")  # a process that is stopped ends, and its lock with it
     monkeypatch.setattr(Run, "log", log)
 
 
