@@ -55,6 +55,7 @@ DATA = {
     "vans/data/annotate/llm.py": "prompts/*.md",
     "vans/rewards/terms/judge.py": "judge.md",
     "vans/tables/orders.py": "paper.csv",
+    "vans/page/build.py": "template/*",
     "vans/vote/server.py": "page/*",
 }
 # What of the judge's settings can change its answers; the rest is speed, cost and access.
