@@ -10,6 +10,7 @@ the weights from outside: `torch.func.functional_call` would silently compute wi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,7 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], ranks: Ranks, whole: nn
     What trains must require gradients already, the optimiser is made afterwards. Tensors may lie on the CPU: each goes
     to the rank's device when it is cut. whole: a part that every rank keeps, such as one that is called by itself.
     """
+    warnings.filterwarnings("ignore", ".*returned a view tensor")  # nothing changes it in place
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
     kept = set() if whole is None else set(whole.parameters())
     for part in (*blocks, model):  # the model's own rest is not left gathered: what changes it would not be seen
