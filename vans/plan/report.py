@@ -182,13 +182,9 @@ def held(models: Models, gpus: int, gpu: GPU) -> list[str]:
 def _sharded(models: Models, gpus: int, gpu: GPU, stages: list[str]) -> list[str]:
     if not stages or gpus == 1:
         return []
-    rows = []
-    for stage in stages:
-        how = how_of(models, stage)
-        ways = [replace(how, shard=gpus, frozen=frozen) for frozen in (False, True)]
-        totals = [memory(models, stage, gpus, way).total for way in ways]
-        rows.append(f"{title(stage)} {gb(totals[0])} or {gb(totals[1])}")
-    return [f"- Over {gpus} GPUs, what trains sharded or all weights, GB of each: {', '.join(rows)}."]
+    totals = {stage: memory(models, stage, gpus, replace(how_of(models, stage), shard=gpus)).total for stage in stages}
+    rows = [f"{title(stage)} {gb(total)}" for stage, total in totals.items()]
+    return [f"- With `machine.shard: true` over {gpus} GPUs, GB of each: {', '.join(rows)}."]
 
 
 def _settings(how: How) -> str:
@@ -230,7 +226,7 @@ def sizes(models: Models, grid: Grid, triplets: int) -> list[tuple[str, float, s
         ("text embeddings", texts, f"{min(TOKENS, p.models.vdm.max_text)} tokens a caption, in cache/"),
         ("base models", base, "downloaded or trained"),
         ("trained models", saved, "a DiT of SFT and of each cell that tunes one"),
-        ("checkpoints", 2 * 3 * dit, "weights and two moments of the DiT, the last and the next"),
+        ("checkpoints", 3 * 3 * dit, "weights and two moments of the DiT, the last two and the next"),
         ("predictions", videos, f"{len(arms)} arms"),
         ("DVC's cache", shards + saved + videos, "the same again; none where it links (reflink)"),
     ]

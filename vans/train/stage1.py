@@ -77,7 +77,9 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     trained = vlm.train_lora(cut)
     start = reference(vlm.model)
     optim = optimizer([vlm.model], "adamw", s.lr)
-    vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device) if renders else None
+    vdm = load_vdm(params, base, here / at.vdm_folder, "cpu" if cut else ranks.device) if renders else None
+    if vdm is not None and cut is not None:
+        vdm.shard(cut)
     rollouts = Rollouts(params, here, "stage1", vdm, ranks)
     run.attach({"vlm": vlm.model}, {"vlm": optim})
 
