@@ -134,6 +134,9 @@ def test_either_file_alone_and_the_commands(root, tmp_path, monkeypatch, capsys)
     assert "vlm.safetensors: is there; choose another folder" in capsys.readouterr().err
     assert cli.main(["export", str(tmp_path / "x"), "--vlm", "stage1/none"]) == 1
     assert "models/stage1/none/vlm: adapter_model.safetensors is missing" in capsys.readouterr().err
+    assert cli.main(["export", str(tmp_path / "x"), "--vdm", "stage2/none"]) == 1
+    assert "models/stage2/none/vdm/transformer: no DiT here" in capsys.readouterr().err
+    assert list((tmp_path / "x/checkpoints").iterdir()) == [], "neither, so that it can be asked for again"
     shutil.rmtree(root / "models/release/vdm")
     assert cli.main(["export", str(tmp_path / "y")]) == 0 and not (tmp_path / "y/checkpoints/vdm.safetensors").exists()
     assert cli.main(["export", str(tmp_path / "z"), "--vdm", "release"]) == 1
