@@ -238,8 +238,8 @@ def send(path: str | Path, imported: Path, tuned: dict[str, Path | None]) -> dic
 
     imported: the folder of the import, whose `release.json` say how the files are built. tuned: for "vlm" and "vdm" the
     folder whose weights go out, None: the import's own (left out where only the other was imported). Tensors are
-    rounded to the precision that they have in the release. Both files are written or neither; returns {model: its file}.
-    UserError in one line where something does not fit, and for a file that is there.
+    rounded to the precision that they have in the release. Both files are written, or neither. Returns {model: its
+    file}; UserError in one line where something does not fit, and for a file that is there.
     """
     headers = {kind: imported / kind / HEADER for kind in FILES}
     asked = {kind for kind, folder in tuned.items() if folder is not None}
@@ -284,7 +284,7 @@ def _write_file(file: Path, header: Path, kind: str, folder: Path) -> None:
         raise UserError(f"{header}: damaged ({first_line(error)}); `vans import` the release anew") from error
     what = {"vlm": "adapter of the release (its vision part included)", "vdm": "DiT of the release"}[kind]
     account(folder, what, set(names.values()) - tensors.keys(), tensors.keys() - set(names.values()))
-    files.check_free_space(file, size)
+    files.check_free_space(file.parent, size)
     with open(file, "wb") as stream:
         stream.write(len(raw).to_bytes(8, "little") + raw)
         for name, dtype, shape in parts:
