@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ def identity(params: Any, root: Path, ranks: Ranks, arm: Arm) -> str:
     are not taken."""
     told = {key: value for key, value in params.resolved().items() if key in DECIDING}
     told["machine"] = {key: told["machine"][key] for key in BATCHES}
+    told["protocol"] = asdict(protocol_of(params))  # the release's prompts, too, which stand outside of the parameters
     told["machine"] |= {"device": ranks.device.type, "caps": cpu.caps_set()}
     base = ["vlm", "vdm", *(["clip"] if arm.best_of else [])]
     folders = [f"models/base/{name}" for name in base] + [arm.vlm_folder, arm.vdm_folder]
