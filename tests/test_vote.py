@@ -616,6 +616,8 @@ def test_the_report_of_the_command_line(folder, tmp_path, capsys, simulated):
             assert path.read_text() != whole and main(["vote", "--report", str(path), "--right", "0"]) == 1
             assert "it must be a file that `vans vote` wrote" in capsys.readouterr().err
             path.write_text(whole)
+        assert main(["vote", "--report", str(path), "--right", "nan"]) == 1
+        assert "--right nan: a share from 0 to 1" in capsys.readouterr().err
     assert main(["vote", "--report", str(tmp_path / "none.csv")]) == 1
     assert "no such file of votes" in capsys.readouterr().err
 
