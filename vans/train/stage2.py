@@ -9,7 +9,9 @@ Deviations from the paper
 1. When `anchor_attempts` samples all fall below the threshold, the prompt has no anchor: nothing is rendered for it,
    it adds nothing to the objective and is counted (the paper does not say what happens then).
 2. Guidance: rollout and update use the same guided velocity; `guidance_grad` says which branches are differentiated.
-3. `train_steps` may train on a window of steps from the noisy end; 0 is the paper's: all stochastic steps.
+3. Approximations, all off: `train_steps` trains on a window of steps from the noisy end (0 is the paper's: all
+   stochastic steps); guidance in a part of the steps; `explore_size` noises of each prompt compared by the ODE's videos
+   of `explore_steps` steps, of which the best and the worst are kept. What each does: docs/approximations.md.
 4. `captions: ground_truth` (the ablation "VDM only") takes the true caption for the anchor: no VLM is involved.
 5. Toy scale: other steps, rates, noise level and beta (params.yaml).
 """
@@ -24,6 +26,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from torch import Tensor
 from tqdm import tqdm
 
 from vans import files
@@ -40,7 +43,7 @@ from vans.models.vdm import VDM
 from vans.parallel import Ranks, launch
 from vans.plan.work import of_step
 from vans.preflight import preflight
-from vans.rewards.plugs import plugs, score
+from vans.rewards.plugs import Plug, plugs, score
 from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
 from vans.similarity import rouge_l
@@ -101,21 +104,27 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
 
         # 1. one anchor of each prompt; a prompt without one goes no further
         texts, resampled = anchor(prompts, keys)
-        ids = [i for i in prompts if i in texts]  # P
+        texts = {i: texts[i] for i in prompts if i in texts}
+        ids = list(texts)  # P
         counts = {"anchors_resampled": resampled, "anchors_missing": 1 - len(ids) / len(prompts)}
         if not ids:  # the other processes wait for this one's share of the gradient: none
             run.log(step, **counts, **no_updates(s, optim, trained, ranks))
             continue
-        answers = [[texts[i]] * s.group_size for i in ids]  # [P][G]
-        captions: list = [[parse_answer(texts[i])[1] or ""] * s.group_size for i in ids]  # [P][G]
+        said = captions_of_anchors(texts)  # P
+        answers, captions = ([[x] * s.group_size for x in of] for of in (texts.values(), said))  # [P][G]
+        of_each = Conditions(embedded[said], rollouts.reference(ids), rollouts.negative)  # [P, ...]
 
-        # 2. G stochastic trajectories of each, in one rollout
-        repeat = [p for p in range(len(ids)) for _ in range(s.group_size)]  # N = P * G
-        text = embedded[[row[0] for row in captions]][repeat]  # [N, L, D]
-        given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
-        names = [f"{i}/{g}" for i in ids for g in range(s.group_size)]
+        # 2. G stochastic trajectories of each, in one rollout; of G' noises those with the best and the worst videos
+        size = s.explore_size or s.group_size  # G', or G
+        names = [f"{i}/{g}" for i in ids for g in range(size)]
         with timer("render"):
-            noises = rollouts.noise(ids, s.group_size, s.share_noise, keys)  # [N, C, T', H', W']
+            noises = rollouts.noise(ids, size, s.share_noise, keys)  # [P * G', C, T', H', W']
+        if s.explore_size:
+            rows = explored(rollouts, texts, of_each, noises, keys, s, terms)
+            noises, names = noises[rows], [names[row] for row in rows]
+        repeat = [p for p in range(len(ids)) for _ in range(s.group_size)]  # N = P * G
+        given = Conditions(of_each.text[repeat], of_each.reference[repeat], rollouts.negative)
+        with timer("render"):
             trajectories = sde_rollout(vdm, given, noises, names, keys, s, start)
         with timer("decode"):
             videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s.group_size))  # [P, G, T, H, W, 3]
@@ -142,6 +151,30 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
             **stats,
         )
     return run.finish(out, save)
+
+
+def explored(
+    rollouts: Rollouts, texts: dict[str, str], given: Conditions, noises: Tensor, keys: tuple, s: Any, terms: list[Plug]
+) -> list[int]:
+    """Rows of the noises [P * G', ...] whose cheap videos earn most and least: group_size of each prompt.
+
+    texts: anchors by id, in the order of the P prompts. given: of each prompt once.
+    """
+    size, vdm = s.explore_size, rollouts.vdm
+    assert vdm is not None
+    repeat = [p for p in range(len(texts)) for _ in range(size)]  # P * G'
+    shown = (given.text[repeat], given.reference[repeat], noises, s.explore_steps, s.guidance, given.negative)
+    with timer("render"):
+        latents = vdm.render_latents(*shown, interval=(s.guidance_start, s.guidance_stop))
+    with timer("decode"):
+        videos = vdm.decode(latents).unflatten(0, (len(texts), size))  # [P, G', T, H, W, 3]
+    answers, captions = ([[x] * size for x in of] for of in (texts.values(), captions_of_anchors(texts)))
+    return rollouts.extremes(rollouts.of(list(texts), answers, captions, videos, keys), terms, s.group_size)
+
+
+def captions_of_anchors(texts: dict[str, str]) -> list[str]:
+    """The caption of each anchor; "" of one that has none."""
+    return [parse_answer(text)[1] or "" for text in texts.values()]
 
 
 def uses(at: Cell) -> tuple[list[str], list[str]]:
