@@ -248,12 +248,13 @@ steps; the best and the worst are rendered as always, scored and trained on | 0 
 
 Scale `{scale}`, models of SFT, {groups} questions of the RL subset, rewards of the preset `full`. Exact is {exact}
 steps. Each number is the mean over groups of the rank correlation of a group's rewards with those of the exact render,
-with its 95 % interval; *groups*: those with an order in both, of {group} or {candidates} answers. At stage 1 equal words
-share a video and tie. What a toy model does says little about another one: measure yours before you switch one on."""
+with its 95 % interval; *groups*: those with an order in both, of {group} or {candidates} answers. At stage 1 equal
+words share a video and tie. What a toy model does says little about another one: measure yours before you switch
+one on."""
 WINDOW = """The rollouts share all noises with the exact one up to the window's end. The update's cost falls with the
 window: `vans plan` counts it."""
-FP8 = """By the same code on a CPU, which rounds as a GPU does and adds up in another order. Never run on a GPU: no speed
-is claimed."""
+FP8 = """By the same code on a CPU, which rounds as a GPU does and adds up in another order. Never run on a GPU: no
+speed is claimed."""
 
 
 def main() -> None:

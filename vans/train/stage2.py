@@ -104,27 +104,23 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
 
         # 1. one anchor of each prompt; a prompt without one goes no further
         texts, resampled = anchor(prompts, keys)
-        texts = {i: texts[i] for i in prompts if i in texts}
-        ids = list(texts)  # P
+        ids = [i for i in prompts if i in texts]  # P
         counts = {"anchors_resampled": resampled, "anchors_missing": 1 - len(ids) / len(prompts)}
         if not ids:  # the other processes wait for this one's share of the gradient: none
             run.log(step, **counts, **no_updates(s, optim, trained, ranks))
             continue
-        said = captions_of_anchors(texts)  # P
-        answers, captions = ([[x] * s.group_size for x in of] for of in (texts.values(), said))  # [P][G]
-        of_each = Conditions(embedded[said], rollouts.reference(ids), rollouts.negative)  # [P, ...]
+        answers = [[texts[i]] * s.group_size for i in ids]  # [P][G]
+        captions: list = [[parse_answer(texts[i])[1] or ""] * s.group_size for i in ids]  # [P][G]
 
-        # 2. G stochastic trajectories of each, in one rollout; of G' noises those with the best and the worst videos
-        size = s.explore_size or s.group_size  # G', or G
-        names = [f"{i}/{g}" for i in ids for g in range(size)]
-        with timer("render"):
-            noises = rollouts.noise(ids, size, s.share_noise, keys)  # [P * G', C, T', H', W']
-        if s.explore_size:
-            rows = explored(rollouts, texts, of_each, noises, keys, s, terms)
-            noises, names = noises[rows], [names[row] for row in rows]
+        # 2. G stochastic trajectories of each, in one rollout
         repeat = [p for p in range(len(ids)) for _ in range(s.group_size)]  # N = P * G
-        given = Conditions(of_each.text[repeat], of_each.reference[repeat], rollouts.negative)
+        text = embedded[[row[0] for row in captions]][repeat]  # [N, L, D]
+        given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
+        names = [f"{i}/{g}" for i in ids for g in range(s.group_size)]
         with timer("render"):
+            noises = rollouts.noise(ids, s.explore_size or s.group_size, s.share_noise, keys)  # [N, C, T', H', W']
+            if s.explore_size:
+                noises, names = explored(rollouts, ids, answers, captions, given, noises, keys, s, terms)
             trajectories = sde_rollout(vdm, given, noises, names, keys, s, start)
         with timer("decode"):
             videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s.group_size))  # [P, G, T, H, W, 3]
@@ -154,27 +150,29 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
 
 
 def explored(
-    rollouts: Rollouts, texts: dict[str, str], given: Conditions, noises: Tensor, keys: tuple, s: Any, terms: list[Plug]
-) -> list[int]:
-    """Rows of the noises [P * G', ...] whose cheap videos earn most and least: group_size of each prompt.
-
-    texts: anchors by id, in the order of the P prompts. given: of each prompt once.
+    rollouts: Rollouts,
+    ids: list[str],
+    answers: list[list[str]],
+    captions: list,
+    given: Conditions,
+    noises: Tensor,
+    keys: tuple,
+    s: Any,
+    terms: list[Plug],
+) -> tuple[Tensor, list[str]]:
+    """Of the noises [P * G', ...] those whose cheap videos earn most and least, group_size of each prompt, and their
+    names. answers, captions: [P][G]. given: of N = P * G.
     """
     size, vdm = s.explore_size, rollouts.vdm
     assert vdm is not None
-    repeat = [p for p in range(len(texts)) for _ in range(size)]  # P * G'
-    shown = (given.text[repeat], given.reference[repeat], noises, s.explore_steps, s.guidance, given.negative)
-    with timer("render"):
-        latents = vdm.render_latents(*shown, interval=(s.guidance_start, s.guidance_stop))
+    first = [p * s.group_size for p in range(len(ids)) for _ in range(size)]  # P * G'
+    shown = (given.text[first], given.reference[first], noises, s.explore_steps, s.guidance, given.negative)
+    latents = vdm.render_latents(*shown, interval=(s.guidance_start, s.guidance_stop))
     with timer("decode"):
-        videos = vdm.decode(latents).unflatten(0, (len(texts), size))  # [P, G', T, H, W, 3]
-    answers, captions = ([[x] * size for x in of] for of in (texts.values(), captions_of_anchors(texts)))
-    return rollouts.extremes(rollouts.of(list(texts), answers, captions, videos, keys), terms, s.group_size)
-
-
-def captions_of_anchors(texts: dict[str, str]) -> list[str]:
-    """The caption of each anchor; "" of one that has none."""
-    return [parse_answer(text)[1] or "" for text in texts.values()]
+        videos = vdm.decode(latents).unflatten(0, (len(ids), size))  # [P, G', T, H, W, 3]
+    told, said = ([[row[0]] * size for row in texts] for texts in (answers, captions))
+    rows = rollouts.extremes(rollouts.of(ids, told, said, videos, keys), terms, s.group_size)
+    return noises[rows], [f"{ids[row // size]}/{row % size}" for row in rows]
 
 
 def uses(at: Cell) -> tuple[list[str], list[str]]:
