@@ -2,10 +2,10 @@
 
 Each stage holds its models for as long as it runs, and what the largest of its phases (sampling, rendering, decoding,
 updating) needs beside them. Stage 2 holds VLM and text encoder until its anchors are drawn and embedded, before there
-are gradients and moments, and neither of them in its steps. As the trainers do it: frozen weights of the VLM and the text encoder in machine.dtype, DiT
-and VAE in float32; what trains in float32, with its gradients, AdamW's two moments, the policy at the start of the
-stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients. In bfloat16 autocast keeps a
-copy of what trains.
+are gradients and moments, and neither of them in its steps. As the trainers do it: frozen weights of the VLM and the
+text encoder in machine.dtype, DiT and VAE in float32; what trains in float32, with its gradients, AdamW's two moments,
+the policy at the start of the stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients.
+In bfloat16 autocast keeps a copy of what trains.
 """
 
 from __future__ import annotations
