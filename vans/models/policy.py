@@ -36,6 +36,11 @@ class Completions:
     texts: list[str]
     drawn: Tensor | None = None
 
+    def rows(self, some: list[int]) -> Completions:
+        """Some of the answers, padded as all are."""
+        drawn = None if self.drawn is None else self.drawn[some]
+        return Completions(self.ids[some], self.mask[some], [self.texts[row] for row in some], drawn)
+
 
 class Policy:
     """Answers of a Qwen2.5-VL, optionally under a LoRA adapter: see `vans.models.vlm.VLM`."""
