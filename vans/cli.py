@@ -4,6 +4,7 @@ The heavy libraries are imported inside the commands, so that ``vans --help`` is
 """
 
 import argparse
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -287,7 +288,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("questions", nargs="+", metavar="QUESTION", help='such as "what happens next ?"; several: a sheet')
     where = "a file that ends in .mp4, .avi, .mkv, .webm, .mov or .m4v, or a folder (%(default)s)"
     sub.add_argument("-o", "--output", default="answer.mp4", help=where)
-    sub.add_argument("--events", type=int, default=1, metavar="N", help="each answer becomes the next input (%(default)s)")
+    sub.add_argument("--events", type=int, default=1, metavar="N", help="each answer becomes the next input, N in all")
     sub.add_argument("--seed", type=int, metavar="N", help="another answer than that of params.yaml's seed")
     sub.add_argument("--arm", help="whose models: an arm of dvc.yaml (the furthest trained)")
     sub = add(import_)
@@ -347,10 +348,11 @@ def plain(arguments: list[str], options: dict[str, bool]) -> list[str]:
         head, equals, value = text.partition("=")
         longer = [name for name in options if head[2:] and name.startswith(head)]  # --out for --output
         option = head if head in options else longer[0] if len(longer) == 1 else None
+        misspelt = option is None and re.fullmatch("--[a-z][a-z-]*", head)  # argparse says so
         if text == "--":
             names += rest
         elif option is None:
-            (given if text[:2] in options else names).append(text)  # -oNAME
+            (given if text[:2] in options or misspelt else names).append(text)  # -oNAME
         elif equals:
             given.append(option + equals + value)
         elif options[option] and (following := next(rest, None)) is not None:
