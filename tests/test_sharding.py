@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
@@ -50,11 +52,26 @@ def test_two_processes_cut_up_against_one_whole_and_from_each_others_checkpoint(
     machine = SimpleNamespace(processes=2, device="cpu", threads=1)
     with warm_server.running({**os.environ, "OMP_NUM_THREADS": "1"}):
         assert launch("tests.sharded:trained", machine, root=str(tmp_path)) == [0, 1]
+    parts_as_torch_reads_them(next((two_one / "runs/both").rglob("step-0000001")))
     assert sharded.train(ALONE, str(two_one), str(two_one / "out"), False, 2) == 1
     whole, start = results(one / "out"), starts()
     assert all(close(a, b) > 1e-5 for a, b in zip(whole, start, strict=True)), "they have moved"
     for out in (two, one_two, two_one):
         assert all(close(a, b) < 1e-6 for a, b in zip(results(out / "out"), whole, strict=True)), out.name
+
+
+def parts_as_torch_reads_them(folder: Path) -> None:
+    """A checkpoint of two processes: torch.distributed.checkpoint finds the same whole tensors in its files."""
+    parts = [load_file(path) for path in sorted(folder.glob("state-*.safetensors"))]
+    assert len(parts) == 2 and not (folder / ".metadata").exists(), "no pickle"
+    mine = {}
+    for name in sorted({*parts[0], *parts[1]}):
+        some = [part[name] for part in parts if name in part]
+        mine[name] = torch.cat(some) if some[0].ndim else some[0]
+    assert any(len(part[name]) < len(mine[name]) for part in parts for name in part if mine[name].ndim)
+    theirs = {name: torch.zeros_like(tensor) for name, tensor in mine.items() if tensor.ndim}
+    dcp.load(theirs, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    assert all(torch.equal(theirs[name], mine[name]) for name in theirs)
 
 
 def starts() -> list[dict[str, torch.Tensor]]:
@@ -119,7 +136,7 @@ def test_a_reference_is_the_policy_of_the_start_whatever_the_weights_become(grou
         with torch.autocast("cpu", torch.bfloat16, enabled=cast), torch.no_grad():
             for _ in range(2):  # in turns, as a rollout calls them
                 assert torch.equal(model(X), expected) and torch.equal(start(X), before)
-        found.append([p.full_tensor() if cut else p.detach() for p in model.parameters()])
+        found.append([mine(p).detach().clone() for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True)), "the policy is as it was"
 
 

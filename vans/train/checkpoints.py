@@ -37,14 +37,16 @@ KEPT = 2  # and for a while one more, until it is whole
 Report = tuple[str, Any]  # (file's name, its size and digest) or ("", what went wrong)
 
 
-def _fresh() -> None:
+_writer = ThreadPoolExecutor(1, "checkpoint")  # of this process: one at a time
+
+
+def _renewed() -> None:
     """A fork has no threads of its parent."""
     global _writer
-    _writer = ThreadPoolExecutor(1, "checkpoint")  # of this process: one at a time
+    _writer = ThreadPoolExecutor(1, "checkpoint")
 
 
-_fresh()
-os.register_at_fork(after_in_child=_fresh)
+os.register_at_fork(after_in_child=_renewed)
 
 
 class Checkpoints:
