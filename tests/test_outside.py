@@ -3,6 +3,7 @@ number of them."""
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -143,3 +144,12 @@ def test_what_was_trained_without_a_notebook_is_not_trained_again(ready, tmp_pat
     trained = weights(root)
     alone(root, monkeypatch)
     assert "it/s" not in capsys.readouterr().out and close(weights(root), trained) == 0.0
+
+
+def test_the_file_for_slurm_has_ranks_that_share_the_papers_batches():
+    text = (smoke.ROOT / "docs/stage.sbatch").read_text()
+    nodes, gpus, each = (
+        int(re.search(rf"--{what}[= ](\d+)", text)[1])  # type: ignore[index]
+        for what in ("nodes", "gpus-per-node", "nproc-per-node")
+    )
+    assert gpus == each and load(smoke.ROOT, scale="paper").with_(machine={"processes": nodes * each})

@@ -58,11 +58,13 @@ def render_captions(
     steps: int,
     guidance: float,
     distinct: bool = True,
+    interval: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
     """Videos uint8 [P, G, T, H, W, 3] of P groups of G captions, rendered as one batch; zeros where there is no
     caption.
 
     reference: reference latents [P, C, n, H', W']. start: initial noise [P * G, C, T', H', W']. size: T, H, W.
+    interval: the share of the steps that are guided.
     With `distinct`, equal captions of a group share one render (with the noise of the first of them): the policy under
     test is the VLM's, and the same words must not be told apart by luck.
     """
@@ -90,6 +92,7 @@ def render_captions(
             steps,
             guidance,
             negative,
+            interval=interval,
         )  # [R, C, T', H', W']
         with timer("decode"):
             rendered = vdm.decode(latents)  # [R, T, H, W, 3]

@@ -37,6 +37,11 @@ class Completions:
     texts: list[str]
     drawn: Tensor | None = None
 
+    def rows(self, some: list[int]) -> Completions:
+        """Some of the answers, padded as all are."""
+        drawn = None if self.drawn is None else self.drawn[some]
+        return Completions(self.ids[some], self.mask[some], [self.texts[row] for row in some], drawn)
+
 
 class Policy:
     """Answers of a Qwen2.5-VL, optionally under a LoRA adapter: see `vans.models.vlm.VLM`."""
@@ -136,10 +141,10 @@ class Policy:
             ]
             return joined(parts, self.tokenizer.pad_token_id)
         allowed, processors = Suppress(self.special_ids()), LogitsProcessorList()
+        if within_template:  # first: the likeliest k are then of those that keep to it
+            processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
         if hub_defaults:
             processors += named_by(self.model.generation_config, inputs["input_ids"].repeat_interleave(times, 0))
-        if within_template:
-            processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
         draw = Draws(seeds, max_new_tokens, temperature, top_p, self.device)
         with self.autocast(), self.merged():  # each prompt is read once, and its keys and values are every answer's
             places, following = self.positions(inputs)

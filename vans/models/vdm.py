@@ -28,7 +28,7 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from vans import files
 from vans.errors import UserError
-from vans.models.flow import ode_step, sigmas
+from vans.models.flow import in_interval, ode_step, sigmas
 from vans.models.whole import companion, pretrained
 from vans.sharding import rounds, shard, sharded
 from vans.template import plain
@@ -282,10 +282,11 @@ class VDM:
         negative: Tensor | None = None,
         batch: int | None = None,
         progress=None,
+        interval: tuple[float, float] = (0.0, 1.0),
     ) -> Tensor:
         """Integrate the ODE from noise [N, C, T', H', W'] (sigma 1) to the target's latents (sigma 0), Euler steps.
 
-        batch: videos at once, `dit_batch` where None.
+        batch: videos at once, `dit_batch` where None. interval: the share of the steps that are guided.
         """
         grid = sigmas(steps, self.shift)
         batch = batch or self.dit_batch
@@ -293,9 +294,10 @@ class VDM:
         for part, own in rounds(self.dit, noise.shape[0], batch):
             x = noise[part].to(self.device, self.dit.dtype)  # float32, unless `lowered`
             ref, cond = reference[part].to(self.device), text[part].to(self.device)
-            for now, then in pairwise(grid.tolist()):
+            for k, (now, then) in enumerate(pairwise(grid.tolist())):
                 sigma = torch.full((x.shape[0],), float(now), device=self.device)
-                v = self.guided_velocity(x, sigma, cond, ref, guidance, negative)
+                scale = guidance if in_interval(k, steps, interval) else 1.0
+                v = self.guided_velocity(x, sigma, cond, ref, scale, negative)
                 x = ode_step(x.float(), v, float(now), float(then)).to(x.dtype)
                 if progress is not None:
                     progress()

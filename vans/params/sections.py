@@ -156,6 +156,8 @@ class Curate(Section):
     agreement: Literal["none", "clip"]  # of target clip and caption; clip: by models.clip.repo
     near_duplicate: float = Field(ge=0, le=1)  # distance up to which two videos are one (vans/data/duplicates.py)
     shot_threshold: float = Field(gt=0)
+    skipped_steps: bool  # training pairs across one dropped step, too, which the question then tells
+    held_out: str | None  # a list of `vans split`: the held-out samples are these; null: by the sources' subsets
 
     @model_validator(mode="after")
     def check(self) -> Self:

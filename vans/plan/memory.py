@@ -81,6 +81,10 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
         frozen += 4 * sizes[meta.VAE] + (0 if stage == "sft/vdm" else c * sizes[meta.TEXT] + CLIP)
         frozen += 0 if dit_trains else 4 * sizes[meta.DIT]
     frozen += 0 if vlm_trains else 4 * lora
+    gone: float = 0  # before the first step
+    if stage == "stage2":
+        gone = c * (meta.parameters(meta.VLM, models.vlm) + sizes[meta.TEXT]) + 4 * lora
+        frozen -= gone
     trained: float = 4 * ((lora if vlm_trains else 0) + (sizes[meta.DIT] if dit_trains else 0))
     start: float = 0 if stage.startswith("sft") or not trained else trained
     copies = trained / 4 * 2 if c == 2 else 0
@@ -105,7 +109,9 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
     caches = phases.get("sample", 0.0) + copies + layer
     with_, without = phases.get("update", 0.0), phases.get("update without", 0.0)
     update = how.checkpointing * with_ + (1 - how.checkpointing) * without + buffer
-    most = max(phases.get("sample", 0.0), phases.get("render", 0.0), phases.get("decode", 0.0), update)
+    sample = phases.get("sample", 0.0)
+    most = max(0.0 if gone else sample, phases.get("render", 0.0), phases.get("decode", 0.0), update)
+    before = frozen + gone + trained + start + layer + sample if gone else 0.0  # while stage 2's anchors are drawn
     return Memory(
         frozen,
         trained,
@@ -115,7 +121,7 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
         (with_, without),
         caches,
         phases.get("decode", 0.0),
-        held + most,
+        max(held + most, before),
     )
 
 

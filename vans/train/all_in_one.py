@@ -4,7 +4,8 @@ Each step samples G answers of each prompt, renders each answer's caption by one
 gives that (caption, video) pair the sum of both stages' rewards. The one advantage of the pair updates both models: if
 it is bad, neither can tell whose fault it was. Everything else is stage 1's and stage 2's own code and settings.
 
-Deviation from the paper: it says only that both are trained in a single stage; this is the plainest reading.
+Deviation from the paper: it says only that both are trained in a single stage; this is the plainest reading. Of the
+approximations, stage 2's window and interval of guidance hold here, too; `explore_size` and `fp8` do not.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from vans.train.stage2 import ANCHOR, make_trainable
 
 KEYS = ["seed", "train_seed", "video", "models", "-models.detector", "all_in_one.prompts", "stage1", "stage2"]
 KEYS += [f"-{stage}.{key}" for stage in ("stage1", "stage2") for key in ("reward", "steps", "prompts")]
-KEYS += [*(f"-stage1.{key}" for key in RENDERING), *(f"-stage2.{key}" for key in ("group_size", *ANCHOR))]
+KEYS += [f"-stage1.{key}" for key in ("explore_size", *RENDERING)]
+KEYS += [f"-stage2.{key}" for key in ("group_size", "explore_size", "explore_steps", *ANCHOR)]
 BASES = [f"models/base/{name}" for name in ("vlm", "vdm", "clip")]
 
 

@@ -9,7 +9,9 @@ Deviations from the paper
 1. When `anchor_attempts` samples all fall below the threshold, the prompt has no anchor: nothing is rendered for it,
    it adds nothing to the objective and is counted (the paper does not say what happens then).
 2. Guidance: rollout and update use the same guided velocity; `guidance_grad` says which branches are differentiated.
-3. `train_steps` may train on a window of steps from the noisy end; 0 is the paper's: all stochastic steps.
+3. Approximations, all off: `train_steps` trains on a window of steps from the noisy end (0 is the paper's: all
+   stochastic steps); guidance in a part of the steps; `explore_size` noises of each prompt compared by the ODE's videos
+   of `explore_steps` steps, of which the best and the worst are kept. What each does: docs/approximations.md.
 4. `captions: ground_truth` (the ablation "VDM only") takes the true caption for the anchor: no VLM is involved.
 5. Toy scale: other steps, rates, noise level and beta (params.yaml).
 """
@@ -25,6 +27,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from torch import Tensor
 from tqdm import tqdm
 
 from vans import files
@@ -41,7 +44,7 @@ from vans.models.vdm import VDM
 from vans.parallel import Ranks, launch
 from vans.plan.work import of_step
 from vans.preflight import preflight
-from vans.rewards.plugs import plugs, score
+from vans.rewards.plugs import Plug, plugs, score
 from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
 from vans.sharding import over
@@ -123,7 +126,9 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
         names = [f"{i}/{g}" for i in ids for g in range(s.group_size)]
         with timer("render"):
-            noises = rollouts.noise(ids, s.group_size, s.share_noise, keys)  # [N, C, T', H', W']
+            noises = rollouts.noise(ids, s.explore_size or s.group_size, s.share_noise, keys)  # [N, C, T', H', W']
+            if s.explore_size:
+                noises, names = explored(rollouts, ids, answers, captions, given, noises, keys, s, terms)
             trajectories = sde_rollout(vdm, given, noises, names, keys, s, start)
         if idle:
             none = torch.zeros(len(names))
@@ -155,6 +160,32 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
             **stats,
         )
     return run.finish(out, save)
+
+
+def explored(
+    rollouts: Rollouts,
+    ids: list[str],
+    answers: list[list[str]],
+    captions: list,
+    given: Conditions,
+    noises: Tensor,
+    keys: tuple,
+    s: Any,
+    terms: list[Plug],
+) -> tuple[Tensor, list[str]]:
+    """Of the noises [P * G', ...] those whose cheap videos earn most and least, group_size of each prompt, and their
+    names. answers, captions: [P][G]. given: of N = P * G.
+    """
+    size, vdm = s.explore_size, rollouts.vdm
+    assert vdm is not None
+    first = [p * s.group_size for p in range(len(ids)) for _ in range(size)]  # P * G'
+    shown = (given.text[first], given.reference[first], noises, s.explore_steps, s.guidance, given.negative)
+    latents = vdm.render_latents(*shown, interval=(s.guidance_start, s.guidance_stop))
+    with timer("decode"):
+        videos = vdm.decode(latents).unflatten(0, (len(ids), size))  # [P, G', T, H, W, 3]
+    told, said = ([[row[0]] * size for row in texts] for texts in (answers, captions))
+    rows = rollouts.extremes(rollouts.of(ids, told, said, videos, keys), terms, s.group_size)
+    return noises[rows], [f"{ids[row // size]}/{row % size}" for row in rows]
 
 
 def uses(at: Cell) -> tuple[list[str], list[str]]:
