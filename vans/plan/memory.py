@@ -61,9 +61,9 @@ def how_of(models: Models, stage: str) -> How:
         "all_in_one": max(p.stage1.micro_batch, p.stage2.micro_batch),
     }
     m = p.machine
-    at_once = (1, 1, 1) if stage.startswith("sft") else (m.dit_batch, m.vae_batch, m.sample_batch)
+    dit, vae, sample = (1, 1, 1) if stage.startswith("sft") else (m.dit_batch, m.vae_batch, m.sample_batch)
     shard = m.processes if m.shard and stage != "answer" else 1
-    return How(recomputed(m.gradient_checkpointing), micro.get(stage, 1), *at_once, shard=shard)
+    return How(recomputed(m.gradient_checkpointing), micro.get(stage, 1), dit, vae, sample, shard)
 
 
 def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
