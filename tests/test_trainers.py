@@ -686,3 +686,27 @@ def test_an_arm_goes_on_where_it_stopped_and_ends_in_the_same_bytes(root, tmp_pa
     assert files(answers.predict(params, arm, broken)) == expected
     assert rendered[0] not in rendered[2:] and len(rendered) == 2 + (len(expected) - 1) // 2 - 1
     assert not list((broken / "runs").rglob("batch-*"))
+
+    # another process that answers for the same arm ends, and removes what both have kept: at any moment
+    params, shared = changed(root, tmp_path / "shared", generate={"batch": 2})
+    sealed, seal = answers.files.sealed, answers.files.seal
+
+    def gone(call):
+        def called(folder, *given):
+            found = call(folder, *given)
+            if found is not None or given:
+                answers.files.discard(next((shared / "runs/answer/sft").iterdir()))
+            return found
+
+        return called
+
+    monkeypatch.setattr(answers, "render", render)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        rendered.clear()
+        patch.setattr(answers, "render", stopped)
+        answers.predict(params, arm, shared)
+    monkeypatch.setattr(answers.files, "sealed", gone(sealed))
+    assert files(answers.predict(params, arm, shared)) == expected
+    monkeypatch.setattr(answers.files, "seal", gone(seal))
+    assert files(answers.predict(params, arm, shared)) == expected
+    assert not list((shared / "runs").rglob("batch-*"))
