@@ -1,10 +1,11 @@
 """What a stage holds on one GPU, by parts, and what to change where it does not fit.
 
 Each stage holds its models for as long as it runs, and what the largest of its phases (sampling, rendering, decoding,
-updating) needs beside them. As the trainers do it: frozen weights of the VLM and the text encoder in machine.dtype, DiT
-and VAE in float32; what trains in float32, with its gradients, AdamW's two moments, the policy at the start of the
-stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients. In bfloat16 autocast keeps a
-copy of what trains; sharded, it does not.
+updating) needs beside them. Stage 2 holds VLM and text encoder until its anchors are drawn and embedded, before there
+are gradients and moments, and neither of them in its steps. As the trainers do it: frozen weights of the VLM and the
+text encoder in machine.dtype, DiT and VAE in float32; what trains in float32, with its gradients, AdamW's two moments,
+the policy at the start of the stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients.
+In bfloat16 autocast keeps a copy of what trains; sharded, it does not.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ def remedy(models: Models, stage: str, gpus: int, gpu: GPU) -> tuple[Memory, str
     found = memory(models, stage, gpus, how)
     if found.total <= gpu.usable:
         return found, ""
-    for what, other in cures(how, gpus):
+    for what, other in cures(how, gpus if stage != "answer" else 1):  # whose models are not cut up
         total = memory(models, stage, max(gpus, other.shard), other).total
         if total <= gpu.usable:
             return found, f"{what}: {total / 1e9:.0f} GB"
