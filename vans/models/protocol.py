@@ -11,7 +11,7 @@
 | negative_prompt | `VDM.negative_prompt` |
 | decoding | `Protocol.drawing`, for answers (also stage 2's anchors) |
 | whole_text | `Protocol.caption` |
-| cleaning of captions | no field any more: both clean as diffusers' pipeline (`VDM.embed`) |
+| cleaning of captions | no field: both clean as diffusers' pipeline (`VDM.embed`) |
 | spaces | `vans.template.answer_text`, for what SFT teaches |
 | half | `VDM.lowered`, for answers |
 | tile | `VDM.lowered`, for answers |
