@@ -141,28 +141,10 @@ def preflight(given: argparse.Namespace) -> None:
 
 
 def answer(given: argparse.Namespace) -> None:
-    """Answer a question about a video with a caption and a video of what happens next."""
+    """Answer questions about a video or a picture with captions and videos of what happens next."""
     from vans.answer.ask import answer as respond
-    from vans.params import find_root
-    from vans.visible import words
 
-    arm = given.arm or furthest_arm(find_root())
-    caption = respond(given.video, given.question, given.output, arm)
-    print(f"models: of the arm {arm}")
-    print(f"caption: {words(caption)}")
-
-
-def furthest_arm(root: Path) -> str:
-    """The last arm of the chain whose models are there: main, else stage1, else sft (also if nothing is)."""
-    from vans.grid import Grid
-    from vans.params import load
-
-    grid = Grid(load(root), root)
-    for name in ("main", "stage1"):
-        arm = grid.arm(name)
-        if (root / arm.vlm_folder).exists() and (root / arm.vdm_folder).exists():
-            return name
-    return "sft"
+    respond(given.input, given.questions, given.output, given.arm, events=given.events, seed=given.seed)
 
 
 def import_(given: argparse.Namespace) -> None:
@@ -308,10 +290,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--shots", type=int, default=8, metavar="N", help="shots of a video without times (%(default)s)")
     sub.add_argument("--scale", help="of params.yaml (the current one)")
     sub = add(answer)
-    sub.add_argument("video", help="any video file")
-    sub.add_argument("question", help='such as "what happens next ?"')
+    sub.add_argument("input", help="any video file, or a picture")
+    sub.add_argument("questions", nargs="+", metavar="QUESTION", help='such as "what happens next ?"; several: a sheet')
     where = "a file that ends in .mp4, .avi, .mkv, .webm, .mov or .m4v, or a folder (%(default)s)"
     sub.add_argument("-o", "--output", default="answer.mp4", help=where)
+    sub.add_argument("--events", type=int, default=1, metavar="N", help="each answer becomes the next input (%(default)s)")
+    sub.add_argument("--seed", type=int, metavar="N", help="another answer than that of params.yaml's seed")
     sub.add_argument("--arm", help="whose models: an arm of dvc.yaml (the furthest trained)")
     sub = add(import_)
     sub.add_argument("path", help="folder with checkpoints/ and the two .safetensors in it, or one of the two alone")
