@@ -39,8 +39,8 @@ class Settings:
 
 @dataclass
 class Part:
-    """One future. caption: None until the VLM has said one; where it is given, nothing is thought. own: what the VLM said
-    where somebody has changed it. same: a video that is there already."""
+    """One future. caption: None until the VLM has said one; where it is given, nothing is thought. own: what the VLM
+    said where somebody has changed it. same: a video that is there already."""
 
     question: str
     caption: str | None = None
@@ -89,7 +89,7 @@ class Desk:
         self._waiting: deque[Run] = deque()
         self._changed = threading.Condition()
         self._version = 1
-        self._fresh = {id: 1 for id in shelf.runs}  # version of what is on the shelf
+        self._fresh = dict.fromkeys(shelf.runs, 1)  # version of what is on the shelf
         self._gone: dict[str, tuple[str, int]] = {}  # forgotten: owner, version
         self._closed = False
         self._worker = threading.Thread(target=self._work, name="answers", daemon=True)
@@ -251,7 +251,8 @@ class Desk:
         how: dict[str, Any] = {"seed": run.settings.seed, "progress": progress, "cancel": run.stop}
         new = [part for part in todo if part.caption is None]
         if new:
-            for part, said in zip(new, self.models.think(run.source.seen, [p.question for p in new], **how), strict=True):
+            thoughts = self.models.think(run.source.seen, [part.question for part in new], **how)
+            for part, said in zip(new, thoughts, strict=True):
                 part.caption, part.reasoning, part.forced = said.caption, said.reasoning, said.forced
         clock.thought()
         with self._changed:
@@ -273,7 +274,7 @@ class Desk:
             self._changed.notify_all()
 
     def warm(self, source: Source, question: str) -> None:
-        """One answer that nobody sees: libraries set themselves up, and it is known how long one takes. Before the first run."""
+        """One answer that nobody sees, before the first run: libraries set themselves up, and its seconds are known."""
         settings = self.models.params.generate
         clock = Clock(self.pace, 1, 1, settings.steps)
         (said,) = self.models.think(source.seen, [question])

@@ -37,10 +37,10 @@ class Samples:
 
     def told(self) -> list[dict[str, Any]]:
         """For the page."""
-        return [
-            {"source": f"sample-{n}", "questions": one.questions, "clip": {"token": f"sample-{n}", **one.source.shown.described()}}
-            for n, one in enumerate(self.found)
-        ]
+        names = [f"sample-{n}" for n in range(len(self.found))]
+        clips = [{"token": name, **self.found[n].source.shown.described()} for n, name in enumerate(names)]
+        asked = [one.questions for one in self.found]
+        return [{"source": s, "questions": q, "clip": c} for s, q, c in zip(names, asked, clips, strict=True)]
 
     def source(self, number: int) -> Source:
         """Refused for a number that is none."""
@@ -78,5 +78,6 @@ def of_triplets(folder: Path) -> Samples:
             clip, fps = sheets.decoded(triplets.file(id, "input"), f"{folder}: input clip of {id}")
             (rate,) = triplets.rates([id], "input", len(clip))
             frames = torch.from_numpy(clip)
-            found.append(Sample(id, questions, Source(id, "sample", Watched(frames, rate, frames, rate), sheet(clip, fps))))
+            one = Source(id, "sample", Watched(frames, rate, frames, rate), sheet(clip, fps))
+            found.append(Sample(id, questions, one))
     return Samples(found, common["predictive"] or common["procedural"])

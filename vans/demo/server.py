@@ -4,6 +4,8 @@
     POST /start  /news  /ask  /render  /stop  /forget    JSON, answered by `Session`
     POST /bring                                          the bytes of a file, X-Name: its name, percent-encoded
     GET  /clip/<token>  /film/<token>.mp4                a sheet of pictures, a video file
+
+Everything but the page wants its cookie.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from urllib.parse import unquote
 
 from vans.demo.session import Session, owner_of
 from vans.files import no_space_is_a_user_error, temporary
-from vans.local import server
+from vans.local import server as local
 
 PAGE = {"/": "demo.html", "/demo.js": "demo.js", "/demo.css": "demo.css"}
 ASKED = ("start", "news", "ask", "render", "stop", "forget")
@@ -32,7 +34,7 @@ PIECE = 1 << 20  # bytes read at once
 AT_ONCE = 4  # files that come at a time
 
 
-class Server(server.Server):
+class Server(local.Server):
     """Serves one session; see `vans.local.server.Server`."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -42,9 +44,9 @@ class Server(server.Server):
         super().__init__(Handler, "vans.demo", PAGE, host, port)
 
 
-class Handler(server.Handler):
+class Handler(local.Handler):
     server: Server
-    broken = f"{server.Handler.broken} (what was answered is kept)"
+    broken = f"{local.Handler.broken} (what was answered is kept)"
 
     def secret(self) -> str | None:
         """The browser's own; None if it has none."""
@@ -56,7 +58,7 @@ class Handler(server.Handler):
 
     def page_headers(self) -> Mapping[str, str]:
         secret = self.secret() or secrets.token_urlsafe(32)
-        return {"Set-Cookie": f"{COOKIE}={secret}; Max-Age={YEAR}; Path=/; HttpOnly; SameSite=Strict"}
+        return {"Set-Cookie": f"{COOKIE}={secret}; Max-Age={YEAR}; Path=/; HttpOnly; SameSite=Lax"}
 
     def get(self) -> None:
         session = self.server.session

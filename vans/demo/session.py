@@ -28,7 +28,6 @@ from vans.demo.source import Source
 from vans.errors import UserError
 from vans.files import temporary
 from vans.local.server import Refused
-from vans.template import check_words
 from vans.vote.sheets import Sheet
 
 QUESTIONS = 3  # at once
@@ -84,13 +83,13 @@ class Session:
         asked = given.get("questions")
         if not isinstance(asked, list) or not 1 <= len(asked) <= QUESTIONS:
             raise Refused(f"ask 1 to {QUESTIONS} questions")
-        parts = [Part(_text(one, QUESTION, "a question", check_question)) for one in asked]
+        parts = [Part(_question(one)) for one in asked]
         return self._ask(Run(owner, self._source(owner, given.get("source")), _settings(given), parts))
 
     def render(self, owner: str, given: dict[str, Any]) -> dict[str, Any]:
         """A run again with another caption in the place of one of its own: {run}. The other videos stay."""
         id, number = given.get("run"), given.get("number")
-        caption = _text(given.get("caption"), CAPTION, "the caption", lambda text: check_words(text, "the caption"))
+        caption = _text(given.get("caption"), CAPTION, "the caption")
         told = self.desk.shelf.runs.get(id) if isinstance(id, str) else None
         if told is None or told["owner"] != owner or type(number) is not int or not 0 <= number < len(told["parts"]):
             raise Refused("that answer is not there any more; load the page again")
@@ -206,13 +205,19 @@ def _id(given: dict[str, Any]) -> str:
     return given["run"] if isinstance(given.get("run"), str) else ""
 
 
-def _text(given: Any, most: int, what: str, check: Any) -> str:
-    """A text in one line, of so many characters at most, that the models can be asked."""
+def _text(given: Any, most: int, what: str) -> str:
+    """A text in one line, of so many characters at most."""
     text = " ".join(given.split()) if isinstance(given, str) else ""
-    if not text or len(text) > most:
+    if not text or len(text) > most or any("\ud800" <= sign <= "\udfff" for sign in text):
         raise Refused(f"{what} has 1 to {most} characters")
+    return text
+
+
+def _question(given: Any) -> str:
+    """The same, that the VLM can be asked."""
+    text = _text(given, QUESTION, "a question")
     try:
-        check(text)
+        check_question(text)
     except UserError as error:
         raise Refused(str(error)) from error
     return text

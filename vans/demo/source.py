@@ -1,8 +1,8 @@
 """What is asked about: looked at once, kept as what the models and the page need of it.
 
-A file that somebody brings is read by a process of its own, which it may hang, fill or take down: forked for it from one
-that has the libraries, under limits of memory and time. Only what `vans.answer.watch` can read is read, as carefully as in
-curation; the file itself is not kept.
+A file that somebody brings is read by a process of its own, which it may hang, fill or take down: forked for it from
+one that has the libraries, under limits of memory and time. Only what `vans.answer.watch` can read is read, as
+carefully as in curation; the file itself is not kept.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     GET  /clip/<token>                a sheet of pictures
 """
 
-from vans.local import server
+from vans.local import server as local
 from vans.vote.session import Session
 
 PAGE = {"/": "vote.html", "/vote.js": "vote.js", "/vote.css": "vote.css"}
@@ -13,7 +13,7 @@ ASKED = ("start", "trial", "vote")
 CLIP = "/clip/"
 
 
-class Server(server.Server):
+class Server(local.Server):
     """Serves one session; see `vans.local.server.Server`."""
 
     def __init__(self, session: Session, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -21,9 +21,9 @@ class Server(server.Server):
         super().__init__(Handler, "vans.vote", PAGE, host, port)
 
 
-class Handler(server.Handler):
+class Handler(local.Handler):
     server: Server
-    broken = f"{server.Handler.broken} (your votes are kept)"
+    broken = f"{local.Handler.broken} (your votes are kept)"
 
     def get(self) -> None:
         if not self.path.startswith(CLIP):
