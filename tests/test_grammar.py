@@ -10,9 +10,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests import smoke
-from vans.answer import ask
+from vans.answer.live import Answerer, Thought
+from vans.answer.watch import of_frames
 from vans.errors import UserError
 from vans.models.grammar import END, Grammar, State, WithinTemplate, advance, token_texts
+from vans.models.protocol import Protocol
 from vans.models.tokenizer import QWEN_SPECIALS, chat_tokenizer
 from vans.models.vlm import VLM
 from vans.params import load
@@ -185,21 +187,25 @@ def test_an_untrained_vlm_answers_every_question(params, name):
 
 def test_an_answer_always_comes_and_says_that_it_was_forced(params):
     class Writer:
-        """Breaks the template when it is free and not good."""
+        """Says `own` when it is free."""
 
-        good = False
+        model, own = torch.nn.Identity(), ""
 
         def inputs(self, *_):
             return {}
 
-        def sample(self, inputs, *, within_template, **_):
-            text = "[Think] a [/Think][Ans] b [/Ans]" if within_template or self.good else "the ball"
-            return type("Answers", (), {"texts": [text]})
+        def sample(self, inputs, *, within_template, seeds, **_):
+            text = "[Think] a [/Think][Ans] b [/Ans]" if within_template else self.own
+            return type("Answers", (), {"texts": [text] * len(seeds)})
 
-    writer = Writer()
-    for writer.good in (False, True):
-        found = ask.think(params, writer, torch.zeros(1, 2, 8, 8, 3, dtype=torch.uint8), "what ?", 3.0)
-        assert found == ("a", "b", not writer.good)
+    models: Any = object.__new__(Answerer)
+    models.params, models.protocol, models.vlm = params, Protocol(), Writer()
+    seen = of_frames(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), 3.0)
+    for models.vlm.own, forced in (("the ball", True), ("[Think] a [/Think][Ans] b [/Ans]", False)):
+        assert models.think(seen, ["what ?"]) == [Thought("what ?", "a", "b", forced)]
+    models.protocol = Protocol(whole_text=True)
+    for models.vlm.own, said in (("the ball", ("", "the ball", False)), ("[Ans] [/Ans]", ("a", "b", True))):
+        assert models.think(seen, ["what ?"]) == [Thought("what ?", *said)]
 
 
 def test_states_are_closed(grammar):

@@ -17,8 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from vans import files
-from vans.answer.watch import Watched, watch
+from vans.answer.watch import Watched, check_question, watch
 from vans.errors import UserError
+from vans.grid import Grid
 from vans.media import video as media
 from vans.models.protocol import protocol_of
 from vans.params import find_root, load
@@ -51,10 +52,8 @@ def answer(
     """
     root = root or find_root()
     params = load(root)
-    from vans.answer import live  # the heavy libraries
-
     for question in questions:
-        live.check_question(question)
+        check_question(question)
     if events < 1:
         raise UserError(f"--events is {events}; ask for one or more")
     out = output_file(output)
@@ -63,10 +62,13 @@ def answer(
     size = clip.frames * clip.height * clip.width * 3 * len(questions) * events
     for file in outputs(out, len(questions), events):
         files.check_output(file, reads=[path], size=size)
-    arm = arm or live.furthest_arm(params, root)
-    live.answering(params, root, arm)
+    grid = Grid(params, root)
+    arm = arm or grid.furthest()
+    grid.answering(arm)
     seen = watch(path, clip, protocol_of(params))
-    models = live.Answerer(params, root, arm)
+    from vans.answer.live import Answerer  # the heavy libraries: what is wrong with the input is said before
+
+    models = Answerer(params, root, arm)
     rows = _answered(models, seen, list(questions), events, seed)
     _write(out, seen, rows, clip.fps)
     print(f"written: {', '.join(str(file) for file in outputs(out, len(questions), events))}", flush=True)

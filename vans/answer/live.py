@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 
 from vans.answer.draw import render, write_answers
-from vans.answer.watch import Watched, of_frames, watch
+from vans.answer.watch import Watched, check_question, check_text, of_frames, watch
 from vans.devices import device_of
-from vans.errors import UserError
-from vans.grid import Arm, Grid
+from vans.grid import Grid
 from vans.models.load import load_vdm, load_vlm
 from vans.models.protocol import protocol_of
-from vans.template import check_words, parse_answer
+from vans.template import parse_answer
 
 Progress = Callable[[str, int, int], object]  # part ("thinking": tokens, "rendering": steps), done, of at most
 Heard = Callable[[list["Thought"]], object]  # what was thought, before it is rendered
@@ -56,13 +55,13 @@ class Answer(Thought):
 class Answerer:
     """The two models of an arm, loaded once. One call at a time: who has several threads puts a lock around it.
 
-    arm: a row of the tables (main, stage1, sft, …), see `answering`. UserError for one without a VLM, and for models
-    that are not there.
+    arm: a row of the tables (main, stage1, sft, …), see `Grid.answering`. UserError for one without a VLM, and for
+    models that are not there.
     """
 
     def __init__(self, params: Any, root: Path, arm: str = "main") -> None:
         self.params, self.protocol = params, protocol_of(params)
-        models = answering(params, root, arm)
+        models = Grid(params, root).answering(arm)
         device = device_of("cpu" if params.machine.device == "cpu" else "auto", 0)
         torch.set_num_threads(params.machine.threads)
         self.vlm = load_vlm(params, root / "models/base", root / models.vlm_folder, device)
@@ -122,7 +121,7 @@ class Answerer:
             for forced in (False, True):
                 open_ = [i for i in range(len(questions)) if i not in found]
                 for i, text in zip(open_, self._texts(params, seen, questions, open_, name, forced), strict=True):
-                    if (caption := self.protocol.caption(text)) is not None:
+                    if caption := self.protocol.caption(text):  # an empty one says nothing
                         found[i] = Thought(questions[i], parse_answer(text)[0], caption, forced)
         return [found[i] for i in range(len(questions))]
 
@@ -149,7 +148,7 @@ class Answerer:
     ) -> Tensor:
         """The videos of captions, uint8 [N, T, H, W, 3], about one input or one of each."""
         for caption in captions:  # signs of the models' own are read as words (`VDM.embed`)
-            _check_text(caption, "the caption")
+            check_text(caption, "the caption")
         seen = [seen] * len(captions) if isinstance(seen, Watched) else seen
         params = self._with(seed, steps, guidance)
         g, done = params.generate, 0
@@ -202,34 +201,3 @@ def _watched_over(
         yield
     finally:
         handle.remove()
-
-
-def answering(params: Any, root: Path, arm: str) -> Arm:
-    """The arm of a name, if it can answer a question of anybody's; UserError."""
-    models = Grid(params, root).arm(arm)
-    if models.captions != "vlm":
-        raise UserError(f"arm {arm!r} has no VLM that could answer a question; use main, stage1 or sft")
-    if models.best_of:
-        raise UserError(f"arm {arm!r} chooses among several answers to the held-out questions; use main, stage1 or sft")
-    return models
-
-
-def furthest_arm(params: Any, root: Path) -> str:
-    """The last arm of the chain whose models are there: main, else stage1, else sft (also if nothing is)."""
-    grid = Grid(params, root)
-    for name in ("main", "stage1"):
-        arm = grid.arm(name)
-        if (root / arm.vlm_folder).exists() and (root / arm.vdm_folder).exists():
-            return name
-    return "sft"
-
-
-def check_question(question: str) -> None:
-    """UserError for a question that no model can be asked: bytes that are no text, signs of the models' own."""
-    _check_text(question, "the question")
-    check_words(question, "the question")
-
-
-def _check_text(text: str, what: str) -> None:
-    if any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise UserError(f"{what} is not in UTF-8: {text[:400]!r}; type it in a terminal that writes UTF-8")

@@ -1,4 +1,4 @@
-"""What somebody brings, a video or a picture, as the models look at it.
+"""What somebody brings: a video or a picture, as the models look at it, and a question.
 
 A picture is a clip in which nothing moves: as many equal frames as any other input has, at the scale's rate. So the VLM
 has as many tokens of it as it was trained on, and the VDM's reference latents are those of a video at rest.
@@ -6,6 +6,7 @@ has as many tokens of it as it was trained on, and the VDM's reference latents a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vans.errors import UserError
 from vans.media import picture
 from vans.media import video as media
 from vans.models.protocol import Protocol
+from vans.template import check_words
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,14 @@ def watch(path: str | Path, clip: Any, protocol: Protocol) -> Watched:
     UserError for a file that cannot be read as either.
     """
     still = picture.read(path) if Path(path).is_file() else None
-    source = media.Video(path) if still is None else None
-    seen, rate = spread(source, clip) if source else (repeated(still, clip.frames, clip.height, clip.width), clip.fps)
-    if not protocol.pixels:
-        return Watched(seen, rate, seen, rate)
-    count = protocol.frames or clip.frames
-    if source:
-        return Watched(seen, rate, *in_own_shape(source, count, protocol.pixels))
-    size = smaller(*still.shape[:2], protocol.pixels)
-    return Watched(seen, rate, repeated(still, count, *size), max(count - 1, 1) / (clip.frames / clip.fps))
+    count, pixels = protocol.frames or clip.frames, protocol.pixels
+    if still is not None:
+        seen = repeated(still, clip.frames, clip.height, clip.width)
+        looked = repeated(still, count, *smaller(still.shape[0], still.shape[1], pixels)) if pixels else seen
+        return Watched(seen, clip.fps, looked, clip.fps * len(looked) / clip.frames)
+    source = media.Video(path, longest_still=math.inf)  # a screen may rest for minutes
+    seen, rate = spread(source, clip)
+    return Watched(seen, rate, *(in_own_shape(source, count, pixels) if pixels else (seen, rate)))
 
 
 def of_frames(frames: Tensor, fps: float) -> Watched:
@@ -76,3 +78,15 @@ def smaller(height: int, width: int, pixels: int) -> tuple[int, int]:
 def repeated(still: np.ndarray, frames: int, height: int, width: int) -> Tensor:
     """A picture uint8 [H, W, 3] as a clip uint8 [frames, height, width, 3] at rest."""
     return torch.from_numpy(np.repeat(media.fit(still, height, width)[None], frames, axis=0))
+
+
+def check_question(question: str) -> None:
+    """UserError for a question that no model can be asked: bytes that are no text, signs of the models' own."""
+    check_text(question, "the question")
+    check_words(question, "the question")
+
+
+def check_text(text: str, what: str) -> None:
+    """UserError for bytes that are no text. what: the text's name."""
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise UserError(f"{what} is not in UTF-8: {text[:400]!r}; type it in a terminal that writes UTF-8")
