@@ -20,6 +20,7 @@ import torch
 from tests import smoke, vote_helpers
 from vans.answer.live import Cancelled, Thought
 from vans.answer.watch import Watched
+from vans.demo import source
 from vans.demo.desk import Desk
 from vans.demo.samples import Sample, Samples
 from vans.demo.server import COOKIE, Server
@@ -177,3 +178,12 @@ def crash(*_: Any) -> None:
 def hang(*_: Any) -> None:
     """A decoder that does not come back."""
     time.sleep(60)
+
+
+def fill(path: Path, clip: Any, protocol: Any, folder: Path) -> None:
+    """A decoder that takes more memory than it may; `source.LIMITS` are of it, too."""
+    source.bound()
+    try:
+        np.empty(source.MEMORY, np.uint8)
+    except MemoryError:
+        (folder / source.TOLD).write_text('{"error": "no more memory"}')

@@ -230,6 +230,7 @@ def test_everybody_sees_their_own_alone(served, me):
     other = Browser(served.port)
     assert other.cookie != me.cookie and other.ask("start")["runs"] == []
     given = {"questions": ["a ?"], "seed": 0, "steps": 2, "guidance": 1}
+    id: object
     for id in (run["id"], picture["source"], "sample-1", "sample-99999", "../kept", "", None, 3, ["x"], {}):
         assert "bring it again" in other.refused("ask", source=id, **given) or id in ("sample-1",)
     for token in (run["input"]["token"], run["parts"][0]["clip"]["token"], picture["clip"]["token"]):
@@ -400,6 +401,9 @@ def test_a_decoder_that_crashes_or_hangs_takes_nothing_with_it(served, me, tmp_p
     monkeypatch.setattr(source, "_look", demo_helpers.hang)
     monkeypatch.setattr(source, "SECONDS", 0.3)
     assert me.bring(film(tmp_path))[1] == {"error": "a.mp4: takes too long to read; bring a shorter one"}
+    monkeypatch.setattr(source, "SECONDS", 90)
+    monkeypatch.setattr(source, "_look", demo_helpers.fill)
+    assert me.bring(film(tmp_path))[1] == {"error": "no more memory"}
     assert me.ask("start")["runs"] == []
 
 

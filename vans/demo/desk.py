@@ -15,12 +15,14 @@ from typing import Any
 import torch
 
 from vans.answer.live import Answerer, Cancelled
+from vans.answer.watch import of_frames
 from vans.demo.pace import Clock, Pace
 from vans.demo.shelf import Kept, Shelf
 from vans.demo.source import Source
 from vans.errors import UserError
 from vans.local.server import Refused
 
+WARM = 2  # steps of the answer that nobody sees
 WAITING = 64  # runs that may wait
 LEFT = 64  # runs that were stopped or failed and are still told of
 OFTEN = 0.1  # s between two tellings of how far a run is
@@ -273,13 +275,15 @@ class Desk:
                 del self._fresh[id]
             self._changed.notify_all()
 
-    def warm(self, source: Source, question: str) -> None:
-        """One answer that nobody sees, before the first run: libraries set themselves up, and its seconds are known."""
-        settings = self.models.params.generate
-        clock = Clock(self.pace, 1, 1, settings.steps)
-        (said,) = self.models.think(source.seen, [question])
+    def warm(self) -> None:
+        """A short answer that nobody sees, before the first run: libraries set themselves up, and it is known how long
+        one takes."""
+        clip = self.models.params.video
+        seen = of_frames(torch.zeros(clip.frames, clip.height, clip.width, 3, dtype=torch.uint8), clip.fps)
+        clock = Clock(self.pace, 1, 1, WARM)
+        (said,) = self.models.think(seen, ["what happens next ?"])
         clock.thought()
-        self.models.render(source.seen, [said.caption], progress=lambda part, done, of: clock.stepped(done, of))
+        self.models.render(seen, [said.caption], steps=WARM, progress=lambda part, done, of: clock.stepped(done, of))
         clock.over()
 
     def close(self) -> None:

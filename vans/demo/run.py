@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from vans.answer.live import Answerer, furthest_arm
+from vans.answer.live import Answerer
 from vans.demo import source
 from vans.demo.desk import Desk
 from vans.demo.samples import Samples, of_triplets
@@ -15,6 +15,7 @@ from vans.demo.server import Server
 from vans.demo.session import Session
 from vans.demo.shelf import Shelf
 from vans.errors import UserError
+from vans.grid import Grid
 from vans.params import find_root, load
 
 HISTORY = "runs/demo"
@@ -24,7 +25,9 @@ def serve(given: argparse.Namespace) -> None:
     """Serve until Ctrl-C. given: the command line's arguments."""
     root = find_root()
     params = load(root)
-    arm = given.arm or furthest_arm(params, root)
+    grid = Grid(params, root)
+    arm = given.arm or grid.furthest()
+    grid.answering(arm)
     if not 1 <= given.largest <= 100_000:
         raise UserError(f"--largest {given.largest}: MB of a file that may be brought, from 1 to 100000")
     check_room(given.largest)
@@ -35,8 +38,7 @@ def serve(given: argparse.Namespace) -> None:
             print(f"loading the models of the arm {arm} ...", flush=True)
             desk = Desk(Answerer(params, root, arm), shelf)
             try:
-                if samples.found:
-                    desk.warm(samples.found[0].source, samples.found[0].questions[0])
+                desk.warm()
                 source.ready()
                 server.session = Session(desk, samples, given.largest * 1_000_000)
                 print(f"{len(shelf.runs)} answers of before in {shelf.folder}")

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vans.answer.live import check_question
+from vans.answer.watch import check_question
 from vans.demo import source
 from vans.demo.desk import Desk, Part, Run, Settings
 from vans.demo.samples import Samples

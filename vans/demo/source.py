@@ -8,6 +8,7 @@ carefully as in curation; the file itself is not kept.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import resource
 from dataclasses import asdict, dataclass
@@ -26,7 +27,10 @@ from vans.vote.sheets import Sheet, sheet
 SIDE = 480  # px of what the page shows of it at most
 MEMORY, SECONDS, WRITTEN = 6 * 2**30, 90, 2**30  # bytes, s, bytes of a file: what reading one may take
 TOLD = "told.json"
-LIMITS = ((resource.RLIMIT_DATA, MEMORY), (resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_FSIZE, WRITTEN))
+LIMITS = (
+    *((resource.RLIMIT_DATA, MEMORY), (resource.RLIMIT_CPU, SECONDS)),
+    *((resource.RLIMIT_FSIZE, WRITTEN), (resource.RLIMIT_CORE, 0)),
+)
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
@@ -105,9 +109,7 @@ def ready() -> None:
 
 def _look(path: Path, clip: Any, protocol: Protocol, folder: Path) -> None:
     """In the other process."""
-    for limit, most in LIMITS:
-        resource.setrlimit(limit, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    bound()
     try:
         seen = watch(path, clip, protocol)
         still = picture.read(path)
@@ -121,9 +123,15 @@ def _look(path: Path, clip: Any, protocol: Protocol, folder: Path) -> None:
     (folder / TOLD).write_text(json.dumps(told))
 
 
+def bound() -> None:
+    """From now on this process may take what LIMITS say."""
+    for limit, most in LIMITS:
+        resource.setrlimit(limit, (most, most))
+
+
 def _shown(path: Path, count: int) -> np.ndarray:
     """The pictures that the models see, in the video's own shape."""
-    source = video.Video(path)
+    source = video.Video(path, longest_still=math.inf)  # as `watch`
     info = source.info
     times = info.start + (np.arange(count) + 0.5) * info.duration / count
     return source.sample(times, *_within(info.height, info.width))
