@@ -20,7 +20,6 @@ import torch
 from tests import smoke, vote_helpers
 from vans.answer.live import Cancelled, Thought
 from vans.answer.watch import Watched
-from vans.demo import source
 from vans.demo.desk import Desk
 from vans.demo.samples import Sample, Samples
 from vans.demo.server import COOKIE, Server
@@ -168,22 +167,3 @@ class Demo:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.process.stdout.close()  # type: ignore[union-attr]
-
-
-def crash(*_: Any) -> None:
-    """A decoder that takes its process down."""
-    os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def hang(*_: Any) -> None:
-    """A decoder that does not come back."""
-    time.sleep(60)
-
-
-def fill(path: Path, clip: Any, protocol: Any, folder: Path) -> None:
-    """A decoder that takes more memory than it may; `source.LIMITS` are of it, too."""
-    source.bound()
-    try:
-        np.empty(source.MEMORY, np.uint8)
-    except MemoryError:
-        (folder / source.TOLD).write_text('{"error": "no more memory"}')

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests import demo_helpers
+from tests import demo_readers
 from tests.demo_helpers import Browser, colour, serving
 from vans.answer.live import Answerer
 from vans.answer.watch import watch
@@ -28,6 +28,12 @@ from vans.params import load
 from vans.toy.render import Scene, render_event
 
 HOSTILE = "<img src=x onerror=alert(1)> & </script>"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reader():
+    """The process that others are forked from, which takes its time to start."""
+    source.ready()
 
 
 @pytest.fixture
@@ -396,13 +402,13 @@ def test_what_is_no_video_and_no_picture_is_refused_in_one_line(served, me, tmp_
 
 
 def test_a_decoder_that_crashes_or_hangs_takes_nothing_with_it(served, me, tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_look", demo_helpers.crash)
+    monkeypatch.setattr(source, "_look", demo_readers.crash)
     assert me.bring(film(tmp_path))[1] == {"error": "a.mp4: cannot be read; bring another one"}
-    monkeypatch.setattr(source, "_look", demo_helpers.hang)
+    monkeypatch.setattr(source, "_look", demo_readers.hang)
     monkeypatch.setattr(source, "SECONDS", 0.3)
     assert me.bring(film(tmp_path))[1] == {"error": "a.mp4: takes too long to read; bring a shorter one"}
     monkeypatch.setattr(source, "SECONDS", 90)
-    monkeypatch.setattr(source, "_look", demo_helpers.fill)
+    monkeypatch.setattr(source, "_look", demo_readers.fill)
     assert me.bring(film(tmp_path))[1] == {"error": "no more memory"}
     assert me.ask("start")["runs"] == []
 
@@ -412,7 +418,7 @@ def test_uploads_are_bounded(served, me, tmp_path, monkeypatch):
         return [name for name in os.listdir(tempfile.gettempdir()) if name.startswith(("vans-brought", "vans-look"))]
 
     assert me.bring(b"")[0] == 413
-    status, _, body = me.send("POST", "/bring", b"x", Content_Type="application/octet-stream", Content_Length="2000001")
+    status, _, body = me.send("POST", "/bring", None, Content_Type="application/octet-stream", Content_Length="2000001")
     assert status == 413 and b"2 MB" in body, "before a byte of it is read"
     for _ in range(served.server.coming._value):
         served.server.coming.acquire()

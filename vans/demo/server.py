@@ -10,7 +10,6 @@ Everything but the page wants its cookie.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
 import tempfile
@@ -93,27 +92,27 @@ class Handler(local.Handler):
             return self.refuse(413, f"a file of 1 byte to {most / 1e6:.0f} MB can be brought")
         if not self.server.coming.acquire(blocking=False):
             return self.refuse(429, "other files are just coming; try again in a moment")
-        name = unquote(self.headers.get("X-Name", ""), errors="replace")
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.server.coming.release)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=temporary("brought")))
+        self.close_connection = True  # all of it may not be read
+        try:
+            self._mine(lambda owner: self._received(owner, length))
+        finally:
+            self.server.coming.release()
+
+    def _received(self, owner: str, length: int) -> Any:
+        """What the session says of a body of so many bytes."""
+        with tempfile.TemporaryDirectory(prefix=temporary("brought")) as folder:
             path = Path(folder) / "file"
-
-            def receive(owner: str) -> Any:
-                with no_space_is_a_user_error(path), open(path, "wb") as file:
-                    left = length
-                    while left:
-                        piece = self.rfile.read(min(PIECE, left))
-                        if not piece:
-                            raise ConnectionError("the browser went away")
-                        file.write(piece)
-                        left -= len(piece)
-                if path.stat().st_size >= 12 and _is_avi(path):
-                    return self.server.session.bring(owner, name, path.rename(path.with_suffix(".avi")))
-                return self.server.session.bring(owner, name, path)
-
-            self.close_connection = True  # unless all of it was read
-            self._mine(receive)
+            with no_space_is_a_user_error(path), open(path, "wb") as file:
+                while length:
+                    piece = self.rfile.read(min(PIECE, length))
+                    if not piece:
+                        raise ConnectionError("the browser went away")
+                    file.write(piece)
+                    length -= len(piece)
+            if _is_avi(path):
+                path = path.rename(path.with_suffix(".avi"))
+            name = unquote(self.headers.get("X-Name", ""), errors="replace")
+            return self.server.session.bring(owner, name, path)
 
 
 def _is_avi(path: Path) -> bool:

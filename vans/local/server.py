@@ -165,6 +165,8 @@ class Handler(BaseHTTPRequestHandler):
         except UserError as error:
             print(f"vans: {error}", file=sys.stderr, flush=True)
             return self.say(500, self.broken)
+        except (ConnectionError, TimeoutError):
+            raise  # the browser went away: nobody is there to be told
         except Exception:
             traceback.print_exc()
             return self.say(500, self.broken)
