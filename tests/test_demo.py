@@ -261,7 +261,7 @@ def test_everybody_sees_their_own_alone(served, me):
 def test_nothing_of_the_servers_files_can_be_asked_for(served, me):
     run = me.until(me.run("a ?"))[0]
     folder = served.shelf.folder
-    for path in ("/", "/demo.js", "/demo.css", "/player.js"):
+    for path in ("/", "/demo.js", "/futures.js", "/demo.css", "/player.js"):
         status, headers, body = me.send("GET", path)
         assert status == 200 and body and "default-src 'none'" in headers["Content-Security-Policy"]
         assert b"http" not in body and headers["X-Content-Type-Options"] == "nosniff"

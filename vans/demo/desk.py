@@ -83,10 +83,13 @@ class Run:
 
 
 class Desk:
-    """One queue before one Answerer. Safe to be used by several threads."""
+    """One queue before one Answerer. Safe to be used by several threads.
 
-    def __init__(self, models: Answerer, shelf: Shelf) -> None:
-        self.models, self.shelf, self.pace = models, shelf, Pace()
+    arm: whose models they are, told beside each answer.
+    """
+
+    def __init__(self, models: Answerer, shelf: Shelf, arm: str = "") -> None:
+        self.models, self.shelf, self.arm, self.pace = models, shelf, arm, Pace()
         self.runs: dict[str, Run] = {}  # all that are not on the shelf
         self._waiting: deque[Run] = deque()
         self._changed = threading.Condition()
@@ -159,7 +162,7 @@ class Desk:
         parts = [{**part, "clip": {"token": f"{id}-{k}", **clip}} for k, (part, clip) in pairs]
         source = told["source"]
         shown = {"token": f"{id}-input", **source["shown"]}
-        about = {name: told[name] for name in ("id", "made", "seed", "steps", "guidance", "seconds")}
+        about = {name: told[name] for name in ("id", "made", "seed", "steps", "guidance", "seconds", "arm")}
         return {**about, "state": "done", "name": source["name"], "input": shown, "parts": parts}
 
     def _of_run(self, run: Run) -> dict[str, Any]:
@@ -171,7 +174,7 @@ class Desk:
         about = {name: getattr(run, name) for name in ("id", "made", "state", "stage", "share", "error")}
         shown = {"token": f"{run.id}-input", **run.source.shown.described()}
         left = None if run.state in OVER else self._left(run)
-        about |= {**vars(run.settings), "ahead": ahead, "left": left, "name": run.source.name}
+        about |= {**vars(run.settings), "ahead": ahead, "left": left, "name": run.source.name, "arm": self.arm}
         return {**about, "input": shown, "parts": parts}
 
     def _left(self, run: Run) -> float | None:
@@ -264,7 +267,7 @@ class Desk:
         videos = iter(self.models.render(run.source.seen, [str(part.caption) for part in todo], **how))
         fps = self.models.params.video.fps
         clips = [part.same or (next(videos).numpy(), fps) for part in run.parts]
-        record = {**run.kept(), "seconds": round(clock.over(), 2)}
+        record = {**run.kept(), "arm": self.arm, "seconds": round(clock.over(), 2)}
         record = self.shelf.write(run.id, record, run.source, clips)
         with self._changed:  # now it is on the shelf and nowhere else
             self._version += 1

@@ -36,7 +36,7 @@ def serve(given: argparse.Namespace) -> None:
         with Server(given.host, given.port) as server:
             samples = held_out(root / "triplets")
             print(f"loading the models of the arm {arm} ...", flush=True)
-            desk = Desk(Answerer(params, root, arm), shelf)
+            desk = Desk(Answerer(params, root, arm), shelf, arm)
             try:
                 desk.warm()
                 source.ready()

@@ -1,6 +1,6 @@
 """The page's server: its files, a few questions, files that are brought, and clips of one's own runs.
 
-    GET  /  /demo.js  /demo.css                          the page, with a secret in a cookie
+    GET  /  /demo.js  /futures.js  /demo.css             the page, with a secret in a cookie
     POST /start  /news  /ask  /render  /stop  /forget    JSON, answered by `Session`
     POST /bring                                          the bytes of a file, X-Name: its name, percent-encoded
     GET  /clip/<token>  /film/<token>.mp4                a sheet of pictures, a video file
@@ -24,7 +24,7 @@ from vans.demo.session import Session, owner_of
 from vans.files import no_space_is_a_user_error, temporary
 from vans.local import server as local
 
-PAGE = {"/": "demo.html", "/demo.js": "demo.js", "/demo.css": "demo.css"}
+PAGE = {"/": "demo.html", "/demo.js": "demo.js", "/futures.js": "futures.js", "/demo.css": "demo.css"}
 ASKED = ("start", "news", "ask", "render", "stop", "forget")
 CLIP, FILM, BRING = "/clip/", "/film/", "/bring"
 COOKIE, YEAR = "vans-demo", 365 * 86_400
