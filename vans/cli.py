@@ -78,6 +78,16 @@ def estimate(given: argparse.Namespace) -> None:
     print(describe(params, work))
 
 
+def split(given: argparse.Namespace) -> None:
+    """Write the benchmark's held-out samples, from the annotations of the sources in data/, as a list with a digest."""
+    from vans.data.split import choose, describe, write
+    from vans.params import find_root
+
+    samples = choose(find_root() / "data", given.samples)
+    write(given.output, samples)
+    print("\n".join([*describe(samples, given.samples), f"written: {given.output} (curate.held_out takes it)"]))
+
+
 def plan(given: argparse.Namespace) -> None:
     """Reckon FLOPs, memory, disk and hours of a scale, before anything is run."""
     from vans.params import find_root, load
@@ -250,6 +260,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--pairs", type=int, metavar="N", help="so many pairs instead of those in data/")
     sub.add_argument("--shots", type=int, default=8, metavar="N", help="shots of a video without times (%(default)s)")
     sub.add_argument("--scale", help="of params.yaml (the current one)")
+    sub = add(split)
+    sub.add_argument("-o", "--output", default="held_out.json", metavar="FILE", help="the list (%(default)s)")
+    sub.add_argument("--samples", type=int, default=400, metavar="N", help="of each kind (%(default)s)")
     sub = add(answer)
     sub.add_argument("input", help="any video file, or a picture")
     sub.add_argument("questions", nargs="+", metavar="QUESTION", help='such as "what happens next ?"; several: a sheet')

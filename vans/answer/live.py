@@ -81,13 +81,13 @@ class Answerer:
         progress: Progress | None = None,
         cancel: Event | None = None,
         heard: Heard | None = None,
-        name: str = "answer",
+        name: str | Sequence[str] = "answer",
     ) -> list[Answer]:
         """An answer to each question, about one input or one of each.
 
         seed, steps, guidance: others than the parameters' (UserError where out of range). All videos are rendered from
-        the same noise, so that an answer does not depend on the other questions. name: of the random numbers. heard: is
-        given the captions before they are rendered.
+        the same noise, so that an answer does not depend on the other questions. name: of the random numbers, of all or
+        of each. heard: is given the captions before they are rendered.
         cancel: may be set by another thread: Cancelled is raised within a token or a step of rendering.
         """
         seen = [seen] * len(questions) if isinstance(seen, Watched) else seen
@@ -105,7 +105,7 @@ class Answerer:
         seed: int | None = None,
         progress: Progress | None = None,
         cancel: Event | None = None,
-        name: str = "answer",
+        name: str | Sequence[str] = "answer",
     ) -> list[Thought]:
         """What the VLM says of each question; always something: what breaks the template is decoded again within it.
 
@@ -119,21 +119,22 @@ class Answerer:
         found: dict[int, Thought] = {}
         with _watched_over(self.vlm.model, cancel, progress and (lambda n: progress("thinking", min(n, most), most))):
             for forced in (False, True):
-                open_ = [i for i in range(len(questions)) if i not in found]
-                for i, text in zip(open_, self._texts(params, seen, questions, open_, name, forced), strict=True):
+                rest = [i for i in range(len(questions)) if i not in found]
+                names = [f"{_each(name, questions)[i]}/{int(forced)}" for i in rest]
+                asked = [seen[i] for i in rest], [questions[i] for i in rest]
+                for i, text in zip(rest, self._texts(params, *asked, names, forced), strict=True):
                     if caption := self.protocol.caption(text):  # an empty one says nothing
                         found[i] = Thought(questions[i], parse_answer(text)[0], caption, forced)
         return [found[i] for i in range(len(questions))]
 
     def _texts(
-        self, params: Any, seen: Sequence[Watched], questions: Sequence[str], some: list[int], name: str, forced: bool
+        self, params: Any, seen: Sequence[Watched], questions: Sequence[str], names: Sequence[str], forced: bool
     ) -> list[str]:
-        """The VLM's whole answers to some of the questions."""
-        if not some:
+        """The VLM's whole answers."""
+        if not questions:
             return []
-        clips, rates = torch.stack([seen[i].looked for i in some]), [seen[i].looked_rate for i in some]
-        names = [f"{name}/{int(forced)}"] * len(some)
-        return write_answers(params, self.vlm, clips, [questions[i] for i in some], rates, names, forced)
+        clips, rates = torch.stack([one.looked for one in seen]), [one.looked_rate for one in seen]
+        return write_answers(params, self.vlm, clips, list(questions), rates, list(names), forced)
 
     def render(
         self,
@@ -144,7 +145,7 @@ class Answerer:
         guidance: float | None = None,
         progress: Progress | None = None,
         cancel: Event | None = None,
-        name: str = "answer",
+        name: str | Sequence[str] = "answer",
     ) -> Tensor:
         """The videos of captions, uint8 [N, T, H, W, 3], about one input or one of each."""
         for caption in captions:  # signs of the models' own are read as words (`VDM.embed`)
@@ -160,25 +161,40 @@ class Answerer:
             if progress is not None:
                 progress("rendering", done, total)
 
-        clips, names = torch.stack([one.clip for one in seen]), [name] * len(captions)
+        clips = torch.stack([one.clip for one in seen])
         with _watched_over(self.vdm.dit, cancel):
-            return render(params, self.vdm, clips, list(captions), names, stepped)
+            return render(params, self.vdm, clips, list(captions), _each(name, captions), stepped)
 
-    def chain(self, seen: Watched, questions: Sequence[str], events: int, **given: Any) -> Iterator[list[Answer]]:
+    def chain(
+        self,
+        seen: Watched | Sequence[Watched],
+        questions: Sequence[str],
+        events: int,
+        name: str | Sequence[str] = "answer",
+        **given: Any,
+    ) -> Iterator[list[Answer]]:
         """Answers to each question, then to the same question about each answer, and so on: `events` times.
 
         given: as for `answer`. Each event has random numbers of its own; the first is what `answer` gives.
         """
-        inputs: Watched | list[Watched] = seen
         for event in range(events):
-            answers = self.answer(inputs, questions, **given, name=f"answer/{event}" if event else "answer")
+            answers = self.answer(seen, questions, **given, name=names_of(event, _each(name, questions)))
             yield answers
-            inputs = [of_frames(answer.frames, self.params.video.fps) for answer in answers]
+            seen = [of_frames(answer.frames, self.params.video.fps) for answer in answers]
 
     def _with(self, seed: int | None, steps: int | None = None, guidance: float | None = None) -> Any:
         drawn = {key: value for key, value in {"steps": steps, "guidance": guidance}.items() if value is not None}
         changes: dict[str, Any] = ({} if seed is None else {"seed": seed}) | ({"generate": drawn} if drawn else {})
         return self.params.with_(**changes) if changes else self.params
+
+
+def names_of(event: int, names: Sequence[str]) -> list[str]:
+    """The names of the random numbers of a chain's event (from 0 on)."""
+    return [f"{name}/{event}" if event else name for name in names]
+
+
+def _each(name: str | Sequence[str], of: Sequence[Any]) -> list[str]:
+    return [name] * len(of) if isinstance(name, str) else list(name)
 
 
 @contextlib.contextmanager

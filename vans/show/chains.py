@@ -1,12 +1,15 @@
 """Answers to several questions about one input, and chains of events in which each answer is the next input."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from vans.show.frames import fitting, strip, strip_size
-from vans.show.style import BLUE, INK, MUTED, Canvas
+from vans.show.style import ARM_COLOURS, BLUE, FAINT, GREEN, INK, MUTED, ORANGE, THEME, Canvas, new_figure
+from vans.toy.render import EVENTS
 
 WIDTH = 1000  # pixels
 ROOM = 300  # of them a caption's
@@ -39,3 +42,44 @@ def sheet(
             page.text(words, y + high / 2 - 16, caption, 12, BLUE, width=WIDTH - words, lines=3)
             y += line
     return page.figure
+
+
+PANELS = (  # measure, kind, title
+    ("right", "procedural", "event: routines, the k-th step"),
+    ("right", "predictive", "event: conditions, the usual outcome again"),
+    ("identity", "all", "identity: colour and shape of the first input"),
+    ("blur", "all", "blur: distance from the toy world's clips"),
+)
+
+
+def curves(summary: pd.DataFrame, titles: Mapping[str, str], sharp: float | None = None) -> Figure:
+    """How event, identity and picture quality hold up over a chain: a panel each, a line an arm, 95 % intervals.
+
+    summary: of `vans.answer.chain.summary`. titles: of the arms, in order. sharp: the blur of true clips.
+    """
+    colours = dict(zip(titles, (ARM_COLOURS["sft"], ARM_COLOURS["stage1"], ORANGE, GREEN), strict=False))
+    colours |= {key: ARM_COLOURS[key] for key in titles if key in ARM_COLOURS} | {"truth": GREEN}
+    with matplotlib.rc_context(THEME):
+        figure = new_figure(1000, 560)
+        for place, (measure, kind, title) in enumerate(PANELS):
+            axes = figure.add_subplot(2, 2, place + 1)
+            part = summary[(summary["measure"] == measure) & (summary["kind"] == kind)]
+            for number, (arm, name) in enumerate(titles.items()):
+                one = part[part["arm"] == arm].sort_values("event")
+                at = one["event"] + 0.05 * (number - (len(titles) - 1) / 2)
+                axes.plot(at, one["value"], color=colours[arm], label=name, marker="o", markersize=3.5, linewidth=1.5)
+                axes.vlines(at, one["lo"], one["hi"], color=colours[arm], linewidth=1.2)
+            if measure == "blur" and sharp is not None:
+                axes.axhline(sharp, color=FAINT, linewidth=1, linestyle=":", label="true clips")
+            if measure == "right":
+                axes.axhline(1 / len(EVENTS), color=FAINT, linewidth=1, linestyle="--", label="chance")
+            axes.set_title(title)
+            axes.set_ylim(0, None if measure == "blur" else 1.02)
+            axes.set_xticks(sorted(part["event"].unique()))
+            axes.grid(axis="y")
+            if place >= 2:
+                axes.set_xlabel("events since the input, each answer the next input")
+            if place in (0, 3):
+                axes.legend(loc="best")
+        figure.tight_layout(pad=0.8)
+    return figure
