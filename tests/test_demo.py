@@ -61,7 +61,7 @@ def test_twenty_at_once_wait_in_a_queue_and_none_is_lost_or_mixed_up(served, me)
     for thread in threads:
         thread.join()
     waiting = [run["ahead"] for run in me.ask("start")["runs"] if run["state"] == "waiting"]
-    assert sorted(waiting) == list(range(19)), "one is under way, the others know how many are before them"
+    assert sorted(waiting) == list(range(1, 20)), "one is under way, the others know how many are before them"
     served.models.gate.set()
     for n, run in enumerate(me.until(*(ids[n] for n in range(20)))):
         assert (run["state"], run["seed"], run["steps"]) == ("done", n, 2 + n % 3)
@@ -100,6 +100,16 @@ def test_a_run_is_stopped_within_a_step_and_the_next_goes_on(served, me):
     again = me.ask("start")["runs"]
     assert [run["state"] for run in again] == ["stopped", "stopped", "done"], "a reload still knows"
     assert list(served.shelf.runs) == [third], "only what is whole is kept"
+
+
+def test_two_files_of_one_name_wait_and_the_second_is_stopped(served, me):
+    brought = [me.bring(png(np.full((8, 8, 3), n, np.uint8)), "a.png")[1]["source"] for n in range(2)]
+    served.models.gate.clear()
+    me.until(me.run("a ?"), states=("running",))
+    first, second = (me.run("a ?", source=source) for source in brought)
+    me.ask("stop", run=second)
+    served.models.gate.set()
+    assert [run["state"] for run in me.until(first, second)] == ["done", "stopped"]
 
 
 def test_the_real_models_stop_before_the_next_step(untrained, tmp_path):
@@ -254,6 +264,9 @@ def test_everybody_sees_their_own_alone(served, me):
     assert "HttpOnly" in str(Browser(served.port).send("GET", "/", Cookie="")[1]["Set-Cookie"])
     kept = me.send("GET", "/")[1]["Set-Cookie"].partition(";")[0]
     assert kept == me.cookie, "a reload is the same person"
+    assert me.send("POST", "/start", {}, Cookie=f'theirs={{"a": [1]}}; {me.cookie}')[0] == 200, (
+        "others' cookies of any form"
+    )
     for cookie in ("", "vans-demo=short", "vans-demo=" + "a" * 5000, "vans-demo=../../x", "\x01;;="):
         assert me.send("POST", "/start", {}, Cookie=cookie)[0] == 409
 

@@ -56,7 +56,7 @@ class Part:
         return {name: getattr(self, name) for name in ("question", "caption", "reasoning", "forced", "own")}
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """owner: a digest of the browser's secret. version: of what there is to tell, see `Desk.since`."""
 
@@ -166,7 +166,8 @@ class Desk:
         return {**about, "state": "done", "name": source["name"], "input": shown, "parts": parts}
 
     def _of_run(self, run: Run) -> dict[str, Any]:
-        ahead = self._waiting.index(run) if run in self._waiting else 0
+        busy = any(one.state == "running" for one in self.runs.values())
+        ahead = self._waiting.index(run) + busy if run in self._waiting else 0
         parts = []
         for k, part in enumerate(run.parts):
             clip = None if part.same is None else {"token": f"{run.id}-{k}", **part.same.strip.described()}

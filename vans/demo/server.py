@@ -15,7 +15,6 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -49,11 +48,11 @@ class Handler(local.Handler):
 
     def secret(self) -> str | None:
         """The browser's own; None if it has none."""
-        try:
-            found = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
-        except CookieError:
-            return None
-        return found.value if found is not None and SECRET.fullmatch(found.value) else None
+        for one in self.headers.get("Cookie", "").split(";"):  # others' cookies may be of any form
+            name, _, value = one.strip().partition("=")
+            if name == COOKIE and SECRET.fullmatch(value):
+                return value
+        return None
 
     def page_headers(self) -> Mapping[str, str]:
         secret = self.secret() or secrets.token_urlsafe(32)

@@ -36,7 +36,7 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """seen: for the models. shown: for the page. kind: video, picture or sample."""
 

@@ -80,9 +80,8 @@ function progress(run) {
   const open_ = run.state === "waiting" || run.state === "running";
   $("doing").hidden = !open_;
   if (!open_) return;
-  const before = run.ahead + (run.state === "waiting" && [...runs.values()].some((one) => one.state === "running") ? 1 : 0);
   const doing = { "": "watching", thinking: "thinking", rendering: "rendering" }[run.stage];
-  const what = run.state === "running" ? doing : before ? `waiting, ${before} before this` : "waiting";
+  const what = run.state === "running" ? doing : run.ahead ? `waiting, ${run.ahead} before this` : "waiting";
   const left = run.left === null ? "" : run.left < 1 ? ", almost done" : `, about ${lasting(run.left)} left`;
   $("saying").textContent = what + left;
   const share = run.stage === "thinking" ? 0.3 * run.share : run.stage === "rendering" ? 0.3 + 0.7 * run.share : 0;
