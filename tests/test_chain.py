@@ -56,10 +56,10 @@ class Perfect(Answerer):
         self.asked.append(list(name))
         out = []
         for one, question in zip(seen, questions, strict=True):
-            kind, topic, shape, colour, _ = SCENES[question[-1]]
+            kind, topic, shape, colour = SCENES[question[-1]][:4]
             before = oracle.read(one.clip[None].numpy())[0].event
-            seen_ = before if before != oracle.STATIC else world.EVENTS[0]
-            event = world.successor(topic, seen_) if kind == "procedural" else world.outcome(topic, shape)
+            last = before if before != oracle.STATIC else world.EVENTS[0]
+            event = world.successor(topic, last) if kind == "procedural" else world.outcome(topic, shape)
             frames = clip(shape, self.colour or colour, event)
             if len(self.asked) > self.good:
                 frames = np.repeat(frames[:1], 9, axis=0)

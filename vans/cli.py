@@ -113,8 +113,10 @@ def preflight(given: argparse.Namespace) -> None:
 
 def answer(given: argparse.Namespace) -> None:
     """Answer questions about a video or a picture with captions and videos of what happens next."""
-    from vans.answer.ask import answer as respond
+    from vans.uncollected import uncollected
 
+    with uncollected():
+        from vans.answer.ask import answer as respond
     respond(given.input, given.questions, given.output, given.arm, events=given.events, seed=given.seed)
 
 
