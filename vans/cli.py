@@ -163,6 +163,13 @@ def vote(given: argparse.Namespace) -> None:
         run.serve(given)
 
 
+def demo(given: argparse.Namespace) -> None:
+    """Ask about a video or picture in a local page: up to three futures side by side."""
+    from vans.demo import run
+
+    run.serve(given)
+
+
 def tables(given: argparse.Namespace) -> None:
     """Print the tables in results/ (or published ones with --published)."""
     from vans.tables import report
@@ -280,6 +287,12 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--name", help="the row's name (the folder's)")
     sub.add_argument("--out", metavar="FOLDER", help="also write the scores there")
+    sub = add(demo)
+    sub.add_argument("--arm", help="whose models: an arm of dvc.yaml (the furthest trained)")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine alone)")
+    sub.add_argument("--port", type=int, default=8118, help="0: any that is free (%(default)s)")
+    sub.add_argument("--largest", type=int, default=200, metavar="MB", help="of a file that is brought (%(default)s)")
+    sub.add_argument("--history", metavar="FOLDER", help="where answers are kept (runs/demo)")
     sub = add(vote)
     sub.add_argument("folders", nargs="*", metavar="FOLDER", help="two or more, as for score; or NAME=FOLDER")
     sub.add_argument("--form", default="choice", help="choice (the best, or a tie) or likert (marks of 1 to 5)")
