@@ -294,7 +294,7 @@ def test_what_it_takes_by_hand(paper):
     assert one.step == pytest.approx(8 * all_.step) and one.steps == 1 and all_.steps == 800
     dit, clip = 4 * 1_418_996_800, 0.1 * 33 * 352 * 640
     assert dict(found["stage 2"].disk) == pytest.approx({"checkpoints": 6 * dit, "the DiT": dit})
-    assert all_.bytes == pytest.approx(800 * clip) and dict(found["SFT of the VLM"].disk)["triplets"] == 2 * count * clip
+    assert all_.bytes == pytest.approx(800 * clip) and found["SFT of the VLM"].bytes == pytest.approx(2 * count * clip)
     assert found["stage 1"].bytes == 1000 * report.latent_bytes(paper.params)
 
 

@@ -57,7 +57,7 @@ def takes(
             ),
             "stage 1": (("latents", p.curate.rl * sizes["latents"] / (2 * triplets)),),
             "stage 2": (("checkpoints", sizes["checkpoints"]), ("the DiT", tuned)),
-            "evaluating": (("predictions", p.evaluate.samples * sizes["triplets"] / triplets),),  # a clip of each sample
+            "evaluating": (("predictions", p.evaluate.samples * sizes["triplets"] / triplets),),  # clips
         }
         told = next(value for start, value in disk.items() if name.startswith(start))
         held = memory(models, kind, count, how_of(models, kind)).total
