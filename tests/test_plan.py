@@ -302,6 +302,7 @@ def test_bad_options_are_one_line(monkeypatch, capsys):
     monkeypatch.chdir(smoke.ROOT)
     for options, said in (
         (["--gpu", "gtx"], "--gpu gtx: is unknown; use a100-40"),
+        (["--triplets", "0"], "--triplets 0: use a whole number from 1 up"),
         (["--fraction", "1.5"], "--fraction 1.5: is the part of the peak"),
         (["--gpus", "0"], "--gpus 0: use a whole number from 1 up"),
         (["--vlm", "no/such"], "models.vlm.repo: nothing is known of no/such"),

@@ -27,9 +27,11 @@ from vans.errors import UserError
 # Cannot change what a stage writes: parameters are declared one by one; the rest writes, prints and starts.
 PLUMBING = (
     "vans/__init__",
+    "vans/arguments",
     "vans/cli",
     "vans/code",
     "vans/devices",
+    "vans/ending",
     "vans/cpu",  # no stage sees on which machine it runs: vans/tables/compare.py says it
     "vans/errors",
     "vans/files",

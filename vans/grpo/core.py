@@ -103,7 +103,7 @@ def kl_tokens(logp: Tensor, ref_logp: Tensor, mask: Tensor | None = None) -> Ten
 
 
 def grpo_loss(
-    terms: Tensor, kl: Tensor, beta: float, mask: Tensor | None = None, trajectories: int | None = None
+    terms: Tensor, kl: Tensor, beta: float, mask: Tensor | None = None, trajectories: float | None = None
 ) -> Tensor:
     """-(mean over trajectories of the mean over tokens or steps of terms - beta * KL) (DeepSeekMath, eq. 3).
 

@@ -15,6 +15,7 @@ from vans.models.flow import in_interval
 from vans.models.vdm import VDM
 from vans.parallel import Ranks
 from vans.rng import noise
+from vans.sharding import rounds, update
 
 
 @dataclass
@@ -64,8 +65,7 @@ def sde_rollout(
         raise ValueError(f"train_steps must be 1 to {s.render_steps - 1} (the last is not stochastic), got {trained}")
     reuses, scales = s.guidance != 1.0 and s.guidance_grad == "conditional", guidance_of(s)
     parts = []
-    for first in range(0, noises.shape[0], s.micro_batch):
-        part = slice(first, first + s.micro_batch)
+    for part, own in rounds(vdm.dit, noises.shape[0], s.micro_batch):
         x = noises[part].to(vdm.device, torch.float32)  # [M, C, T', H', W']
         text, reference = given.text[part].to(vdm.device), given.reference[part].to(vdm.device)
         states, logps, ref_means, unguided = [x], [], [], []
@@ -85,7 +85,8 @@ def sde_rollout(
             logps.append(logp.cpu())  # [M]
             x = after  # [M, C, T', H', W']
             states.append(x)
-        parts.append(([state.cpu() for state in states], torch.stack(logps, 1), ref_means, x.cpu(), unguided))
+        if own:
+            parts.append(([state.cpu() for state in states], torch.stack(logps, 1), ref_means, x.cpu(), unguided))
     return Trajectories(
         states=[torch.cat(state) for state in zip(*(p[0] for p in parts), strict=True)],
         sigmas=grid[: trained + 1],
@@ -111,14 +112,14 @@ def vdm_updates(
     optim: Optimizer,
     trained: Sequence[Tensor],
     ranks: Ranks,
-    total: int,
+    total: float,
 ) -> dict[str, float]:
     """`s.inner_updates` optimiser steps on one rollout; each recomputes every trained step of every trajectory.
 
     advantages: [N]. s: render_steps, micro_batch, guidance, guidance_start, guidance_stop, guidance_grad, noise_level,
     clip_range, beta, inner_updates, grad_clip.
     total: what the mean over trajectories divides by: N, and more where groups were left out, which then count as
-    zeros.
+    zeros; infinity where all of it is for the other ranks' sake alone.
     """
     device = vdm.device
     count, steps = trajectories.old_logp.shape  # N, K
@@ -127,8 +128,7 @@ def vdm_updates(
     for inner in range(s.inner_updates):
         optim.zero_grad()
         clipped = kl_mean = 0.0
-        for first in range(0, count, s.micro_batch):
-            part = slice(first, first + s.micro_batch)
+        for part, own in rounds(vdm.dit, count, s.micro_batch):
             text, reference = given.text[part].to(device), given.reference[part].to(device)
             advantage = advantages[part].to(device)  # [M]
             for k in range(steps):
@@ -147,16 +147,16 @@ def vdm_updates(
                 kl = flow_sde.gaussian_kl(mean, trajectories.ref_means[k][part].to(device), std)[:, None]  # [M, 1]
                 # Mean over steps of the mean over trajectories: one step of one micro-batch at a time.
                 loss = core.grpo_loss(terms, kl, s.beta, trajectories=total) / steps  # []
-                loss.backward()
+                (loss if own else 0.0 * loss).backward()
+                if not own:
+                    continue
                 share = x.shape[0] / count / steps
                 clipped += fraction.item() * share
                 kl_mean += kl.detach().mean().item() * share
                 key = "ratio_first" if inner == 0 else "ratio_last"
                 stats[key] = max(stats[key], (ratio - 1).abs().max().item())
-        ranks.average_gradients(trained)
-        norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
-        optim.step()
-        stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm.item()}
+        norm = update(optim, trained, ranks, s.grad_clip)
+        stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm}
     return stats
 
 
@@ -165,7 +165,5 @@ def no_updates(s: Any, optim: Optimizer, trained: Sequence[Tensor], ranks: Ranks
     for _ in range(s.inner_updates):
         for p in trained:
             p.grad = torch.zeros_like(p)
-        ranks.average_gradients(trained)
-        norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
-        optim.step()
-    return {"grad_norm": norm.item()}
+        norm = update(optim, trained, ranks, s.grad_clip)
+    return {"grad_norm": norm}

@@ -30,6 +30,7 @@ from vans import files
 from vans.errors import UserError
 from vans.models.flow import in_interval, ode_step, sigmas
 from vans.models.whole import companion, pretrained
+from vans.sharding import shard, sharded
 from vans.template import plain
 
 
@@ -130,6 +131,11 @@ class VDM:
             self.dit.enable_gradient_checkpointing(run)
         return self
 
+    def shard(self, ranks: Any) -> VDM:
+        """The DiT cut up over the ranks (vans/sharding.py), the rest whole on each rank's device."""
+        shard(self.dit, self.dit.blocks, ranks)
+        return self.to(ranks.device)
+
     def to(self, device) -> VDM:
         for part in (self.dit, self.vae, self.text_encoder):
             part.to(device)
@@ -152,7 +158,8 @@ class VDM:
         """bf16 arithmetic where the scale asks for it; samples, means and log-probs stay float32 outside of it."""
         if self.autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+        cast_once = not sharded(self.dit)  # else all its blocks would be kept, cast, as they are gathered
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype, cache_enabled=cast_once)
 
     @property
     def device(self) -> torch.device:

@@ -37,6 +37,7 @@ class MachineParams(Section):
     threads: int = Field(ge=1)  # CPU threads per worker
     dtype: Literal["float32", "bfloat16"]
     gradient_checkpointing: Literal["none", "half", "all"]  # layers that recompute their activations: the same numbers
+    shard: bool = False  # are weights, gradients and optimiser of what trains cut up over the processes?
     grid: bool  # may the ablation grid be trained at this scale?
     engine: Literal["local", "ray"]  # what maps the curation over sources (vans/data/engine.py)
     workers: int = Field(ge=0)  # its processes; 0: one per core

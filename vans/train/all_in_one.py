@@ -20,7 +20,7 @@ from vans.data.batches import prompts_of
 from vans.grid import Cell
 from vans.grpo import core
 from vans.grpo.denoising import Conditions, sde_rollout, vdm_updates
-from vans.grpo.rollout import WithTensors, frozen_copy
+from vans.grpo.rollout import reference
 from vans.grpo.tokens import vlm_updates
 from vans.meter import timer
 from vans.models.load import load_vdm, load_vlm
@@ -30,6 +30,7 @@ from vans.preflight import preflight
 from vans.rewards.plugs import plugs, score
 from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
+from vans.sharding import over
 from vans.train.loop import tell_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollouts import Rollouts, captions_of, grouped, record_of
@@ -69,13 +70,15 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
     if run.done:
         return run.take(out)
 
-    vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device)
-    vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device)
-    vlm.train_lora()
-    save_dit = make_trainable(vdm, s2.lora_rank, seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31)
+    place = "cpu" if (cut := over(params, ranks)) else ranks.device
+    vlm = load_vlm(params, base, here / at.vlm_folder, place)
+    vdm = load_vdm(params, base, here / at.vdm_folder, place)
+    vlm.train_lora(cut)
+    seed = seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31
+    save_dit = make_trainable(vdm, s2.lora_rank, seed, cut)
     models = {"vlm": vlm.model, "dit": vdm.dit}
     trained = {name: [p for p in model.parameters() if p.requires_grad] for name, model in models.items()}
-    start = {name: WithTensors(model, frozen_copy(model)) for name, model in models.items()}
+    start = {name: reference(model) for name, model in models.items()}
     optims = {"vlm": optimizer([vlm.model], "adamw", s1.lr), "dit": optimizer([vdm.dit], "adamw", s2.lr)}
     rollouts = Rollouts(params, here, "all_in_one", vdm, ranks)
     run.attach(models, optims)

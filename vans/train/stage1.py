@@ -29,7 +29,7 @@ from vans import files
 from vans.data.batches import prompts_of
 from vans.grid import Cell
 from vans.grpo import core
-from vans.grpo.rollout import WithTensors, frozen_copy
+from vans.grpo.rollout import reference
 from vans.grpo.tokens import vlm_updates
 from vans.meter import timer
 from vans.models import float8
@@ -38,6 +38,7 @@ from vans.parallel import Ranks, device_of, launch
 from vans.plan.work import of_step
 from vans.preflight import preflight
 from vans.rewards.plugs import plugs, score
+from vans.sharding import over
 from vans.template import thinking_length
 from vans.train.loop import tell_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
@@ -80,9 +81,9 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     if run.done:
         return run.take(out)
 
-    vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device)
-    trained = vlm.train_lora()
-    start = WithTensors(vlm.model, frozen_copy(vlm.model))
+    vlm = load_vlm(params, base, here / at.vlm_folder, "cpu" if (cut := over(params, ranks)) else ranks.device)
+    trained = vlm.train_lora(cut)
+    start = reference(vlm.model)
     optim = optimizer([vlm.model], "adamw", s.lr)
     vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device) if renders else None
     if vdm is not None and s.fp8:

@@ -19,6 +19,7 @@ Deviations from the paper
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from vans.errors import UserError
 from vans.grid import Cell
 from vans.grpo import core
 from vans.grpo.denoising import Conditions, no_updates, sde_rollout, vdm_updates
-from vans.grpo.rollout import WithTensors, frozen_copy
+from vans.grpo.rollout import reference
 from vans.meter import timer
 from vans.models.load import load_vdm, load_vlm
 from vans.models.protocol import protocol_of
@@ -46,6 +47,7 @@ from vans.preflight import preflight
 from vans.rewards.plugs import Plug, plugs, score
 from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
+from vans.sharding import over
 from vans.similarity import rouge_l
 from vans.template import answer_text, parse_answer
 from vans.train.feed import embeddings
@@ -86,10 +88,11 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     if run.done:
         return run.take(out)
 
-    vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device)
-    save = make_trainable(vdm, s.lora_rank, seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31)
+    cut = over(params, ranks)
+    vdm = load_vdm(params, base, here / at.vdm_folder, "cpu" if cut else ranks.device)
+    save = make_trainable(vdm, s.lora_rank, seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31, cut)
     trained = [p for p in vdm.dit.parameters() if p.requires_grad]
-    start = WithTensors(vdm.dit, frozen_copy(vdm.dit))
+    start = reference(vdm.dit)
     optim = optimizer([vdm.dit], "adamw", s.lr)
     rollouts = Rollouts(params, here, "stage2", vdm, ranks)
     run.attach({"dit": vdm.dit}, {"dit": optim})
@@ -106,11 +109,16 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         texts, resampled = anchor(prompts, keys)
         ids = [i for i in prompts if i in texts]  # P
         counts = {"anchors_resampled": resampled, "anchors_missing": 1 - len(ids) / len(prompts)}
-        if not ids:  # the other processes wait for this one's share of the gradient: none
+        idle = not ids  # the other processes wait for this one's share of the gradient: none
+        if idle and cut is None:
             run.log(step, **counts, **no_updates(s, optim, trained, ranks))
             continue
+        if idle:  # and for its part in gathering the weights: it takes any prompt and caption, for nothing
+            ids, texts = prompts[:1], {prompts[0]: ""}
         answers = [[texts[i]] * s.group_size for i in ids]  # [P][G]
         captions: list = [[parse_answer(texts[i])[1] or ""] * s.group_size for i in ids]  # [P][G]
+        if idle:
+            captions = [[anchor.captions[0]] * s.group_size]
 
         # 2. G stochastic trajectories of each, in one rollout
         repeat = [p for p in range(len(ids)) for _ in range(s.group_size)]  # N = P * G
@@ -122,6 +130,11 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
             if s.explore_size:
                 noises, names = explored(rollouts, ids, answers, captions, given, noises, keys, s, terms)
             trajectories = sde_rollout(vdm, given, noises, names, keys, s, start)
+        if idle:
+            none = torch.zeros(len(names))
+            stats = vdm_updates(vdm, trajectories, given, none, s, optim, trained, ranks, math.inf)
+            run.log(step, **counts, grad_norm=stats["grad_norm"])
+            continue
         with timer("decode"):
             videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s.group_size))  # [P, G, T, H, W, 3]
 
@@ -284,24 +297,26 @@ def _read(path: Path) -> dict[str, list] | None:
         return None
 
 
-def make_trainable(vdm: VDM, lora_rank: int, seed: int) -> Callable[[Path], None]:
+def make_trainable(vdm: VDM, lora_rank: int, seed: int, cut: Ranks | None = None) -> Callable[[Path], None]:
     """Let the whole DiT train (as float32), or a LoRA on its attention and feed-forward layers; returns the saver.
 
-    What is saved is a whole DiT in either case: a LoRA is merged into it.
+    cut: the ranks over which it is cut up. What is saved is a whole DiT in any case: a LoRA is merged into it (with one
+    beside it, it would load with weights that are nowhere).
     """
-    vdm.dit.float()
-    if lora_rank == 0:
-        vdm.dit.requires_grad_(True)
-        return lambda folder: vdm.dit.save_pretrained(folder / "transformer")
-    torch.manual_seed(seed)
-    targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
-    vdm.dit.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
-    for n, p in vdm.dit.named_parameters():
-        p.requires_grad_("lora_" in n)
+    vdm.dit.float().requires_grad_(lora_rank == 0)
+    if lora_rank:
+        torch.manual_seed(seed)
+        targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
+        vdm.dit.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
+        for n, p in vdm.dit.named_parameters():
+            p.requires_grad_("lora_" in n)
+    if cut is not None:
+        vdm.shard(cut)
 
     def save(folder: Path) -> None:
-        vdm.dit.fuse_lora()
-        vdm.dit.unload_lora()
+        if lora_rank:
+            vdm.dit.fuse_lora()
+            vdm.dit.unload_lora()
         vdm.dit.save_pretrained(folder / "transformer")
 
     return save
