@@ -47,9 +47,9 @@ def size(path: Path) -> int:
 
 def rows(root: Path) -> list[tuple[str, ...]]:
     """One for each of WHAT. UserError where the run is not finished."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for name, (notebooks, trainings, left) in WHAT.items():
-        seconds, told = 0.0, {}
+        seconds, told = 0.0, dict[str, tuple[float, float]]()
         for notebook in notebooks:
             path = root / "executed" / f"{notebook}.ipynb"
             if not path.is_file():

@@ -17,8 +17,8 @@ from vans.media import video as media
 from vans.tables import report
 
 COMMANDS = (
-    *("world", "check", "plan", "preflight", "repro", "estimate", "split", "answer", "import", "export", "score", "vote"),
-    *("tables", "compare", "page", "publish", "seeds", "summary", "targets"),
+    *("world", "check", "plan", "preflight", "repro", "estimate", "answer", "import", "export", "score", "vote"),
+    *("split", "tables", "compare", "page", "publish", "seeds", "summary", "targets"),
 )
 
 
