@@ -79,7 +79,7 @@ def estimate(given: argparse.Namespace) -> None:
 
 
 def split(given: argparse.Namespace) -> None:
-    """Write the benchmark's held-out samples, from the annotations of the sources in data/, as a list with a digest."""
+    """Write the held-out samples of the benchmark as a list, from the annotations of the sources in data/."""
     from vans.data.split import choose, describe, write
     from vans.params import find_root
 
