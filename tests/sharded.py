@@ -28,6 +28,7 @@ CAPTIONS = ["the ball fades and soon looks as before .", "the box is at rest ."]
 LAYERS = {"vlm": [("text_config", "num_hidden_layers")], "vdm": [("dit", "num_layers")]}
 S1 = {"group_size": 2, "temperature": 1.0, "beta": 0.04, "clip_range": 0.2}
 S2 = {"render_steps": 3, "train_steps": 1, "noise_level": 0.7, "guidance": 2.0, "guidance_grad": "conditional"}
+S2 |= {"guidance_start": 0.0, "guidance_stop": 1.0}
 S2 |= {"beta": 0.04, "clip_range": 1e-3}
 
 

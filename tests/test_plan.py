@@ -19,6 +19,7 @@ from vans.models.vlm import VLM
 from vans.params import load
 from vans.plan import flops, gpus, meta, released, report
 from vans.plan.memory import STAGES, How, cures, how_of, memory, remedy
+from vans.plan.takes import WHAT, takes
 from vans.plan.work import Models, Part, Stage, of_step
 from vans.toy import world
 
@@ -290,6 +291,25 @@ def test_the_page_shows_what_the_command_prints(monkeypatch, capsys):
     assert shown is not None
     assert cli.main(shown[1].split()[1:]) == 0
     assert shown[2] == capsys.readouterr().out
+
+
+def test_what_it_takes_by_hand(paper):
+    """At the paper's scale on 8 H100 at 40 %, with 100,000 triplets."""
+    grid, card, count = Grid(paper.params, smoke.ROOT), gpus.GPUS["h100"], 100_000
+    there = {name: size for name, size, _ in report.sizes(paper, grid, count)}
+    found = {t.name: t for t in takes(paper, grid, card, 8, 0.4, count, there)}
+    assert list(found) == list(WHAT)
+    for name, stage in (("stage 1", "stage1"), ("stage 2", "stage2"), ("SFT of the VDM", "sft/vdm")):
+        step = sum(part.seconds(card, 8, 0.4) for part in paper.step(stage))
+        assert found[name].step == pytest.approx(step)
+        assert found[name].memory == memory(paper, stage, 8, how_of(paper, stage)).total
+    assert found["stage 1"].step == pytest.approx(170_632 / 989 / 0.4 / 8, rel=0.1), "rendering is nearly all of it"
+    one, all_ = found["answering one question"], found["evaluating one arm"]
+    assert one.step == pytest.approx(8 * all_.step) and one.steps == 1 and all_.steps == 800
+    dit, clip = 4 * 1_418_996_800, 0.1 * 33 * 352 * 640
+    assert dict(found["stage 2"].disk) == pytest.approx({"checkpoints": 6 * dit, "the DiT": dit})
+    assert all_.bytes == pytest.approx(800 * clip) and found["SFT of the VLM"].bytes == pytest.approx(2 * count * clip)
+    assert found["stage 1"].bytes == 1000 * report.latent_bytes(paper.params)
 
 
 def test_bad_options_are_one_line(monkeypatch, capsys):

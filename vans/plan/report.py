@@ -13,6 +13,7 @@ from vans.grid import Grid
 from vans.plan import meta
 from vans.plan.gpus import GPU
 from vans.plan.memory import STAGES, How, Memory, how_of, memory, remedy
+from vans.plan.takes import takes
 from vans.plan.work import ANSWER, Models, Stage, bytes_of
 
 TRIPLETS = 100_000  # where none are counted
@@ -50,6 +51,8 @@ def describe(params: Any, root: Path, gpu: GPU, gpus: int, fraction: float, trip
         *held(models, gpus, gpu),
         "",
         *disk(models, grid, count, root),
+        "",
+        *together(models, grid, count, gpu, gpus, fraction),
     ]
     return "\n".join(lines) + "\n"
 
@@ -204,6 +207,22 @@ def disk(models: Models, grid: Grid, triplets: int, root: Path) -> list[str]:
     return table(
         ("on the disk", "GB", "what"), [*rows, ("**in all**", f"**{gb(total)}**", "your videos in `data/` beside it")]
     )
+
+
+def together(models: Models, grid: Grid, triplets: int, gpu: GPU, gpus: int, fraction: float) -> list[str]:
+    """What each thing takes, in one table."""
+    there = {name: size for name, size, _ in sizes(models, grid, triplets)}
+    rows = [
+        (
+            *(t.name, gb(t.memory), number(t.step), f"{t.steps:,}", number(t.hours)),
+            f"{gb(t.bytes)} ({', '.join(name for name, _ in t.disk)})",
+        )
+        for t in takes(models, grid, gpu, gpus, fraction, triplets, there)
+    ]
+    heads: tuple[str, ...] = ("what it takes, reckoned", "GB of a GPU", "s a step or sample", "steps or samples")
+    heads += ("hours", "GB on the disk")
+    said = f"One question on one GPU, the rest on {gpus}. Evaluation: answers; CLIP and FVD are not reckoned."
+    return [*table(heads, rows), "", said]
 
 
 def sizes(models: Models, grid: Grid, triplets: int) -> list[tuple[str, float, str]]:
