@@ -375,7 +375,7 @@ def rolled_out(root: Path, micro_batch: int):
         negative = vdm.embed([""])
     given = Conditions(text, vdm.pick_references(vdm.encode(clips_of(triplets, ids, "input")))[repeat], negative)
     shape = vdm.latent_shape(params.video.frames, params.video.height, params.video.width)
-    start = WithTensors(vdm.dit, {n: p * 0.9 for n, p in frozen_copy(vdm.dit).items()})
+    start = WithTensors(vdm.network, {n: p * 0.9 for n, p in frozen_copy(vdm.network).items()})
     names = [f"{i}/{g}" for i in ids for g in range(4)]
     noises = initial_noise(shape, ids, 4, False, "test")
     trajectories = sde_rollout(vdm, given, noises, names, ("test",), sde(micro_batch=micro_batch), start)

@@ -36,6 +36,7 @@ def vdm_options(params) -> dict:
         "vae_batch": params.machine.vae_batch,
         "dit_batch": params.machine.dit_batch,
         "autocast_dtype": None if params.machine.dtype == "float32" else frozen_dtype(params),
+        "compiled": params.machine.compile,
     }
 
 
@@ -64,7 +65,7 @@ def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> V
     model = params.models.vlm
     dtype = None if params.machine.dtype == "float32" else frozen_dtype(params)
     vlm = VLM.load(model.repo or Path(base) / "vlm", model.revision, dtype, **vlm_options(params))
-    vlm.sample_batch = params.machine.sample_batch
+    vlm.sample_batch, vlm.decoding = params.machine.sample_batch, params.machine.decoding
     if adapter is not None:
         vlm.load_lora(adapter)
     vlm.checkpoint_activations(params.machine.gradient_checkpointing)

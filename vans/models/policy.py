@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
+from vans.models.decoding import decoder
 from vans.models.grammar import Grammar, WithinTemplate
 from vans.models.packing import pack
 from vans.models.positions import positions
@@ -45,16 +46,17 @@ class Policy:
     autocast_dtype: torch.dtype | None
     position_rule: str  # see vans/models/positions.py
     sample_batch: int  # answers at once
+    decoding: str  # see vans/models/decoding.py
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def autocast(self):
-        """bf16 arithmetic over float32 adapters where the scale asks for it."""
+    def autocast(self, cache: bool = True):
+        """bf16 arithmetic over float32 adapters where the scale asks for it. cache: are cast weights kept meanwhile?"""
         if self.autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype, cache_enabled=cache)
 
     @contextmanager
     def merged(self):
@@ -128,7 +130,7 @@ class Policy:
                 for which, some in in_parts(rows, times, self.sample_batch)
             ]
             return joined(parts, self.tokenizer.pad_token_id)
-        allowed, processors = Suppress(self.special_ids()), LogitsProcessorList()
+        allowed, processors = Suppress(self.special_ids(), self.device), LogitsProcessorList()
         if hub_defaults:
             processors += named_by(self.model.generation_config, inputs["input_ids"].repeat_interleave(times, 0))
         if within_template:
@@ -137,28 +139,25 @@ class Policy:
         with self.autocast(), self.merged():  # each prompt is read once, and its keys and values are every answer's
             places, following = self.positions(inputs)
             out = self.model(**arguments(inputs), position_ids=places, use_cache=True, logits_to_keep=1)
-            cache, logits = out.past_key_values, out.logits.repeat_interleave(times, 0)
-            cache.batch_repeat_interleave(times)
-            mask = inputs["attention_mask"].repeat_interleave(times, 0)
-            place = following.repeat_interleave(times)[None, :, None].expand(3, -1, 1)  # [3, N, 1]
-            ids, drawn = mask.new_empty(len(seeds), 0), []
-            ended = torch.zeros(len(seeds), dtype=torch.bool, device=mask.device)
+            logits = out.logits.repeat_interleave(times, 0)
+            place = following[None, :, None].expand(3, -1, 1)  # [3, P, 1]
+            step = decoder(self, out.past_key_values, inputs["attention_mask"], place, times, max_new_tokens)
+            ids, drawn = inputs["input_ids"].new_empty(len(seeds), 0), []
+            ended = torch.zeros(len(seeds), dtype=torch.bool, device=ids.device)
             while True:
                 scores = allowed(ids, logits[:, -1].float())  # [N, V]
                 token = draw(processors(ids, scores), ids.shape[1])
                 drawn.append((scores / (temperature or 1.0)).log_softmax(-1).gather(1, token[:, None]))
                 token = token.masked_fill(ended, self.tokenizer.pad_token_id)[:, None]
                 ids, ended = torch.cat([ids, token], 1), ended | (token[:, 0] == eos)
-                if ids.shape[1] == max_new_tokens or ended.all():
+                if ids.shape[1] == max_new_tokens or (ids.shape[1] % step.look == 0 and ended.all()):
                     break
-                mask = torch.cat([mask, torch.ones_like(token)], 1)
-                at = place + ids.shape[1] - 1
-                logits = self.model(
-                    input_ids=token, attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True
-                ).logits
-        ended = (ids == self.tokenizer.eos_token_id).long().cumsum(1)
-        mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()
-        return Completions(ids, mask, self.decode(ids, mask), torch.cat(drawn, 1).masked_fill(mask == 0, 0.0))
+                logits = step(token)
+        ended = (ids == eos).long().cumsum(1)
+        mask = ((ended == 0) | ((ended == 1) & (ids == eos))).long()
+        longest = int(mask.sum(1).max())  # nobody looks at every token whether all have ended
+        ids, mask, logp = ids[:, :longest], mask[:, :longest], torch.cat(drawn, 1)[:, :longest]
+        return Completions(ids, mask, self.decode(ids, mask), logp.masked_fill(mask == 0, 0.0))
 
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
         """Token ids -> texts without padding and end token."""

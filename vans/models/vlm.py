@@ -66,7 +66,7 @@ class VLM(Policy):
         self.model, self.processor, self.system, self.autocast_dtype = batch_windows(model), processor, system, autocast
         self.frames, self.seconds, self.position_rule = frames, seconds, position_rule
         self.recomputed = "none"
-        self.sample_batch = 64  # answers at once; `vans.models.load` sets the scale's
+        self.sample_batch, self.decoding = 64, "dynamic"  # `vans.models.load` sets the scale's
         self.tokenizer = processor.tokenizer
         self.prompts: dict[tuple, dict] = {}  # of one each, see `kept`
         self.vision: dict[str, Tensor] = {}  # the adapter's part that is merged into the tower

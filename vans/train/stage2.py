@@ -86,7 +86,7 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device)
     save = make_trainable(vdm, s.lora_rank, seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31)
     trained = [p for p in vdm.dit.parameters() if p.requires_grad]
-    start = WithTensors(vdm.dit, frozen_copy(vdm.dit))
+    start = WithTensors(vdm.network, frozen_copy(vdm.network))
     optim = optimizer([vdm.dit], "adamw", s.lr)
     rollouts = Rollouts(params, here, "stage2", vdm, ranks)
     run.attach({"dit": vdm.dit}, {"dit": optim})
@@ -267,6 +267,7 @@ def make_trainable(vdm: VDM, lora_rank: int, seed: int) -> Callable[[Path], None
     vdm.dit.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
     for n, p in vdm.dit.named_parameters():
         p.requires_grad_("lora_" in n)
+    vdm.again()
 
     def save(folder: Path) -> None:
         vdm.dit.fuse_lora()
