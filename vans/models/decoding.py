@@ -107,7 +107,9 @@ def captured(step: Callable[[], Tensor], rewind: Callable[[], None]) -> Callable
             out = step()
     except RuntimeError as error:
         said = words(str(error).strip().partition("\n")[0][:200])
-        print(f"machine.decoding: no CUDA graph of a token's pass ({said}); its kernels are launched singly", flush=True)
+        print(
+            f"machine.decoding: no CUDA graph of a token's pass ({said}); its kernels are launched singly", flush=True
+        )
         rewind()
         return step
 

@@ -249,19 +249,25 @@ class VDM:
     def velocity(
         self, x: Tensor, sigma: Tensor, text: Tensor, reference: Tensor | None, dit: nn.Module | None = None
     ) -> Tensor:
-        """v(x, sigma | caption, references): x [N, C, T', H', W'], sigma [N] in (0, 1] -> float32 like x."""
-        dit = dit or self.network
+        """v(x, sigma | caption, references): x [N, C, T', H', W'], sigma [N] in (0, 1] -> float32 like x.
+
+        A compiled network runs as it does for gradients, also where none are wanted: torch compiles another program for
+        that, which rounds elsewhere, and rollout and update would be two policies.
+        """
+        network = dit or self.network
         start = 0 if reference is None else reference.shape[2]
         hidden = x if reference is None else torch.cat([reference.to(x), x], dim=2)
         dtype = self.autocast_dtype if self.autocast_dtype and self.halved else self.dit.dtype
-        with self.autocast():
-            out = dit(
+        learns = torch.is_grad_enabled()
+        with torch.set_grad_enabled(learns or (self.compiled and dit is None)), self.autocast():
+            out = network(
                 hidden_states=hidden.to(dtype),
                 timestep=(sigma.to(x.device) * 1000.0).to(self.dit.dtype),  # of 1000 bfloat16 tells 4 apart
                 encoder_hidden_states=text.to(x.device, dtype),
                 return_dict=False,
             )[0]
-        return out[:, :, start:].float()
+        v = out[:, :, start:].float()
+        return v if learns else v.detach()
 
     def guided_velocity(
         self,
