@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
 from vans.models.decoding import decoder
+from vans.models.engine import Engine
 from vans.models.grammar import Grammar, WithinTemplate
 from vans.models.packing import pack
 from vans.models.positions import positions
@@ -47,6 +48,8 @@ class Policy:
     position_rule: str  # see vans/models/positions.py
     sample_batch: int  # answers at once
     decoding: str  # see vans/models/decoding.py
+    engine: Engine | None  # what samples in its place
+    see: Any
 
     @property
     def device(self) -> torch.device:
@@ -122,6 +125,9 @@ class Policy:
         if len(seeds) % rows:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
         times, eos = len(seeds) // rows, self.tokenizer.eos_token_id
+        if self.engine is not None and not (within_template or hub_defaults):
+            given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+            return self.from_engine(inputs, *self.engine.sample(self, inputs, seeds, **given), temperature, top_p)
         if len(seeds) > self.sample_batch:
             options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
             options |= {"within_template": within_template, "hub_defaults": hub_defaults}
@@ -159,6 +165,23 @@ class Policy:
         ids, mask, logp = ids[:, :longest], mask[:, :longest], torch.cat(drawn, 1)[:, :longest]
         return Completions(ids, mask, self.decode(ids, mask), logp.masked_fill(mask == 0, 0.0))
 
+    def from_engine(
+        self, inputs, ids: list[list[int]], logp: list[list[float]], temperature: float, top_p: float
+    ) -> Completions:
+        """What vLLM drew, as answers; its log-probabilities only where they are of the whole distribution."""
+        answers = self.padded(ids)
+        texts = self.decode(answers.ids, answers.mask)
+        if temperature == 0 or top_p < 1:
+            return Completions(answers.ids, answers.mask, texts)
+        drawn = torch.zeros(answers.ids.shape, device=self.device)
+        for row, values in zip(drawn, logp, strict=True):
+            row[: len(values)] = torch.tensor(values)
+        assert self.engine is not None
+        if not self.engine.checked:
+            seen = inputs if "video_features" in inputs else self.see(inputs)
+            self.engine.check(self.log_probs(seen, answers, temperature), drawn, answers.mask)
+        return Completions(answers.ids, answers.mask, texts, drawn)
+
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
         """Token ids -> texts without padding and end token."""
         rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
@@ -174,12 +197,16 @@ class Policy:
         """
         for text in texts:
             check_words(text, "an answer to learn from", self.tokenizer.all_special_tokens)
-        rows = [self.tokenizer(t, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id] for t in texts]
+        eos = self.tokenizer.eos_token_id
+        return self.padded([[*self.tokenizer(t, add_special_tokens=False).input_ids, eos] for t in texts], texts)
+
+    def padded(self, rows: list[list[int]], texts: Sequence[str] = ()) -> Completions:
+        """Tokens of answers, the end token included, as completions padded on the right."""
         length = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([r + [pad] * (length - len(r)) for r in rows], device=self.device)
         mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows], device=self.device)
-        return Completions(ids, mask, texts)
+        return Completions(ids, mask, list(texts))
 
     # ------------------------------------------------------------------ log-probabilities
     def log_probs(
