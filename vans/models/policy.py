@@ -20,7 +20,7 @@ from transformers import LogitsProcessorList
 from vans.models.decoding import decoder
 from vans.models.engine import Engine
 from vans.models.grammar import Grammar, WithinTemplate
-from vans.models.packing import pack
+from vans.models.packing import Packed, pack
 from vans.models.positions import positions
 from vans.models.prompts import arguments, in_parts, pick
 from vans.models.sampling import Draws, Suppress, joined, named_by
@@ -96,6 +96,11 @@ class Policy:
 
     # ------------------------------------------------------------------ sampling
     @cached_property
+    def barred(self) -> Suppress:
+        """-inf at what an answer may never hold."""
+        return Suppress(self.special_ids(), self.device)
+
+    @cached_property
     def grammar(self) -> Grammar:
         """The answer's template over this model's tokens."""
         return Grammar(self.tokenizer, self.model.config.get_text_config().vocab_size, self.special_ids())
@@ -136,7 +141,7 @@ class Policy:
                 for which, some in in_parts(rows, times, self.sample_batch)
             ]
             return joined(parts, self.tokenizer.pad_token_id)
-        allowed, processors = Suppress(self.special_ids(), self.device), LogitsProcessorList()
+        processors = LogitsProcessorList()
         if hub_defaults:
             processors += named_by(self.model.generation_config, inputs["input_ids"].repeat_interleave(times, 0))
         if within_template:
@@ -151,7 +156,7 @@ class Policy:
             ids, drawn = inputs["input_ids"].new_empty(len(seeds), 0), []
             ended = torch.zeros(len(seeds), dtype=torch.bool, device=ids.device)
             while True:
-                scores = allowed(ids, logits[:, -1].float())  # [N, V]
+                scores = self.barred(ids, logits[:, -1].float())  # [N, V]
                 token = draw(processors(ids, scores), ids.shape[1])
                 drawn.append((scores / (temperature or 1.0)).log_softmax(-1).gather(1, token[:, None]))
                 token = token.masked_fill(ended, self.tokenizer.pad_token_id)[:, None]
@@ -209,6 +214,15 @@ class Policy:
         return Completions(ids, mask, list(texts))
 
     # ------------------------------------------------------------------ log-probabilities
+    def packed(self, inputs, completions: Completions, of: Sequence[int] | None = None) -> Packed:
+        """The answers of each prompt behind it in one sequence (vans/models/packing.py).
+
+        of: the row of the prompt of each answer; None: B = prompts x G, prompt-major.
+        """
+        ids, mask, rows = completions.ids, completions.mask, len(inputs["input_ids"])
+        of = [n * rows // len(ids) for n in range(len(ids))] if of is None else of
+        return pack(inputs, *self.positions(inputs), ids, mask, self.tokenizer.pad_token_id, of)
+
     def log_probs(
         self,
         inputs,
@@ -217,22 +231,21 @@ class Policy:
         model: nn.Module | None = None,
         suppress=True,
         of: Sequence[int] | None = None,
+        packed: Packed | None = None,
     ) -> Tensor:
         """log pi(token | prompt, tokens before) float32 [B, L], zero where masked.
 
-        of: the row of the prompt of each answer; None: B = prompts x G, prompt-major. The answers of a prompt stand
-        behind it in one sequence (vans/models/packing.py).
+        of: as in `packed`, which may be given where the same answers are scored several times.
         """
-        ids, mask, rows = completions.ids, completions.mask, len(inputs["input_ids"])
-        of = [n * rows // len(ids) for n in range(len(ids))] if of is None else of
-        packed = pack(inputs, *self.positions(inputs), ids, mask, self.tokenizer.pad_token_id, of)
+        ids = completions.ids
+        packed = self.packed(inputs, completions, of) if packed is None else packed
         if packed.inputs["attention_mask"] is not None and self.model.config._attn_implementation != "sdpa":
             raise ValueError(f"the tree mask is for sdpa, not for {self.model.config._attn_implementation}")
         with self.autocast():
             out = (model or self.model)(**arguments(packed.inputs), use_cache=False, logits_to_keep=packed.keep)
             logits = out.logits.flatten(0, 1)[packed.come].float()  # [K, V]
         if suppress:
-            logits = logits.index_fill(1, torch.tensor(self.special_ids(), device=logits.device), float("-inf"))
+            logits = self.barred(None, logits)
         logp = torch.log_softmax(logits / max(temperature, 1e-6), dim=-1)
         chosen = logp.gather(1, ids[packed.rows, packed.at][:, None])[:, 0]  # [K]
         return logits.new_zeros(ids.shape).index_put((packed.rows, packed.at), chosen)

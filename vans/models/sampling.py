@@ -29,7 +29,7 @@ class Suppress(LogitsProcessor):
         self.ids = torch.tensor(ids, device=device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return scores.index_fill(1, self.ids, float("-inf"))
+        return scores.index_fill(1, self.ids.to(scores.device), float("-inf"))
 
 
 class Behind(LogitsProcessor):

@@ -111,7 +111,7 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
 
         # 2. G stochastic trajectories of each, in one rollout
         repeat = [p for p in range(len(ids)) for _ in range(s.group_size)]  # N = P * G
-        text = embedded[[row[0] for row in captions]][repeat]  # [N, L, D]
+        text = embedded[[row[0] for row in captions]].to(ranks.device)[repeat]  # [N, L, D]
         given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
         names = [f"{i}/{g}" for i in ids for g in range(s.group_size)]
         with timer("render"):
