@@ -3,8 +3,8 @@
 Each stage holds its models for as long as it runs, and what the largest of its phases (sampling, rendering, decoding,
 updating) needs beside them. As the trainers do it: frozen weights of the VLM and the text encoder in machine.dtype, DiT
 and VAE in float32; what trains in float32, with its gradients, AdamW's two moments, the policy at the start of the
-stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients. In bfloat16 autocast keeps a
-copy of what trains.
+stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients. In bfloat16 the DiT computes in
+a copy (vans/models/masters.py), of which the start of the stage is another one; of a LoRA autocast keeps a copy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class How:
 @dataclass(frozen=True)
 class Memory:
     """Bytes. activations: of the largest micro-batch, (with, without) recomputing; caches: keys, values and logits in
-    sampling, autocast's copies; decode: what the VAE's decoder holds. total: with what `How` says."""
+    sampling, copies of what trains; decode: what the VAE's decoder holds. total: with what `How` says."""
 
     frozen: float
     masters: float
@@ -79,10 +79,12 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
     frozen: float = meta.parameters(meta.VLM, models.vlm) * c if vlm else 0
     if dit:
         frozen += 4 * sizes[meta.VAE] + (0 if stage == "sft/vdm" else c * sizes[meta.TEXT] + CLIP)
-        frozen += 0 if dit_trains else 4 * sizes[meta.DIT]
+        frozen += 0 if dit_trains else (4 if c == 4 else 4 + c) * sizes[meta.DIT]
     frozen += 0 if vlm_trains else 4 * lora
     trained: float = 4 * ((lora if vlm_trains else 0) + (sizes[meta.DIT] if dit_trains else 0))
-    start: float = 0 if stage.startswith("sft") or not trained else trained
+    start: float = 0
+    if not stage.startswith("sft"):
+        start = 4 * (lora if vlm_trains else 0) + c * (sizes[meta.DIT] if dit_trains else 0)
     copies = trained / 4 * 2 if c == 2 else 0
     buffer = trained if gpus > 1 and how.shard == 1 else 0  # of all gradients, while they are averaged
     layer = 0.0  # two gathered layers at a time
