@@ -1,10 +1,11 @@
 """What a stage holds on one GPU, by parts, and what to change where it does not fit.
 
 Each stage holds its models for as long as it runs, and what the largest of its phases (sampling, rendering, decoding,
-updating) needs beside them. As the trainers do it: frozen weights of the VLM and the text encoder in machine.dtype, DiT
-and VAE in float32; what trains in float32, with its gradients, AdamW's two moments, the policy at the start of the
-stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients. In bfloat16 the DiT computes in
-a copy (vans/models/masters.py), of which the start of the stage is another one; of a LoRA autocast keeps a copy.
+updating) needs beside them; stage 2 holds the VLM and the text encoder only until all anchors are drawn, before its
+first step. As the trainers do it: frozen weights of the VLM and the text encoder in machine.dtype, DiT and VAE in
+float32; what trains in float32, with its gradients, AdamW's two moments, the policy at the start of the stage (for the
+KL; not in SFT) and, with several processes, one flat buffer of gradients. In bfloat16 the DiT computes in a copy
+(vans/models/masters.py), of which the start of the stage is another one; of a LoRA autocast keeps a copy.
 """
 
 from __future__ import annotations
@@ -76,11 +77,13 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
     dit_trains = stage in ("sft/vdm", "stage2", "all_in_one")
     vlm_trains = stage in ("sft/vlm", "stage1", "all_in_one")
 
-    frozen: float = meta.parameters(meta.VLM, models.vlm) * c if vlm else 0
+    language = (meta.parameters(meta.VLM, models.vlm) * c if vlm else 0) + (0 if vlm_trains else 4 * lora)
+    text: float = c * sizes[meta.TEXT] if dit and stage != "sft/vdm" else 0
+    frozen = float(language + text)
+    gone = frozen if stage == "stage2" else 0.0  # before the first step
     if dit:
-        frozen += 4 * sizes[meta.VAE] + (0 if stage == "sft/vdm" else c * sizes[meta.TEXT] + CLIP)
+        frozen += 4 * sizes[meta.VAE] + (0 if stage == "sft/vdm" else CLIP)
         frozen += 0 if dit_trains else (4 if c == 4 else 4 + c) * sizes[meta.DIT]
-    frozen += 0 if vlm_trains else 4 * lora
     trained: float = 4 * ((lora if vlm_trains else 0) + (sizes[meta.DIT] if dit_trains else 0))
     start: float = 0
     if not stage.startswith("sft"):
@@ -92,14 +95,16 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
         share = 1 / how.shard
         layer = 2 * trained / 4 * c / min(vdm["dit"]["num_layers"], models.language["num_hidden_layers"])
         trained, start, copies = trained * share, start * share, copies * share
-        frozen *= share if how.frozen else 1.0
+        frozen, gone = ((frozen * share, gone * share) if how.frozen else (frozen, gone))
 
     phases = _phases(models, stage, how, c)
-    held = frozen + 4 * trained + start + copies + layer
+    before = frozen + trained + start + copies + layer + (phases.get("sample", 0.0) if gone else 0.0)
+    held = frozen - gone + 4 * trained + start + copies + layer
     caches = phases.get("sample", 0.0) + copies + layer
     with_, without = phases.get("update", 0.0), phases.get("update without", 0.0)
     update = how.checkpointing * with_ + (1 - how.checkpointing) * without + buffer
-    most = max(phases.get("sample", 0.0), phases.get("render", 0.0), phases.get("decode", 0.0), update)
+    drawn = 0.0 if gone else phases.get("sample", 0.0)
+    most = max(drawn, phases.get("render", 0.0), phases.get("decode", 0.0), update)
     return Memory(
         frozen,
         trained,
@@ -109,7 +114,7 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
         (with_, without),
         caches,
         phases.get("decode", 0.0),
-        held + most,
+        max(before, held + most),
     )
 
 
