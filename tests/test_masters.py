@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.func import functional_call
 from torch.testing import assert_close
 
 from tests import smoke
@@ -64,10 +65,14 @@ def test_what_diffusers_keeps_in_float32_is_the_master_itself(vdm):
 def test_gradients_reach_the_masters_and_add_up_there_in_float32(vdm):
     """Against autograd through the cast itself, for two passes."""
     shared = {name for name, p in vdm.network.named_parameters() if p.dtype == torch.float32}
+
+    def cast(**told):
+        weights = {n: p if n in shared else p.bfloat16() for n, p in vdm.dit.named_parameters()}
+        return functional_call(frame, weights, (), told)
+
     frame, expected = vdm_of().network, dict.fromkeys(dict(vdm.dit.named_parameters()), 0)
     for seed in (0, 1):
-        weights = {n: p if n in shared else p.bfloat16() for n, p in vdm.dit.named_parameters()}
-        loss(vdm.velocity(*given(vdm, seed), dit=WithTensors(frame, weights))).backward()  # type: ignore[arg-type]
+        loss(vdm.velocity(*given(vdm, seed), dit=cast)).backward()  # type: ignore[arg-type]
         for name, p in vdm.dit.named_parameters():
             assert p.grad is not None
             expected[name], p.grad = expected[name] + p.grad, None

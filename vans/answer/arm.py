@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from vans import code, cpu, files
 from vans.answer import predictions
 from vans.answer.best import Answer, best_of, judge
+from vans.answer.draw import render as render
+from vans.answer.draw import write_answers as write_answers
 from vans.data import shards
 from vans.data.batches import clips_of, held_out
 from vans.data.triplets import Triplets
@@ -29,7 +29,6 @@ from vans.models.load import load_vdm, load_vlm
 from vans.models.protocol import protocol_of
 from vans.parallel import Ranks, launch
 from vans.preflight import preflight
-from vans.rng import noise
 
 # Of the machine, what moves last bits; the sampler moves all.
 BATCHES = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch", "decoding", "compile", "sampler")
@@ -123,6 +122,7 @@ def identity(params: Any, root: Path, ranks: Ranks, arm: Arm) -> str:
     are not taken."""
     told = {key: value for key, value in params.resolved().items() if key in DECIDING}
     told["machine"] = {key: told["machine"][key] for key in BATCHES}
+    told["protocol"] = asdict(protocol_of(params))  # the release's prompts, too, which stand outside of the parameters
     told["machine"] |= {"device": ranks.device.type, "caps": cpu.caps_set()}
     base = ["vlm", "vdm", *(["clip"] if arm.best_of else [])]
     folders = [f"models/base/{name}" for name in base] + [arm.vlm_folder, arm.vdm_folder]
@@ -131,37 +131,3 @@ def identity(params: Any, root: Path, ranks: Ranks, arm: Arm) -> str:
     told["triplets"] = [files.sha256_file(root / "triplets/manifest.parquet"), shards.identity(root / "triplets")]
     told["code"] = code.digest(["vans/answer/arm.py"], Path(__file__).resolve().parents[2])
     return files.digest(told | {"arm": arm.plain()})[:12]
-
-
-def write_answers(
-    params, vlm, clips: Tensor, questions: list[str], fps: Sequence[float], names: list[str], within_template=False
-) -> list[str]:
-    """The VLM's whole answers, one of each question; drawn from (seed, name). fps: of each clip, pictures/s.
-
-    within_template: see `VLM.sample`.
-    """
-    answers = vlm.sample(
-        vlm.inputs(clips, questions, fps),
-        seeds=[(params.seed, "answer", n) for n in names],
-        within_template=within_template,
-        **protocol_of(params).drawing(params.generate),
-    )
-    return answers.texts
-
-
-def render(params, vdm, clips: Tensor, captions: list[str], names: list[str], progress=None) -> Tensor:
-    """Videos uint8 [N, T, H, W, 3] of captions, given input clips [N, T, H, W, 3]."""
-    g, c, protocol = params.generate, params.video, protocol_of(params)
-    vdm.lowered(protocol.half, protocol.tile)
-    shape = vdm.latent_shape(c.frames, c.height, c.width)
-    with torch.no_grad():
-        text = vdm.embed(captions)
-        negative = vdm.embed([vdm.negative_prompt])
-    reference = vdm.pick_references(vdm.encode(clips))
-    if protocol.one_seed:
-        same = torch.randn(shape, generator=torch.Generator().manual_seed(params.seed))
-        start = same.expand(len(names), *shape)
-    else:
-        start = noise(shape, names, params.seed, "answer")
-    final = vdm.render_latents(text, reference, start, g.steps, g.guidance, negative, g.batch, progress)
-    return vdm.decode(final)

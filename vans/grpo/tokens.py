@@ -14,6 +14,7 @@ from vans.grpo.rollout import numbers, zero
 from vans.models.prompts import pick
 from vans.models.vlm import VLM, Completions
 from vans.parallel import Ranks
+from vans.sharding import update
 
 
 def vlm_updates(
@@ -61,9 +62,7 @@ def vlm_updates(
             kl_mean += core.row_means(kl.detach(), mask[row]).mean().double() * share
             far = (ratio - 1).abs().masked_fill(~mask[row].bool(), 0).max()  # first: 0
             off["ratio_last"] = off["ratio_last"].maximum(far.double())
-        ranks.average_gradients(trained)
-        norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
-        optim.step()
+        norm = update(optim, trained, ranks, s.grad_clip)
     return numbers(off | {"clipped": clipped, "kl": kl_mean, "grad_norm": norm})
 
 

@@ -1,11 +1,12 @@
 """What a stage holds on one GPU, by parts, and what to change where it does not fit.
 
 Each stage holds its models for as long as it runs, and what the largest of its phases (sampling, rendering, decoding,
-updating) needs beside them; stage 2 holds the VLM and the text encoder only until all anchors are drawn, before its
-first step. As the trainers do it: frozen weights of the VLM and the text encoder in machine.dtype, DiT and VAE in
-float32; what trains in float32, with its gradients, AdamW's two moments, the policy at the start of the stage (for the
-KL; not in SFT) and, with several processes, one flat buffer of gradients. In bfloat16 the DiT computes in a copy
-(vans/models/masters.py), of which the start of the stage is another one; of a LoRA autocast keeps a copy.
+updating) needs beside them. Stage 2 holds VLM and text encoder until its anchors are drawn and embedded, before there
+are gradients and moments, and neither of them in its steps. As the trainers do it: frozen weights of the VLM and the
+text encoder in machine.dtype, DiT and VAE in float32; what trains in float32, with its gradients, AdamW's two moments,
+the policy at the start of the stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients.
+In bfloat16 the DiT computes in a copy (vans/models/masters.py), of which the start of the stage is another one; where
+it is cut up, and of a LoRA, autocast keeps a copy.
 """
 
 from __future__ import annotations
@@ -77,17 +78,20 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
     dit_trains = stage in ("sft/vdm", "stage2", "all_in_one")
     vlm_trains = stage in ("sft/vlm", "stage1", "all_in_one")
 
-    language = (meta.parameters(meta.VLM, models.vlm) * c if vlm else 0) + (0 if vlm_trains else 4 * lora)
-    text: float = c * sizes[meta.TEXT] if dit and stage != "sft/vdm" else 0
-    frozen = float(language + text)
-    gone = frozen if stage == "stage2" else 0.0  # before the first step
+    frozen: float = meta.parameters(meta.VLM, models.vlm) * c if vlm else 0
     if dit:
-        frozen += 4 * sizes[meta.VAE] + (0 if stage == "sft/vdm" else CLIP)
+        frozen += 4 * sizes[meta.VAE] + (0 if stage == "sft/vdm" else c * sizes[meta.TEXT] + CLIP)
         frozen += 0 if dit_trains else (4 if c == 4 else 4 + c) * sizes[meta.DIT]
+    frozen += 0 if vlm_trains else 4 * lora
+    gone: float = 0  # before the first step
+    if stage == "stage2":
+        gone = c * (meta.parameters(meta.VLM, models.vlm) + sizes[meta.TEXT]) + 4 * lora
+        frozen -= gone
     trained: float = 4 * ((lora if vlm_trains else 0) + (sizes[meta.DIT] if dit_trains else 0))
     start: float = 0
     if not stage.startswith("sft"):
-        start = 4 * (lora if vlm_trains else 0) + c * (sizes[meta.DIT] if dit_trains else 0)
+        wide = c if how.shard == 1 else 4  # of the DiT's copy, or of its rows
+        start = 4 * (lora if vlm_trains else 0) + wide * (sizes[meta.DIT] if dit_trains else 0)
     copies = trained / 4 * 2 if c == 2 else 0
     buffer = trained if gpus > 1 and how.shard == 1 else 0  # of all gradients, while they are averaged
     layer = 0.0  # two gathered layers at a time
@@ -95,16 +99,17 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
         share = 1 / how.shard
         layer = 2 * trained / 4 * c / min(vdm["dit"]["num_layers"], models.language["num_hidden_layers"])
         trained, start, copies = trained * share, start * share, copies * share
-        frozen, gone = ((frozen * share, gone * share) if how.frozen else (frozen, gone))
+        frozen, gone = (size * (share if how.frozen else 1.0) for size in (frozen, gone))
 
     phases = _phases(models, stage, how, c)
-    before = frozen + trained + start + copies + layer + (phases.get("sample", 0.0) if gone else 0.0)
-    held = frozen - gone + 4 * trained + start + copies + layer
+    held = frozen + 4 * trained + start + copies + layer
     caches = phases.get("sample", 0.0) + copies + layer
     with_, without = phases.get("update", 0.0), phases.get("update without", 0.0)
     update = how.checkpointing * with_ + (1 - how.checkpointing) * without + buffer
-    drawn = 0.0 if gone else phases.get("sample", 0.0)
-    most = max(drawn, phases.get("render", 0.0), phases.get("decode", 0.0), update)
+    sample = phases.get("sample", 0.0)
+    most = max(0.0 if gone else sample, phases.get("render", 0.0), phases.get("decode", 0.0), update)
+    held_before = frozen + gone + trained + start + copies + layer
+    before = held_before + sample if gone else 0.0  # while stage 2's anchors are drawn
     return Memory(
         frozen,
         trained,
@@ -114,7 +119,7 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
         (with_, without),
         caches,
         phases.get("decode", 0.0),
-        max(before, held + most),
+        max(held + most, before),
     )
 
 
