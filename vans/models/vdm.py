@@ -179,7 +179,7 @@ class VDM:
         if half:
             for weights in self.dit.parameters():  # not its tables of positions
                 weights.data = weights.data.to(torch.bfloat16)
-            self.autocast_dtype = None
+            self.autocast_dtype = self._copy = None
         if tile is not None:
             high, wide = (side * self.vae.config.scale_factor_spatial for side in tile)
             self.vae.to(torch.bfloat16).enable_tiling(high, wide, high // 2, wide // 2)
