@@ -90,7 +90,7 @@ def test_a_captured_pass_is_replayed_for_every_token(vlm, clips, monkeypatch):
             rewind()
         out = torch.zeros_like(step())
         rewind()  # a capture runs nothing
-        return lambda: replays.append(1) or out.copy_(step())
+        return lambda: replays.append(1) or out.copy_(step())  # type: ignore[func-returns-value]
 
     whole = decoding.Fixed
 

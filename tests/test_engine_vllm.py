@@ -61,7 +61,9 @@ class LLM:
         assert (generation_config, logprobs_mode, enable_sleep_mode) == ("vllm", "processed_logprobs", True)
         assert limit_mm_per_prompt == {"image": 0, "video": 1}
         self.model, self.enable_lora, self.max_lora_rank, self.room = model, enable_lora, max_lora_rank, max_model_len
-        self.awake, self.seen, self.loras, self.config = True, [], [], (dtype, max_num_seqs, gpu_memory_utilization)
+        self.awake, self.config = True, (dtype, max_num_seqs, gpu_memory_utilization)
+        self.seen: list[tuple] = []
+        self.loras: list[LoRARequest] = []
         LLM.made.append(self)
 
     def sleep(self, level: int) -> None:
@@ -96,6 +98,7 @@ class LLM:
                 top_p=how.top_p,
             )  # fmt: skip
             count = int(drawn.mask.sum())
+            assert drawn.drawn is not None
             ids, logp = drawn.ids[0, :count].tolist(), drawn.drawn[0, :count].tolist()
             logprobs = [{token: SimpleNamespace(logprob=value)} for token, value in zip(ids, logp, strict=True)]
             out.append(SimpleNamespace(outputs=[SimpleNamespace(token_ids=tuple(ids), logprobs=logprobs)]))

@@ -58,7 +58,7 @@ def test_a_stage_2_step_looks_at_no_value_of_its_device_before_its_end(monkeypat
     text = torch.randn(4, vdm.max_text, vdm.dit.config.text_dim, device="meta")
     given, s, found = Conditions(text, x[:, :, :3], text[:1]), settings(), []
     done = sde_rollout(vdm, given, x, ["a/0", "a/1", "b/0", "b/1"], ("test",), s, start)
-    monkeypatch.setattr(denoising, "numbers", lambda values: found.append(values) or {})
+    monkeypatch.setattr(denoising, "numbers", lambda values: found.append(values) or {})  # type: ignore[func-returns-value]
     vdm_updates(vdm, done, given, torch.zeros(4), s, Optim(), list(vdm.dit.parameters()), ALONE, 4)  # type: ignore[arg-type]
     (values,) = found
     assert list(values) == ["ratio_first", "ratio_last", "clipped", "kl", "grad_norm"]
@@ -90,7 +90,8 @@ def test_a_stage_1_update_looks_at_no_value_of_its_own(monkeypatch):
     start = WithTensors(vlm.model, frozen_copy(vlm.model))
     s = SimpleNamespace(**SETTINGS, group_size=2)
     asked = []
-    monkeypatch.setattr(tokens, "numbers", lambda values: asked.append(1) or rollout.numbers(values))
+    told = lambda values: asked.append(1) or rollout.numbers(values)  # type: ignore[func-returns-value] # noqa: E731
+    monkeypatch.setattr(tokens, "numbers", told)
     with Looks() as looks:
         advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
         stats = tokens.vlm_updates(vlm, start, prompts, answers, advantages, s, Optim(), weights, ALONE)  # type: ignore[arg-type]

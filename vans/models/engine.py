@@ -111,7 +111,7 @@ class Engine:
             for _ in range(times)
         ]
         barred = dict.fromkeys(policy.special_ids(), NEVER)
-        told = {"max_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "logprobs": 0}
+        told: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "logprobs": 0}
         told |= {"logit_bias": barred, "stop_token_ids": [policy.tokenizer.eos_token_id], "detokenize": False}
         draws = [vllm.SamplingParams(seed=seed_of(*seed), **told) for seed in seeds]
         with tempfile.TemporaryDirectory() as folder:

@@ -143,7 +143,7 @@ class Policy:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
         times, eos = len(seeds) // rows, self.tokenizer.eos_token_id
         if self.engine is not None and not (within_template or hub_defaults):
-            given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+            given: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
             return self.from_engine(inputs, *self.engine.sample(self, inputs, seeds, **given), temperature, top_p)
         if len(seeds) > self.sample_batch:
             options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
@@ -257,7 +257,7 @@ class Policy:
             out = (model or self.model)(**arguments(packed.inputs), use_cache=False, logits_to_keep=packed.keep)
             logits = out.logits.flatten(0, 1)[packed.come].float()  # [K, V]
         if suppress:
-            logits = self.barred(None, logits)
+            logits = self.barred(ids, logits)
         logp = torch.log_softmax(logits / max(temperature, 1e-6), dim=-1)
         chosen = logp.gather(1, ids[packed.rows, packed.at][:, None])[:, 0]  # [K]
         return logits.new_zeros(ids.shape).index_put((packed.rows, packed.at), chosen)

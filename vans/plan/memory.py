@@ -108,7 +108,7 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
     update = how.checkpointing * with_ + (1 - how.checkpointing) * without + buffer
     sample = phases.get("sample", 0.0)
     most = max(0.0 if gone else sample, phases.get("render", 0.0), phases.get("decode", 0.0), update)
-    held_before = frozen + gone + trained + start + copies + layer
+    held_before = frozen + gone + trained + start + layer + (copies if how.shard == 1 else 0)
     before = held_before + sample if gone else 0.0  # while stage 2's anchors are drawn
     return Memory(
         frozen,
