@@ -433,7 +433,7 @@ def test_two_processes_that_are_cut_up_equal_one(root, tmp_path, monkeypatch, st
         params, other = changed(
             root,
             tmp_path / str(processes),
-            "by_length" if stage == "stage1" else "rising",
+            "rising",  # of videos: stage 1 renders with a DiT that is cut up, too
             machine={"processes": processes, "shard": True},
             sft={part: {"optimizer": "adamw", "lr": 1e-4, "steps": 1} for part in ("vlm", "vdm")},
             **{name: {"steps": 1, "beta": 0.1} for name in ("stage1", "stage2")},
@@ -443,12 +443,13 @@ def test_two_processes_that_are_cut_up_equal_one(root, tmp_path, monkeypatch, st
         cell = Cell(stage, "new", "sft", "sft", "graded").plain()
         if stage == "sft":
             (other / "models/sft").unlink()
-            launch("vans.train.sft:train_both", params.machine, params=params, **job)
+            history = launch("vans.train.sft:train_both", params.machine, params=params, **job)["vdm"]
         elif stage == "stage2":
-            launch("tests.ranks:stage2_some_anchors", params.machine, params=params, cell=cell, **job)
+            history = launch("tests.ranks:stage2_some_anchors", params.machine, params=params, cell=cell, **job)
         else:
             trainer = "train_vlm" if stage == "stage1" else "train_both"
-            launch(f"vans.train.{stage}:{trainer}", params.machine, params=params, cell=cell, **job)
+            history = launch(f"vans.train.{stage}:{trainer}", params.machine, params=params, cell=cell, **job)
+        assert any(value > 0 for name, value in history[-1].items() if name.endswith("grad_norm"))
         found.append({str(p.relative_to(other)): load_file(p) for p in (other / "new").rglob("*model.safetensors")})
     one, two = found
     assert one.keys() == two.keys() and len(one) == (2 if stage in ("sft", "all_in_one") else 1)
@@ -707,3 +708,27 @@ def test_an_arm_goes_on_where_it_stopped_and_ends_in_the_same_bytes(root, tmp_pa
     assert files(answers.predict(params, arm, broken)) == expected
     assert rendered[0] not in rendered[2:] and len(rendered) == 2 + (len(expected) - 1) // 2 - 1
     assert not list((broken / "runs").rglob("batch-*"))
+
+    # another process that answers for the same arm ends, and removes what both have kept: at any moment
+    params, shared = changed(root, tmp_path / "shared", generate={"batch": 2})
+    sealed, seal = answers.files.sealed, answers.files.seal
+
+    def gone(call):
+        def called(folder, *given):
+            found = call(folder, *given)
+            if found is not None or given:
+                answers.files.discard(next((shared / "runs/answer/sft").iterdir()))
+            return found
+
+        return called
+
+    monkeypatch.setattr(answers, "render", render)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        rendered.clear()
+        patch.setattr(answers, "render", stopped)
+        answers.predict(params, arm, shared)
+    monkeypatch.setattr(answers.files, "sealed", gone(sealed))
+    assert files(answers.predict(params, arm, shared)) == expected
+    monkeypatch.setattr(answers.files, "seal", gone(seal))
+    assert files(answers.predict(params, arm, shared)) == expected
+    assert not list((shared / "runs").rglob("batch-*"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,20 +89,26 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     if ranks.main:
         files.sweep(kept)
     ranks.barrier()
+    videos = Path(out) / "videos"
+    videos.mkdir(exist_ok=True)
     for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
-        done = kept / f"batch-{files.digest(chunk)[:12]}"
-        if (record := files.sealed(done)) is None:
+        done, names = kept / f"batch-{files.digest(chunk)[:12]}", [f"{id}{suffix}" for id in chunk]
+        record = files.sealed(done)
+        try:  # another process that answers for this arm, and has ended, removes what both have kept
+            if record is not None:
+                _place(names, done, videos)
+        except FileNotFoundError:
+            record = None
+        if record is None:
             given = best_of(at.best_of["n"], chooser, chunk, draw) if at.best_of and chooser else draw(chunk)
             record = {"captions": [caption for caption, _, _ in given], "texts": [text for _, text, _ in given]}
-            with files.atomic_dir(done) as partial:
-                for id, (_, _, clip) in zip(chunk, given, strict=True):
-                    media.write(partial / f"{id}{suffix}", clip.numpy(), params.video.fps)
+            for name, (_, _, clip) in zip(names, given, strict=True):
+                media.write(videos / name, clip.numpy(), params.video.fps)
+            with suppress(FileNotFoundError), files.atomic_dir(done) as partial:
+                _place(names, videos, partial)
                 files.seal(partial, record)
         words += record["captions"]
         texts += record["texts"]
-        (Path(out) / "videos").mkdir(exist_ok=True)
-        for id in chunk:
-            _place(done / f"{id}{suffix}", Path(out) / "videos" / f"{id}{suffix}")
     rows_out = ranks.collect(list(zip(ids, words, texts, strict=True)))
     if ranks.main:
         table = predictions.captions_csv(*zip(*rows_out, strict=True))
@@ -109,12 +116,14 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     return str(kept)
 
 
-def _place(file: Path, there: Path) -> None:
-    """The same file at a second place: a link, or a copy where there are none."""
-    try:
-        os.link(file, there)
-    except OSError:
-        shutil.copyfile(file, there)
+def _place(names: list[str], here: Path, there: Path) -> None:
+    """Files of a folder in another one, too: links, or copies where there are none."""
+    for name in names:
+        (there / name).unlink(missing_ok=True)
+        try:
+            os.link(here / name, there / name)
+        except OSError:
+            shutil.copyfile(here / name, there / name)
 
 
 def identity(params: Any, root: Path, ranks: Ranks, arm: Arm) -> str:

@@ -90,6 +90,8 @@ def render_captions(
                 rows.append((p, g, caption))
             use.append(-1 if caption is None else place[key])
     videos = torch.zeros((len(captions) * group_size, *size, 3), dtype=torch.uint8)
+    if not rows and sharded(vdm.dit):
+        rows = [(0, 0, "")]  # for the other ranks' sake
     if rows:
         with torch.no_grad():
             text = vdm.embed([caption for _, _, caption in rows])  # [R, L, D]

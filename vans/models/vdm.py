@@ -31,7 +31,7 @@ from vans.errors import UserError
 from vans.models.flow import in_interval, ode_step, sigmas
 from vans.models.masters import Halved
 from vans.models.whole import companion, pretrained
-from vans.sharding import shard, sharded
+from vans.sharding import rounds, shard, sharded
 from vans.template import plain
 
 
@@ -331,8 +331,7 @@ class VDM:
         grid = sigmas(steps, self.shift)
         batch = batch or self.dit_batch
         out = []
-        for start in range(0, noise.shape[0], batch):
-            part = slice(start, start + batch)
+        for part, own in rounds(self.dit, noise.shape[0], batch):
             x = noise[part].to(self.device, self.dit.dtype)  # float32, unless `lowered`
             ref, cond = reference[part].to(self.device), text[part].to(self.device)
             for k, (now, then) in enumerate(pairwise(grid.tolist())):
@@ -342,7 +341,8 @@ class VDM:
                 x = ode_step(x.float(), v, float(now), float(then)).to(x.dtype)
                 if progress is not None:
                     progress()
-            out.append(x)
+            if own:
+                out.append(x)
         return torch.cat(out).float()
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:

@@ -316,6 +316,11 @@ class Params(Section):
                 "clip needs models.clip.repo; this scale trains its CLIP after the curation, so write none",
                 *("curate", "agreement"),
             )
+        if self.stage2.explore_size and self.machine.shard:
+            raise Wrong(
+                "machine.shard needs all GPUs to render equally often, and candidates are not; use 0",
+                *("stage2", "explore_size"),
+            )
         if self.stage2.train_steps >= self.stage2.render_steps:
             raise Wrong(
                 f"{self.stage2.train_steps} is out of range; use a whole number from 0 to "
