@@ -44,6 +44,10 @@ class MachineParams(Section):
     vae_batch: int = Field(ge=1)  # clips that the VAE encodes or decodes at once
     dit_batch: int = Field(ge=1)  # videos that are rendered at once
     sample_batch: int = Field(ge=1)  # answers that are sampled at once
+    decoding: Literal["dynamic", "static", "graph"]  # of their tokens: vans/models/decoding.py
+    compile: bool  # the DiT's blocks by torch.compile
+    sampler: Literal["vans", "vllm"]  # what draws the answers' tokens (vans/models/engine.py)
+    vllm_memory: float = Field(gt=0, lt=1)  # share of a GPU's memory that vllm may take
 
 
 class Checkpoints(Section):

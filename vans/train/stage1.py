@@ -89,6 +89,7 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     vdm = load_vdm(params, base, here / at.vdm_folder, place) if renders else None
     if vdm is not None and s.fp8:
         float8.lower(vdm.dit)
+        vdm.again()
     elif vdm is not None and cut is not None:
         vdm.shard(cut)
     size = s.explore_size or s.group_size  # G', or G
