@@ -228,7 +228,7 @@ def test_memory_by_parts(paper):
     how = how_of(paper, "stage2")
     one, eight = (memory(paper, "stage2", gpus, how) for gpus in (1, 8))
     dit = 4 * 1_418_996_800
-    assert one.masters == one.gradients == one.start == dit and one.optimiser == 2 * dit
+    assert one.masters == one.gradients == 2 * one.start == dit and one.optimiser == 2 * dit  # the start in bfloat16
     assert eight.gradients == 2 * dit  # and the flat buffer that is averaged
     assert one.frozen == pytest.approx(4 * 126_892_531 + 0.6e9)  # the VAE and CLIP: VLM and text encoder have gone
     assert one.activations[0] < one.activations[1] / 5
@@ -253,12 +253,13 @@ def test_stage_2_holds_vlm_and_text_encoder_before_its_first_step_alone(paper):
     """Where the DiT is cut up, drawing the anchors needs most: by hand, in bytes."""
     how = How(1, 1, 1, 1, 1, shard=64)
     found, dit = memory(paper, "stage2", 64, how), 4 * 1_418_996_800
-    layer = 2 * dit / 4 * 2 / 30  # two gathered layers in bfloat16
+    layer = dit / 4 / 30 * (2 * 4 + 2 + 2 * 4)  # two gathered blocks, one of them cast, two gradients
     answer = flops.cache_bytes(paper.language, paper.prompt + paper.answer, 2) + 16 * 151_936
     read = 2 * (3_754_622_976 + 5_680_910_336) + 4 * flops.lora_parameters(paper.language, 8)
     assert found.total == pytest.approx(found.frozen + read + 2 * dit / 64 + layer + answer)
     both = memory(paper, "all_in_one", 64, how)  # which goes on to read and write captions
-    assert both.frozen == pytest.approx(found.frozen + read - 4 * flops.lora_parameters(paper.language, 8))
+    cut = 2 * (3_754_622_976 - 668_682_240) * 63 / 64  # of the language model, not of the tower
+    assert both.frozen == pytest.approx(found.frozen + read - 4 * flops.lora_parameters(paper.language, 8) - cut)
     whole = memory(paper, "stage2", 1, how_of(paper, "stage2"))
     drawn = whole.frozen + read + whole.masters + whole.start + answer
     assert drawn < whole.total < 48e9, "the steps need more than the drawing"
@@ -307,7 +308,7 @@ def test_what_it_takes_by_hand(paper):
     one, all_ = found["answering one question"], found["evaluating one arm"]
     assert one.step == pytest.approx(8 * all_.step) and one.steps == 1 and all_.steps == 800
     dit, clip = 4 * 1_418_996_800, 0.1 * 33 * 352 * 640
-    assert dict(found["stage 2"].disk) == pytest.approx({"checkpoints": 6 * dit, "the DiT": dit})
+    assert dict(found["stage 2"].disk) == pytest.approx({"checkpoints": 9 * dit, "the DiT": dit})
     assert all_.bytes == pytest.approx(800 * clip) and found["SFT of the VLM"].bytes == pytest.approx(2 * count * clip)
     assert found["stage 1"].bytes == 1000 * report.latent_bytes(paper.params)
 

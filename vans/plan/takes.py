@@ -41,7 +41,7 @@ def takes(
 ) -> Iterator[Takes]:
     """One of each of WHAT, on so many GPUs; a single question on one. sizes: by name, of `vans.plan.report.sizes`."""
     stages = {stage.name: stage for part in models.stages(grid, triplets) for stage in part}
-    p, tuned = models.params, sizes["checkpoints"] / 6  # the last and the next of weights and two moments
+    p, tuned = models.params, sizes["checkpoints"] / 9  # the last two and the next, of weights and two moments
     for name, (kind, key) in WHAT.items():
         stage = stages[key]
         one = name.startswith("answering")
