@@ -24,7 +24,7 @@ from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
 from vans.params import load
-from vans.score import run
+from vans.score import anyone, run
 from vans.toy import world
 
 QUESTION = "what happens next ?"
@@ -382,7 +382,7 @@ def test_scores_are_saved_before_they_are_printed(repository, tmp_path, monkeypa
     monkeypatch.setattr(run, "score_arm", lambda *_: Scored())
     monkeypatch.setattr(run, "text", broken)
     with pytest.raises(UnicodeEncodeError):
-        run.score_folder("predictions/mine", out=tmp_path / "out")
+        anyone.score_folder("predictions/mine", out=tmp_path / "out")
     assert (tmp_path / "out/mine.csv").read_text() == "scores"
 
 
@@ -405,7 +405,7 @@ def test_where_scores_go_is_checked_before_anything_is_scored(repository, monkey
     (repository / "predictions/mine").mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(run, "score_arm", lambda *_: pytest.fail("it was scored"))
     with pytest.raises(UserError, match=message):
-        run.score_folder("predictions/mine", **given)
+        anyone.score_folder("predictions/mine", **given)
     assert not (repository / "out").exists() and not (repository / "predictions/mine/new").exists()
 
 

@@ -36,7 +36,7 @@ class Committed:
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
             shutil.copyfile(ROOT / name, root / name)
-        for folder in ("data", "docs/results/seeds"):
+        for folder in ("data", "docs/results/seeds", "docs/results/others"):
             (root / folder).mkdir(parents=True)
         self.repo = Repo.init(str(root), no_scm=True)
         self._strip()

@@ -46,7 +46,7 @@ def write(table: Table, folder: str | Path, more: Sequence[str] = ()) -> None:
     folder = Path(folder)
     atomic_write_text(folder / f"{table.layout.name}.csv", table.csv())
     atomic_write_text(folder / f"{table.layout.name}.md", markdown(table, more))
-    if table.layout is MAIN:
+    if table.layout.name == MAIN.name:
         atomic_write_text(folder / "metrics.json", metrics_json(table))
 
 
@@ -90,7 +90,8 @@ def _header(name: str, scores: dict[str, Scores]) -> str:
 
 def detector(scores: dict[str, Scores], short: bool = False) -> str:
     """What FVD was measured with; ``short``: its name alone, what stands before the first comma."""
-    words = next(iter(scores.values())).summary["protocol"]["fvd"].removeprefix("detector: ")
+    told = [one.summary["protocol"].get("fvd") for one in scores.values()]
+    words = next(filter(None, told), "none: no videos").removeprefix("detector: ")
     return words.split(",")[0].split(";")[0] if short else words
 
 
@@ -181,6 +182,8 @@ def _protocol(table: Table) -> str:
         groups.setdefault(text, []).append(arm)
     for text, arms in groups.items():
         lines += [f"Scored so: {escaped(', '.join(arms))}." if len(groups) > 1 else "", text]
+    if answers := {arm: told for arm, scores in table.scores.items() if (told := scores.summary.get("answers"))}:
+        lines += ["Somebody else's answers:", "\n".join(f"- {escaped(f'{k}: {v}')}." for k, v in answers.items())]
     about = [
         f"- {escaped(f'{METRICS[name].title}: {METRICS[name].about}')}." for name in METRICS if name in table.frame
     ]

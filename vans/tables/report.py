@@ -113,7 +113,7 @@ def headline(folder: Path) -> str:
     frame = spreadsheet.read(folder / "main.csv", ["kind", "row"])
     kind = "all" if "all" in set(frame["kind"]) else frame["kind"].iloc[0]
     lines = frame[(frame["kind"] == kind) & frame["n"].notna()].set_index("row")
-    detector = str(lines["fvd_detector"].iloc[0]).removeprefix("detector: ").split(",")[0].split(";")[0]
+    detector = str(lines["fvd_detector"].dropna().iloc[0]).removeprefix("detector: ").split(",")[0].split(";")[0]
     if over_seeds := seeds_markdown.headline(folder, HEADLINE):
         return f"{over_seeds}\n\nFVD by {escaped(detector)}. {more}"
     rows = [row for row in HEADLINE if row in lines.index]
