@@ -379,7 +379,7 @@ def test_scores_are_saved_before_they_are_printed(repository, tmp_path, monkeypa
         raise UnicodeEncodeError("ascii", "→", 0, 1, "cannot")
 
     monkeypatch.chdir(repository)
-    monkeypatch.setattr(run, "score_arm", lambda *_: Scored())
+    monkeypatch.setattr(run, "score_arm", lambda *_, **__: Scored())
     monkeypatch.setattr(run, "text", broken)
     with pytest.raises(UnicodeEncodeError):
         anyone.score_folder("predictions/mine", out=tmp_path / "out")
@@ -403,7 +403,7 @@ def test_where_scores_go_is_checked_before_anything_is_scored(repository, monkey
     monkeypatch.chdir(repository)
     (repository / "triplets").mkdir(exist_ok=True)
     (repository / "predictions/mine").mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr(run, "score_arm", lambda *_: pytest.fail("it was scored"))
+    monkeypatch.setattr(run, "score_arm", lambda *_, **__: pytest.fail("it was scored"))
     with pytest.raises(UserError, match=message):
         anyone.score_folder("predictions/mine", **given)
     assert not (repository / "out").exists() and not (repository / "predictions/mine/new").exists()

@@ -329,6 +329,14 @@ def discard(path: str | Path) -> None:
     _remove(away)
 
 
+def place(file: Path, there: Path) -> None:
+    """The same file at a second place: a link, or a copy where there are none."""
+    try:
+        os.link(file, there)
+    except OSError:
+        shutil.copyfile(file, there)
+
+
 def seal(folder: str | Path, record: dict) -> None:
     """Write a record into a folder, with the sizes and digests of all files in it; `sealed` reads it."""
     folder = Path(folder)

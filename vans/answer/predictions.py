@@ -69,8 +69,9 @@ def captions_csv(ids: Sequence[str], captions: Sequence[str], texts: Sequence[st
 def open_folder(folder: str | Path, ids: Sequence[str], words: bool = False) -> Predictions:
     """Check a predictions folder and give the answers to ``ids``, in that order; others in it are ignored.
 
-    ``words``: may it be without a folder videos/, as answers in words alone are? Raises UserError if the folder, a column, a caption's row or a video is missing, if a row is short or long, a quote
-    is not closed, a file is no regular one or may not be read, or if two rows or files claim one id.
+    ``words``: may it be without a folder videos/, as answers in words alone are? Raises UserError if the folder, a
+    column, a caption's row or a video is missing, if a row is short or long, a quote is not closed, a file is no
+    regular one or may not be read, or if two rows or files claim one id.
     """
     folder = Path(folder)
     rows = _read_captions(folder / CAPTIONS, ids)
@@ -79,6 +80,14 @@ def open_folder(folder: str | Path, ids: Sequence[str], words: bool = False) -> 
     paths = {} if words and not (folder / "videos").exists() else _videos(folder / "videos", ids)
     captions, texts = ([rows[_nfc(name)][column] for name in ids] for column in (0, 1))
     return Predictions(list(ids), captions, texts, paths)
+
+
+def is_empty(folder: str | Path) -> bool:
+    """Is this the folder of a system that was not run: a captions.csv without a row, and no videos?"""
+    path = Path(folder) / CAPTIONS
+    if (Path(folder) / "videos").exists() or not path.is_file():
+        return False
+    return check_readable(path).read_bytes() == captions_csv([], [], []).encode()
 
 
 def _videos(folder: Path, ids: Sequence[str]) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from vans.answer.predictions import CAPTIONS, is_empty
 from vans.errors import UserError
 from vans.files import check_output
 from vans.grid import Grid
@@ -41,6 +42,8 @@ def score_folder(
         for suffix in (".csv", ".json"):
             path = Path(out) / f"{name}{suffix}"
             check_output(path, reads=[folder, root / "triplets", root / "models", root / "data"], size=SIZE)
+    if is_empty(folder):
+        raise UserError(f"{Path(folder) / CAPTIONS}: holds no row; every held-out sample needs one")
     scores = run.score_arm(folder, root, name, made=None if row is None else seeds or "")
     if out is not None:
         scores.save(out)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from vans.answer.predictions import open_folder
+from vans.answer.predictions import is_empty, open_folder
 from vans.data.batches import held_out
 from vans.data.triplets import Triplets
 from vans.models.clip import load_clip
@@ -15,7 +15,7 @@ from vans.parallel import device_of
 from vans.params import Params, load
 from vans.preflight import preflight
 from vans.score.metrics import METRICS, NONE, cell, use
-from vans.score.score import Resampling, Scores, score
+from vans.score.score import Resampling, Scores, of_nothing, score
 
 FVD_RESAMPLES = 300  # each costs a matrix decomposition
 
@@ -45,9 +45,11 @@ def score_arm(
     folder: str | Path, root: Path, name: str | None = None, params: Params | None = None, made: str | None = None
 ) -> Scores:
     """Score a predictions folder on root's held-out samples; ``name``: of the arm (the folder's); ``made``: see
-    `score`."""
+    `score`. Of an empty one (a system that was not run at this scale) the scores are empty, too."""
     params, triplets = params or load(root), Triplets(root / "triplets")
     use(own_metrics(params))
+    if is_empty(folder):
+        return of_nothing(name or Path(folder).name, resampling(params))
     ids = held_out(triplets, params.evaluate.samples)
     preflight(params, root, "score", ["models/base/clip"])
     open_folder(folder, ids, words=True).check()  # before anything is loaded, let alone computed

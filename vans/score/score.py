@@ -103,9 +103,17 @@ def load(folder: str | Path, arm: str) -> Scores:
 
 
 def load_all(folder: str | Path, arms: Sequence[str] | None = None) -> dict[str, Scores]:
-    """The scores that a folder holds, of all arms or of those named that are there."""
+    """The scores that a folder holds, of all arms or of those named that are there; without those of nothing."""
     there = sorted(path.stem for path in Path(folder).glob("*.json"))
-    return {arm: load(folder, arm) for arm in (there if arms is None else arms) if arm in there}
+    found = {arm: load(folder, arm) for arm in (there if arms is None else arms) if arm in there}
+    return {arm: scores for arm, scores in found.items() if scores.summary["n"]}
+
+
+def of_nothing(arm: str, resampling: Resampling) -> Scores:
+    """The scores of an arm that was not run at this scale: no sample, no number, no row of its own."""
+    frame = pd.DataFrame(columns=["id", "kind", "group", "truth", "caption"])
+    summary = {"arm": arm, "n": 0, "metrics": {}, "protocol": {"samples": "none: not run"}, "warnings": []}
+    return Scores(arm, frame, {**summary, "resampling": vars(resampling)})
 
 
 def score(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from vans.files import atomic_write_text
 from vans.score.metrics import METRICS, NONE, PAPER_METRICS, cell, number
 from vans.score.score import KINDS, Scores
-from vans.tables.orders import Order, sentences
+from vans.tables.orders import SYSTEM_CLAIMS, Order, orders, sentences
 from vans.tables.tables import ABLATION, MAIN, Table, metrics_json
 from vans.visible import words
 
@@ -160,6 +161,13 @@ def _claims(table: Table) -> str:
     lines = "\n".join(f"- {escaped(capital(line))}" for line in found)
     about = f"{ABOUT_CLAIMS} {CORRECTED.format(n=len(table.orders))}"
     return f"{about}\n\n{lines}" if lines else "None can be checked: no two rows that they compare were scored."
+
+
+def against_systems(table: Table) -> tuple[Table, str]:
+    """The main table with its claims about the other systems in the place of its own, and their section: a family of
+    tests of its own, so that the method's own claims are not corrected for them."""
+    others = replace(table, orders=orders(table.scores, SYSTEM_CLAIMS, table.layout.arms))
+    return others, f"### Against the other systems\n\n{_orders(others)}"
 
 
 def _gap(order: Order, kind: str) -> str:

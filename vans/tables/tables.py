@@ -49,8 +49,10 @@ MAIN = Layout(
     "main",
     "Main table",
     (
-        Row("omni", "Omni-Video (unified)", None),
-        Row("filmweaver", "Gemini-FilmWeaver (cascade)", None),
+        Row("textual", "text alone (TEMPURA's kind)", "textual", "SFT's VLM; as VLEP, MVP and TEMPURA answer"),
+        Row("extension", "video extension (Video-GPT's kind)", "extension", "a VDM that is told nothing: frames alone"),
+        Row("omni", "unified (Omni-Video's kind)", "unified", "no caption in between: hidden states drive the DiT"),
+        Row("filmweaver", "cascade (Gemini-FilmWeaver's kind)", "cascade", "a VLM and a VDM that never met"),
         Row("copy", "copy of the input", "copy"),
         Row("sft", "VANS (SFT)", "sft"),
         Row("stage1", "VANS (stage 1 only)", "stage1"),

@@ -14,7 +14,10 @@ from vans.toy.render import SIZE
 
 STILL = 0.5  # of the true amplitude
 GROUP = "What the oracle reads in captions and videos"
-COLUMNS = ("event", "event_named", "event_seen", "caption_event", "caption_renderable", "video_event", "identity", "static")
+COLUMNS = (
+    *("event", "event_named", "event_seen", "caption_event", "caption_renderable"),
+    *("video_event", "identity", "static"),
+)
 
 
 def can_read(captions: Sequence[str], clips: np.ndarray) -> bool:
@@ -23,8 +26,8 @@ def can_read(captions: Sequence[str], clips: np.ndarray) -> bool:
 
 
 def readings(batch: Batch) -> dict[str, list] | None:
-    """Per sample: what the oracle sees in target, answer and input, and whether the caption names it; of answers without
-    captions or without videos what the others tell.
+    """Per sample: what the oracle sees in target, answer and input, and whether the caption names it; of answers
+    without captions or without videos what the rest tells.
 
     static: no event is seen, and the object changes less than STILL times as much as in the true video (an event too
     blurred to be read is not a still picture).
