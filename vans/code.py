@@ -77,6 +77,7 @@ ENTRIES = {
     "systems": ["vans/train/systems.py"],
     "systems_answer": ["vans/answer/systems.py"],
     "score": ["vans/score/run.py"],
+    "pictures": ["vans/train/pictures.py", "vans/tables/pictures.py"],
 }
 
 

@@ -48,6 +48,7 @@ LAUNCHES = {
     "07_answer": "vans.answer.arm",
     "12_systems": "vans.train.systems",
     "13_systems_answer": "vans.answer.systems",
+    "14_pictures": "vans.train.pictures",
 }
 LANGUAGE = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -286,7 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_grid(root, f"{stage}@{key}" if key else stage)
     values = {name: getattr(given, name) for name in ("cell", "arm") if getattr(given, name)}
     run(given.name, values, label=key or "", root=root)
-    if (root / "runs").exists():
+    if (root / "runs").exists() and stage != "pictures":  # which scores, too: a new metric trains nothing again
         from vans.train.runs import forget
 
         forget(root, {"base_models": "base"}.get(stage, f"{stage}/{key}" if key else stage))

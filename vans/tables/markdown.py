@@ -57,17 +57,17 @@ def markdown(table: Table, more: Sequence[str] = ()) -> str:
     parts = [f"# {layout.title}", f"{_ours(table)} {DISCLAIMER}"]
     kinds = [kind for kind in table.kinds if kind != "all"] or table.kinds
     for kind in kinds:
-        parts += [f"## {kind.capitalize()}", _grid(table, kind, HEADLINE, with_paper=True)]
+        parts += [f"## {kind.capitalize()}", grid(table, kind, HEADLINE, with_paper=True)]
     told = NOTES if layout.name == ABLATION.name else {}
     if notes := [
         f"- {escaped(f'{row.title}: {note}')}." for row in layout.rows if (note := row.note or told.get(row.name))
     ]:
         parts.append("\n".join(notes))
-    parts += ["## Do the paper's orders hold?", _claims(table)]
+    parts += ["## Do the paper's orders hold?", claims(table)]
     parts.append(DETAILS)
     for kind in kinds:
         for title, names in _groups(table).items():
-            parts += [f"### {escaped(title)}: {kind}", _grid(table, kind, names, with_paper=False)]
+            parts += [f"### {escaped(title)}: {kind}", grid(table, kind, names, with_paper=False)]
     parts += [*more, "### Every difference", _orders(table)]
     parts += ["## Protocol", _protocol(table)]
     return "\n\n".join(parts) + "\n"
@@ -96,7 +96,7 @@ def detector(scores: dict[str, Scores], short: bool = False) -> str:
     return words.split(",")[0].split(";")[0] if short else words
 
 
-def _grid(table: Table, kind: str, names: tuple[str, ...], with_paper: bool) -> str:
+def grid(table: Table, kind: str, names: tuple[str, ...], with_paper: bool) -> str:
     lines = table.frame[table.frame["kind"] == kind]
     names = tuple(name for name in names if name in lines and (with_paper or lines[name].notna().any())) or names
     head = ["configuration", "n", *(_header(name, table.scores) for name in names)]
@@ -153,7 +153,7 @@ def _orders(table: Table) -> str:
     return f"{ABOUT_ORDERS} {CORRECTED.format(n=len(table.orders))}\n\n{grid_of(head, body)}"
 
 
-def _claims(table: Table) -> str:
+def claims(table: Table) -> str:
     """What became of each claim over all samples, one line each."""
     kinds = {order.kind for order in table.orders}
     kind = "all" if "all" in kinds else min(kinds, default="all")

@@ -21,8 +21,10 @@ COLUMNS = (
 
 
 def can_read(captions: Sequence[str], clips: np.ndarray) -> bool:
-    """True if every ground-truth caption is a sentence of the toy world and the clips have its size."""
-    return clips.shape[2:4] == (SIZE, SIZE) and all(world.caption_events(text) for text in captions)
+    """True if every ground-truth caption is a sentence of the toy world and the clips, no single pictures, have its
+    size."""
+    fits = clips.shape[1] > 1 and clips.shape[2:4] == (SIZE, SIZE)
+    return fits and all(world.caption_events(text) for text in captions)
 
 
 def readings(batch: Batch) -> dict[str, list] | None:
