@@ -1,5 +1,6 @@
 """Several processes: a worker that dies ends the job within seconds, with one line that says which and why."""
 
+import shutil
 import threading
 import time
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vans import parallel
+from vans import parallel, warm
 from vans.errors import UserError
 from vans.parallel import launch
 
@@ -67,6 +68,15 @@ def test_a_worker_that_fails_before_it_has_joined(monkeypatch):
     monkeypatch.setattr(parallel.sys, "executable", "false")
     with pytest.raises(UserError, match=r"a worker process failed \(rank 1 of 2\): exit code 1, no message"):
         launch("tests.ranks:ranks_of", machine(2))
+
+
+def test_a_job_whose_folder_is_gone_waits_for_nobody(tmp_path):
+    workers = warm.start(2, 1, "tests.ranks")
+    shutil.rmtree(workers.folder)
+    assert workers.children[0][0].wait(60) == 1
+    workers.close()
+    with pytest.raises(UserError, match="gone while the processes of this job started"):
+        parallel._all_started(tmp_path / "gone", 2)
 
 
 def test_an_error_of_rank_0_is_its_own(launched):

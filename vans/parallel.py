@@ -37,6 +37,7 @@ from vans.devices import device_of as device_of
 from vans.errors import UserError
 from vans.terminal import steady
 
+MEETING, COLLECTIVE = timedelta(minutes=10), timedelta(hours=2)  # ranks wait for each other: first, later
 PREFIX = re.compile(r"^(\[rank\d+\]: )?(vans\.errors\.UserError: )?")  # of a traceback's last line
 
 
@@ -246,6 +247,8 @@ def _in_collective(error: BaseException) -> bool:
 def _all_started(folder: Path, size: int) -> None:
     """Rank 0 waits here, where it can be woken, until every child is about to join the process group."""
     while not all((folder / f"started{rank}").exists() for rank in range(1, size)):
+        if not folder.exists():
+            raise UserError(f"{folder}: gone while the processes of this job started; start it again")
         time.sleep(0.02)
 
 
@@ -270,8 +273,9 @@ def _ranked(spec: dict, rank: int, params: Any = None) -> Any:
         init_method=f"file://{spec['store']}",
         rank=rank,
         world_size=spec["size"],
-        timeout=timedelta(hours=2),
+        timeout=MEETING,
     )
+    dist.set_timeout(COLLECTIVE)
     try:
         result = _call(spec["target"], Ranks(rank, spec["size"], device), params, spec["arguments"])
         dist.barrier()
@@ -303,6 +307,8 @@ def _worker(place: str, rank: str, module: str) -> None:
     importlib.import_module(module)
     job = Path(place) / "job.json"
     while not job.exists():
+        if not job.parent.exists():
+            raise UserError(f"{job.parent}: gone while this process waited for its job; start it again")
         time.sleep(0.01)
     spec = json.loads(job.read_text())
     params = None
