@@ -72,6 +72,8 @@ def predict_share(
     suffix = ".avi" if params.curate.codec == "raw" else ".mp4"
     name = ranks.gather(identity(params, here, ranks, key, models, said) if ranks.main else "")[0]
     kept = here / "runs/systems_answer" / key / name
+    if ranks.main:
+        files.sweep(kept)
     ranks.barrier()
     rows: list[tuple[str, str, str]] = []
     chunks = [ids[i : i + g.batch] for i in range(0, len(ids), g.batch)]
