@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import random
@@ -282,10 +283,10 @@ class Campaign:
             for name in ("models/sft", "curves/sft"):
                 shutil.rmtree(clone / name)
             shutil.rmtree(clone / ".dvc/cache/runs", ignore_errors=True)  # else it would bring back what it has seen
-            while True:
+            for stretched in itertools.count():  # other work on the machine must not keep a run from its end for good
                 process = subprocess.Popen(again, cwd=clone, env=environment, start_new_session=True, **quiet)
                 try:
-                    code = process.wait(draw.uniform(0.2, 1.0) * seconds)
+                    code = process.wait(draw.uniform(0.2, 1.0) * seconds * 1.2**stretched)
                     break
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)

@@ -99,7 +99,7 @@ def steps_of(train, count: int) -> tuple[list[float], str]:
     def noted(run: Run, step: int, **given) -> None:
         ends.append(time.process_time())
         if len(ends) > count:
-            for name, tensor in sorted(run._trainable().items()):
+            for name, tensor in sorted(run.checkpoints.trainable().items()):
                 weights.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
             raise Enough
         log(run, step, **given)

@@ -90,6 +90,8 @@ SETTINGS = {
     "train_steps": 0,
     "noise_level": 0.7,
     "guidance": 5.0,
+    "guidance_start": 0.0,
+    "guidance_stop": 1.0,
     "guidance_grad": "conditional",
 }
 

@@ -23,6 +23,7 @@ def curate_params(codec="raw", frames=9, height=32, width=32, fps=3.0, **curate)
     """Parameters of a curation at the tiny scale (or any other clip)."""
     fields = {"min_segment": 3.0, "annotator": "rules", "flowery": 0.35, "rl": 8, "shot_threshold": 27.0}
     fields |= {"input_seconds": 3.0, "target_seconds": 3.0}
+    fields |= {"skipped_steps": False, "held_out": None}
     fields |= {"rl_motion": 0.002, "agreement": "none", "near_duplicate": 0.08}
     fields["llm"] = SimpleNamespace(key_variable="VANS_API_KEY")
     fields["rl_weights"] = SimpleNamespace(agreement=2.0, motion=1.0, length=1.0, self_check=1.0, visual_gain=0.0)

@@ -12,6 +12,7 @@ steps, log = int(sys.argv.pop(1)), Run.log
 def stopping(self: Run, step: int, **values) -> None:
     log(self, step, **values)
     if step == steps - 1:
+        self.checkpoints.settle()
         self.ranks.barrier()
         if self.ranks.main:
             print(f"stopped after step {step}", flush=True)

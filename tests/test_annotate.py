@@ -1247,6 +1247,10 @@ def test_a_local_qwen_runs_through_the_same_steps(tmp_path):
     assert spent["calls"] == 4 and spent["tokens out"] <= 4 * 16 and spent["cost"] == 0
     again = annotator(params, tmp_path, progress=False)
     assert [str(m) for m in again.write(asked)] == made and "vlm" not in vars(again)  # not even loaded
+    many = params.with_(curate={"qwen": local.with_(batch=66)})  # more than are sampled at once elsewhere
+    asked = [Request(f"{i}", "procedural", "tea", f"pour {i}", "stir", clips=(clip(4), clip(9))) for i in range(2)]
+    asked += [Request(f"text {i}", "procedural", "tea", f"pour {i}", "stir") for i in range(64)]
+    assert {str(m) for m in annotator(many, tmp_path, progress=False).write(asked)} == {llm.UNREADABLE}
 
 
 def test_a_local_qwen_reads_a_text_in_a_batch_as_it_reads_it_alone(tmp_path):

@@ -16,46 +16,14 @@ from tests import fuzz_helpers as fuzz
 from tests import media_helpers, smoke
 from tests.data_helpers import real_clips
 from vans import cli, files
-from vans.answer import ask, predictions
+from vans.answer import ask, live, predictions
 from vans.errors import UserError
 from vans.media import video
-from vans.models.load import vdm_options
-from vans.models.tokenizer import chat_tokenizer, text_tokenizer
-from vans.models.vdm import VDM
-from vans.models.vlm import VLM
 from vans.params import load
 from vans.score import anyone, run
 from vans.toy import world
 
 QUESTION = "what happens next ?"
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    """A repository whose models know nothing: as many as `vans answer` needs."""
-    root = tmp_path_factory.mktemp("repository")
-    shutil.copyfile(smoke.ROOT / "params.yaml", root / "params.yaml")
-    smoke.shrink(root / "params.yaml")
-    shutil.copyfile(smoke.ROOT / "dvc.yaml", root / "dvc.yaml")
-    params, words = load(root), world.vocabulary()
-    vdm = VDM.scratch(params.models.vdm.config, text_tokenizer(words), 0, **vdm_options(params))
-    vlm = VLM.scratch(params.models.vlm.config, chat_tokenizer(words), 0)
-    vdm.save(root / "models/base/vdm")
-    vlm.save(root / "models/base/vlm")
-    vdm.dit.save_pretrained(root / "models/sft/vdm/transformer")
-    vlm.add_lora(4, 8, 0).save_lora(root / "models/sft/vlm")
-    return root
-
-
-@pytest.fixture
-def there(repository, tmp_path, monkeypatch):
-    """The current folder, inside of the repository, with a clip."""
-    folder = repository / tmp_path.name
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    scene = world.Scene(shape="cone", colour="blue")
-    video.write(folder / "x.avi", world.render_event(scene, "left"), 3.0)
-    return folder
 
 
 @pytest.mark.parametrize("suffix", video.WRITTEN)
@@ -96,8 +64,8 @@ def test_names_and_questions_may_begin_with_a_dash(there, capsys):
     assert cli.main(["answer", "-x.avi", "-5 degrees , what now ?", "--output", "-o.mp4"]) == 0
     assert media_helpers.read(there / "-o.mp4")[0].shape[0] == 9
     with pytest.raises(SystemExit):
-        cli.main(["answer", "-x.avi", "q", "--arn", "main"])
-    assert "unrecognized arguments: --arn main" in capsys.readouterr().err
+        cli.main(["answer", "-x.avi", "q", "--arn", "main"])  # no further question
+    assert "unrecognized arguments: --arn\n" in capsys.readouterr().err
 
 
 def a_link(there):
@@ -142,7 +110,7 @@ def test_an_output_is_refused_before_anything_is_computed(there, capsys, monkeyp
     before, content = left(there), (there / "x.avi").read_bytes()
     monkeypatch.setattr(ask, "watch", lambda *_: pytest.fail("it was watched"))
     with pytest.raises(UserError, match=message) as caught:
-        ask.answer("x.avi", QUESTION, output, "sft")
+        ask.answer("x.avi", [QUESTION], output, "sft")
     assert "\n" not in str(caught.value)
     assert left(there) == before and (there / "x.avi").read_bytes() == content
     assert cli.main(["answer", "x.avi", QUESTION, "-o", output]) == 1
@@ -152,7 +120,7 @@ def test_an_output_is_refused_before_anything_is_computed(there, capsys, monkeyp
 def test_a_videos_name_that_is_too_long_is_one_line(there, capsys):
     for name in (f"{'a' * 300}.mp4", f"b/{'a' * 300}/c.mp4", "a\0.mp4"):
         with pytest.raises(UserError, match="File name too long|no such video|no file's name holds"):
-            ask.answer(name, QUESTION, "a.mp4", "sft")
+            ask.answer(name, [QUESTION], "a.mp4", "sft")
         assert cli.main(["answer", name, QUESTION, "-o", "a.mp4"]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -161,14 +129,14 @@ def test_a_videos_name_that_is_too_long_is_one_line(there, capsys):
 def test_a_question_that_cannot_be_asked_is_refused_before_anything_is_computed(there, monkeypatch, question, why):
     monkeypatch.setattr(ask, "watch", lambda *_: pytest.fail("it was watched"))
     with pytest.raises(UserError, match=f"the question {why}") as caught:
-        ask.answer("x.avi", question, "a.mp4", "sft")
+        ask.answer("x.avi", [question], "a.mp4", "sft")
     assert "\n" not in str(caught.value) and str(caught.value).isprintable() and not (there / "a.mp4").exists()
 
 
 def test_an_input_named_answer_is_not_overwritten_in_its_folder(there):
     (there / "x.avi").rename(there / "answer.mp4")
     with pytest.raises(UserError, match="answer.mp4: is answer.mp4, which is read"):
-        ask.answer("answer.mp4", QUESTION, ".", "sft")
+        ask.answer("answer.mp4", [QUESTION], ".", "sft")
 
 
 def test_a_full_disk_and_a_folder_of_others_are_said_first(there, monkeypatch):
@@ -176,31 +144,27 @@ def test_a_full_disk_and_a_folder_of_others_are_said_first(there, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
         with pytest.raises(UserError, match="GB are needed and"):
-            ask.answer("x.avi", QUESTION, "a.mp4", "sft")
+            ask.answer("x.avi", [QUESTION], "a.mp4", "sft")
 
     def refused(path, **_):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "touch", refused)
     with pytest.raises(UserError, match="a.mp4: cannot be written \\(Permission denied\\)"):
-        ask.answer("x.avi", QUESTION, "a.mp4", "sft")
+        ask.answer("x.avi", [QUESTION], "a.mp4", "sft")
 
 
 def test_missing_models_are_said_before_the_vlm_thinks(there, monkeypatch):
-    monkeypatch.setattr(ask, "think", lambda *_: pytest.fail("it thought"))
+    monkeypatch.setattr(live.Answerer, "think", lambda *_, **__: pytest.fail("it thought"))
     with pytest.raises(UserError, match="run the stage that trains it"):
-        ask.answer("x.avi", QUESTION, "a.mp4", "main")
+        ask.answer("x.avi", [QUESTION], "a.mp4", "main")
 
 
-def test_every_real_clip_and_question_gets_an_answer(repository):
-    params = load(repository)
-    words = world.vocabulary()
-    vlm = VLM.scratch(params.models.vlm.config, chat_tokenizer(words), 1)
+def test_every_real_clip_and_question_gets_an_answer(untrained):
+    models = live.Answerer(load(untrained), untrained, "sft")
     for path in sorted(real_clips().glob("*.mp4")):
-        clip, fps = ask.watch(path, params.video)
-        for question in (QUESTION, "[Ans] [/Think] ¿"):
-            thinking, caption, forced = ask.think(params, vlm, clip, question, fps)
-            assert thinking and caption and forced
+        for found in models.answer(models.watch(path), [QUESTION, "[Ans] [/Think] ¿"]):
+            assert found.reasoning and found.caption and found.forced and found.frames.shape == (9, 32, 32, 3)
 
 
 # -------------------------------------------------------------------------------------------------- printing
@@ -374,11 +338,11 @@ class Scored:
         files.atomic_write_text(Path(out) / "mine.csv", "scores")
 
 
-def test_scores_are_saved_before_they_are_printed(repository, tmp_path, monkeypatch):
+def test_scores_are_saved_before_they_are_printed(untrained, tmp_path, monkeypatch):
     def broken(_):
         raise UnicodeEncodeError("ascii", "→", 0, 1, "cannot")
 
-    monkeypatch.chdir(repository)
+    monkeypatch.chdir(untrained)
     monkeypatch.setattr(run, "score_arm", lambda *_, **__: Scored())
     monkeypatch.setattr(run, "text", broken)
     with pytest.raises(UnicodeEncodeError):
@@ -399,14 +363,14 @@ def test_scores_are_saved_before_they_are_printed(repository, tmp_path, monkeypa
         ({"out": "o" * 300}, "cannot be written \\(File name too long\\)"),
     ],
 )
-def test_where_scores_go_is_checked_before_anything_is_scored(repository, monkeypatch, given, message):
-    monkeypatch.chdir(repository)
-    (repository / "triplets").mkdir(exist_ok=True)
-    (repository / "predictions/mine").mkdir(parents=True, exist_ok=True)
+def test_where_scores_go_is_checked_before_anything_is_scored(untrained, monkeypatch, given, message):
+    monkeypatch.chdir(untrained)
+    (untrained / "triplets").mkdir(exist_ok=True)
+    (untrained / "predictions/mine").mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(run, "score_arm", lambda *_, **__: pytest.fail("it was scored"))
     with pytest.raises(UserError, match=message):
         anyone.score_folder("predictions/mine", **given)
-    assert not (repository / "out").exists() and not (repository / "predictions/mine/new").exists()
+    assert not (untrained / "out").exists() and not (untrained / "predictions/mine/new").exists()
 
 
 # ----------------------------------------------------------------------------------------------------- world

@@ -118,6 +118,7 @@ def test_every_stage_has_its_file(copy):
         ("vans/data/shots.py", {"curate"}),
         ("vans/toy/sources.py", set()),  # its product is data/
         ("vans/cli.py", set()),
+        ("vans/ending.py", set()),
         ("vans/params/sections.py", set()),
         ("vans/models/vlm.py", {*TRAINED, "answer", *SYSTEMS, "pictures"}),
         ("vans/models/connector.py", SYSTEMS),

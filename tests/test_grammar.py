@@ -10,9 +10,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests import smoke
-from vans.answer import ask
+from vans.answer.live import Answerer, Thought
+from vans.answer.watch import of_frames
 from vans.errors import UserError
-from vans.models.grammar import END, Grammar, State, WithinTemplate, advance, token_texts
+from vans.models.grammar import END, Grammar, State, WithinTemplate, advance, step, token_texts
+from vans.models.protocol import Protocol
 from vans.models.tokenizer import QWEN_SPECIALS, chat_tokenizer
 from vans.models.vlm import VLM
 from vans.params import load
@@ -118,6 +120,14 @@ def test_no_wish_of_the_model_breaks_it(tokenizer, grammar, wish):
         assert parse_answer(text)[1], text
 
 
+def test_a_space_of_several_tokens_is_no_caption(tokenizer, grammar):
+    for i in tokenizer("\u3000", add_special_tokens=False).input_ids:  # three bytes; of words none
+        assert grammar.texts[i] == "\ufffd"
+        for part in (1, 3):
+            assert grammar.states[int(grammar.next[grammar.index[State(part)], i])] == State(part)
+    assert step(State(3), "\ufffd") == State(3) and advance(State(3), "\ufffd[/Ans]") is None
+
+
 def test_rambling_leaves_a_third_to_the_caption(tokenizer, grammar):
     word = tokenizer("the", add_special_tokens=False).input_ids
     word = [i for i in word if grammar.texts[i].strip()][-1:]
@@ -181,25 +191,32 @@ def test_an_untrained_vlm_answers_every_question(params, name):
     assert vlm.sample(inputs, seeds=seeds, **asked).texts == free.texts, "without it nothing is changed"
     greedy = vlm.sample(inputs, seeds=seeds[:1], max_new_tokens=30, temperature=0.0, within_template=True)
     assert parse_answer(greedy.texts[0])[1]
+    vlm.model.generation_config.top_k = 1  # of the tokens that keep to it
+    only = vlm.sample(inputs, seeds=seeds[:1], within_template=True, hub_defaults=True, **asked)
+    assert parse_answer(only.texts[0])[1]
 
 
 def test_an_answer_always_comes_and_says_that_it_was_forced(params):
     class Writer:
-        """Breaks the template when it is free and not good."""
+        """Says `own` when it is free."""
 
-        good = False
+        model, own = torch.nn.Identity(), ""
 
         def inputs(self, *_):
             return {}
 
-        def sample(self, inputs, *, within_template, **_):
-            text = "[Think] a [/Think][Ans] b [/Ans]" if within_template or self.good else "the ball"
-            return type("Answers", (), {"texts": [text]})
+        def sample(self, inputs, *, within_template, seeds, **_):
+            text = "[Think] a [/Think][Ans] b [/Ans]" if within_template else self.own
+            return type("Answers", (), {"texts": [text] * len(seeds)})
 
-    writer = Writer()
-    for writer.good in (False, True):
-        found = ask.think(params, writer, torch.zeros(1, 2, 8, 8, 3, dtype=torch.uint8), "what ?", 3.0)
-        assert found == ("a", "b", not writer.good)
+    models: Any = object.__new__(Answerer)
+    models.params, models.protocol, models.vlm = params, Protocol(), Writer()
+    seen = of_frames(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), 3.0)
+    for models.vlm.own, forced in (("the ball", True), ("[Think] a [/Think][Ans] b [/Ans]", False)):
+        assert models.think(seen, ["what ?"]) == [Thought("what ?", "a", "b", forced)]
+    models.protocol = Protocol(whole_text=True)
+    for models.vlm.own, said in (("the ball", ("", "the ball", False)), ("[Ans] [/Ans]", ("a", "b", True))):
+        assert models.think(seen, ["what ?"]) == [Thought("what ?", *said)]
 
 
 def test_states_are_closed(grammar):

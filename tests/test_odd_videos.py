@@ -13,13 +13,14 @@ import pytest
 from tests.data_helpers import curate_params, shared
 from tests.fuzz_helpers import read_number
 from tests.media_helpers import Made, Sound, made
-from vans.answer.ask import watch
+from vans.answer.watch import watch
 from vans.data import shots
 from vans.data.curate import curate
 from vans.data.triplets import Triplets
 from vans.media import clock, video
+from vans.models.protocol import Protocol
 
-CLIP = SimpleNamespace(frames=9, height=32, width=32)
+CLIP = SimpleNamespace(frames=9, height=32, width=32, fps=3.0)
 EIGHT = [Fraction(i, 8) for i in range(96)]  # 12 s
 
 
@@ -84,11 +85,11 @@ def test_a_question_about_a_video_is_answered_from_the_pictures_there_are(tmp_pa
     container = {"mkv": "matroska", "ts": "mpegts"}.get(name[2:], name[2:])
     what = {"codec": "libx264", "times": EIGHT, "rate": Fraction(8)} | what
     (tmp_path / name).write_bytes(made(Made(container, **what)))
-    pictures, rate = watch(tmp_path / name, CLIP)
+    seen = watch(tmp_path / name, CLIP, Protocol())
     count = 96 - first
     expected = [first + int((i + 0.5) * count / 9 + 0.01) for i in range(9)]
-    assert [read_number(picture) for picture in pictures[0].numpy()] == expected
-    assert rate == pytest.approx(9 * 8 / count, rel=1e-3)
+    assert [read_number(picture) for picture in seen.clip.numpy()] == expected
+    assert seen.rate == pytest.approx(9 * 8 / count, rel=1e-3)
 
 
 def test_pictures_that_were_packed_two_to_a_chunk(tmp_path):
@@ -153,6 +154,6 @@ def test_files_that_were_read_wrongly(name):
         assert np.abs(read[at][1].astype(int) - shown[at]).mean() < 2
     if name != "ssr30.mkv":
         assert read[25][0] - read[0][0] == pytest.approx(1.0, abs=0.002)
-    watch(path, CLIP)
+    watch(path, CLIP, Protocol())
     if name == "ssr30.mkv":
         assert len(shots.find(opened, 27.0)) == 6

@@ -3,6 +3,7 @@ number of them."""
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def alone(root: Path, monkeypatch, steps: int | None = None) -> None:
     def stopping(self: Run, step: int, **values) -> None:
         log(self, step, **values)
         if step + 1 == steps:
+            self.checkpoints.settle()
             raise KeyboardInterrupt
 
     monkeypatch.chdir(root)
@@ -112,7 +114,7 @@ def test_torchrun_trains_as_one_process_does_and_either_goes_on_with_the_others_
     stopped = run(first_two, *TORCHRUN, "tests.stopping", "2", *stage)
     assert "stopped after step 1" in stopped.stdout, stopped.stderr[-2000:]
     for root in (first_one, first_two):
-        assert [p.name for p in (root / "runs/stage1/full").rglob("step-*") if p.is_dir()] == ["step-0000002"]
+        assert max(p.name for p in (root / "runs/stage1/full").rglob("step-*") if p.is_dir()) == "step-0000002"
     told = run(first_one, *TORCHRUN, "vans.train", *stage)
     assert "goes on at step 2" in told.stdout, told.stderr[-2000:]
     assert "2 processes go on where 1 were: sums are added in another order" in told.stdout
@@ -142,3 +144,12 @@ def test_what_was_trained_without_a_notebook_is_not_trained_again(ready, tmp_pat
     trained = weights(root)
     alone(root, monkeypatch)
     assert "it/s" not in capsys.readouterr().out and close(weights(root), trained) == 0.0
+
+
+def test_the_file_for_slurm_has_ranks_that_share_the_papers_batches():
+    text = (smoke.ROOT / "docs/stage.sbatch").read_text()
+    nodes, gpus, each = (
+        int(re.search(rf"--{what}[= ](\d+)", text)[1])  # type: ignore[index]
+        for what in ("nodes", "gpus-per-node", "nproc-per-node")
+    )
+    assert gpus == each and load(smoke.ROOT, scale="paper").with_(machine={"processes": nodes * each})

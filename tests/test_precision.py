@@ -179,7 +179,7 @@ def dit_policy(params: Params, lora_rank: int) -> tuple[VDM, list]:
 
 def settings2(inner: int, guidance: float, grad: str) -> SimpleNamespace:
     sde = {"render_steps": 3, "train_steps": 0, "noise_level": 0.7, "guidance": guidance, "guidance_grad": grad}
-    return settings(inner, micro_batch=2, **sde)
+    return settings(inner, micro_batch=2, guidance_start=0.0, guidance_stop=1.0, **sde)
 
 
 def rollout2(policy: VDM, clips, s: SimpleNamespace) -> tuple[Trajectories, Conditions]:

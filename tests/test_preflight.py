@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests import smoke
-from vans import cli, preflight
+from vans import cli, outside, preflight
 from vans.errors import UserError
+from vans.parallel import Ranks
 from vans.params import load
 from vans.plan import memory
 from vans.preflight import Problem, check_whole
@@ -143,6 +144,8 @@ def test_the_device(params, monkeypatch, gpu):
     gpu(70, 80)
     (many,) = preflight.machine(params.with_(machine={"device": "cuda", "processes": 2}), "stage1")
     assert many.stops and "asks for GPU 1, this machine has 1; lower machine.processes" in many.what
+    monkeypatch.setattr(outside, "_ranks", Ranks(0, 2, torch.device("cuda", 0)))  # one a machine
+    assert list(preflight.machine(params.with_(machine={"device": "cuda", "processes": 2}), "stage1")) == []
 
 
 def test_the_gpus_memory_against_the_plan(params, gpu, monkeypatch):

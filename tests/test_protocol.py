@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from tests import release_files, smoke
-from vans.answer import arm, ask
+from vans.answer import arm
+from vans.answer.watch import watch
 from vans.errors import UserError
 from vans.media import video
 from vans.models.load import vdm_options, vlm_options
@@ -178,12 +180,15 @@ def test_a_video_keeps_its_own_shape_up_to_so_many_pixels(tmp_path):
     frames = np.zeros((20, 40, 120, 3), np.uint8)
     frames[:] = np.arange(20, dtype=np.uint8)[:, None, None, None] * 10
     video.write(tmp_path / "x.avi", frames, 4.0)
-    clip = SimpleNamespace(frames=9)
-    seen, rate = ask.watched(tmp_path / "x.avi", clip, RELEASE)
-    assert seen.shape == (1, 6, 40, 120, 3) and rate == pytest.approx(5 / 4.75)
-    assert seen[0, :, 0, 0, 0].tolist() == [0, 30, 70, 110, 150, 190]
-    small, _ = ask.watched(tmp_path / "x.avi", clip, Protocol(pixels=1200))
-    assert small.shape == (1, 9, 20, 60, 3)
+    clip = SimpleNamespace(frames=9, height=32, width=32, fps=3.0)
+    seen = watch(tmp_path / "x.avi", clip, RELEASE)
+    assert seen.clip.shape == (9, 32, 32, 3)
+    assert seen.looked.shape == (6, 40, 120, 3) and seen.looked_rate == pytest.approx(5 / 4.75)
+    assert seen.looked[:, 0, 0, 0].tolist() == [0, 30, 70, 110, 150, 190]
+    assert watch(tmp_path / "x.avi", clip, Protocol(pixels=1200)).looked.shape == (9, 20, 60, 3)
+    Image.fromarray(frames[3]).save(tmp_path / "x.png")
+    still = watch(tmp_path / "x.png", clip, Protocol(pixels=1200))
+    assert still.looked.shape == (9, 20, 60, 3) and (still.looked == 30).all() and still.clip.shape == (9, 32, 32, 3)
 
 
 # ------------------------------------------------------------------------------------------------- what is said

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from tests import release_files, smoke
 from vans import cli, files
 from vans.answer import ask
-from vans.answer.arm import predict
+from vans.answer.arm import identity, predict
 from vans.data.curate import curate
 from vans.errors import UserError
 from vans.grid import Arm, Cell, Grid
@@ -27,6 +27,7 @@ from vans.models.tokenizer import chat_tokenizer, text_tokenizer
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
 from vans.models.whole import CONFIG, WEIGHTS
+from vans.parallel import Ranks
 from vans.params import load
 from vans.toy import world
 from vans.train import stage1, stage2
@@ -134,6 +135,9 @@ def test_either_file_alone_and_the_commands(root, tmp_path, monkeypatch, capsys)
     assert "vlm.safetensors: is there; choose another folder" in capsys.readouterr().err
     assert cli.main(["export", str(tmp_path / "x"), "--vlm", "stage1/none"]) == 1
     assert "models/stage1/none/vlm: adapter_model.safetensors is missing" in capsys.readouterr().err
+    assert cli.main(["export", str(tmp_path / "x"), "--vdm", "stage2/none"]) == 1
+    assert "models/stage2/none/vdm/transformer: no DiT here" in capsys.readouterr().err
+    assert list((tmp_path / "x/checkpoints").iterdir()) == [], "neither, so that it can be asked for again"
     shutil.rmtree(root / "models/release/vdm")
     assert cli.main(["export", str(tmp_path / "y")]) == 0 and not (tmp_path / "y/checkpoints/vdm.safetensors").exists()
     assert cli.main(["export", str(tmp_path / "z"), "--vdm", "release"]) == 1
@@ -377,6 +381,12 @@ def test_answers_and_both_stages_start_from_the_import(imported, params, tmp_pat
     monkeypatch.setattr(ask, "load", lambda _: theirs)
     assert cli.main(["answer", "x.avi", *QUESTION, "--arm", "release", "-o", "y.mp4"]) == 0
     assert (root / "y.mp4").is_file()
+
+    # batches that were made with other prompts are not gone on with
+    of = theirs, root, Ranks(0, 1, torch.device("cpu")), Arm("release", "release", "release")
+    known = identity(*of)
+    release_files.checkout(copy, inference="def main(pipe):\n    pipe(negative_prompt='moving')\n")
+    assert identity(*of) != known
 
     # what was trained goes out in the release's layout; the vision part as it came
     assert cli.main(["export", str(tmp_path / "out"), "--vlm", "stage1/new", "--vdm", "stage2/new"]) == 0

@@ -16,7 +16,7 @@ from vans.errors import UserError
 from vans.grid import Cell
 from vans.parallel import Ranks, processes
 from vans.params import load
-from vans.train import all_in_one, base, runs, stage1, stage2
+from vans.train import all_in_one, base, checkpoints, runs, stage1, stage2
 from vans.train.loop import columns, write_curves
 from vans.train.runs import Run, forget
 from vans.train.settings import settings_of
@@ -36,6 +36,7 @@ def train(root, settings=SETTINGS, steps=4, stop=None, out=None):
     run.attach({"m": model}, {"m": optim})
     for step in run.steps(steps):
         if step == stop:
+            run.checkpoints.settle()
             return run, model.weight.detach().clone()
         optim.zero_grad()
         (model(torch.full((1, 3), step + 1.0)) ** 2).sum().backward()
@@ -116,7 +117,7 @@ def test_a_damaged_finished_run_is_not_taken(tmp_path, capsys, damage):
     assert torch.equal(weights, whole) and (tmp_path / "new/w.json").exists() and again.done
 
 
-@pytest.mark.parametrize("damage", ["state.safetensors", "run.json"])
+@pytest.mark.parametrize("damage", ["state-00001-of-00001.safetensors", "run.json"])
 def test_a_damaged_checkpoint_is_not_taken(tmp_path, capsys, damage):
     _, whole = train(tmp_path / "a")
     run, _ = train(tmp_path / "b", stop=2)
@@ -125,7 +126,8 @@ def test_a_damaged_checkpoint_is_not_taken(tmp_path, capsys, damage):
     data[-20] ^= 1
     file.write_bytes(data)
     run, weights = train(tmp_path / "b")
-    assert "checkpoint step-0000002 is damaged on the disk" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "checkpoint step-0000002 is damaged on the disk" in said and "goes on at step 1" in said
     assert torch.equal(weights, whole) and [row["step"] for row in run.history] == [0, 1, 2, 3]
 
 
@@ -135,7 +137,7 @@ def test_what_a_killed_process_leaves_is_swept(tmp_path):
         (run.folder / f"{name}{files.HOST}-999999999").touch()
     half = run.folder / f".step-0000002.partial-{files.HOST}-999999999-gone"  # killed while it deleted a checkpoint
     half.mkdir()
-    (half / "state.safetensors").write_bytes(b"x")
+    (half / "state-00001-of-00001.safetensors").write_bytes(b"x")
     train(tmp_path, out=tmp_path / "out")
     assert not [p for p in tmp_path.rglob("*") if files.PARTIAL in p.name], "it would be part of the model"
 
@@ -190,7 +192,7 @@ def test_a_full_disk_while_saving_is_one_line(tmp_path, monkeypatch):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     train(tmp_path, stop=2)
-    monkeypatch.setattr(runs, "save_file", full)
+    monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(UserError, match="no space left on the disk"):
         train(tmp_path)
     monkeypatch.undo()
@@ -247,6 +249,12 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [  # one of the parameters, and
     ({"stage2": {"render_steps": 7}}, {"stage2", "vdm_only", "all_in_one"}),
     ({"stage2": {"anchor_threshold": 0.1}}, {"stage2"}),
     ({"stage2": {"group_size": 4}}, {"stage2", "vdm_only"}),
+    ({"stage1": {"guidance_stop": 0.5}}, {"stage1"}),
+    ({"stage1": {"explore_steps": 3}}, {"stage1"}),
+    ({"stage1": {"explore_size": 16}}, {"stage1", "no_v1"}),
+    ({"stage1": {"fp8": True}}, {"stage1"}),
+    ({"stage2": {"guidance_start": 0.5}}, {"stage2", "vdm_only", "all_in_one"}),
+    ({"stage2": {"explore_size": 16}}, {"stage2", "vdm_only"}),
     ({"all_in_one": {"prompts": 2}}, {"all_in_one"}),
     ({"all_in_one": {"steps": 7}}, set()),
     ({"generate": {"top_p": 0.5}}, {"stage2"}),

@@ -28,12 +28,13 @@ from vans.grpo.denoising import Conditions, sde_rollout, vdm_updates
 from vans.grpo.rollout import WithTensors, frozen_copy, initial_noise, render_captions
 from vans.grpo.tokens import vlm_updates
 from vans.models.load import load_vdm, load_vlm
+from vans.models.vdm import VDM
 from vans.parallel import Ranks, launch
 from vans.params import Params, load
 from vans.rng import noise, seed_of
 from vans.template import answer_text
 from vans.toy import world
-from vans.train import all_in_one, base, sft, stage1, stage2
+from vans.train import all_in_one, base, rollouts, sft, stage1, stage2
 from vans.train.feed import embeddings
 
 SFT = Path("models/sft")
@@ -360,7 +361,7 @@ def test_stage1_accumulation_of_8_by_1_is_1_by_8(root):
 def sde(**keys) -> SimpleNamespace:
     """Settings of a rollout of three steps."""
     common = {"render_steps": 3, "train_steps": 0, "noise_level": 0.7, "guidance": 1.0, "guidance_grad": "both"}
-    return settings(**{**common, **keys})
+    return settings(**{**common, "guidance_start": 0.0, "guidance_stop": 1.0, **keys})
 
 
 def rolled_out(root: Path, micro_batch: int):
@@ -399,6 +400,39 @@ def test_stage2_accumulation_of_8_by_1_is_1_by_8(root):
 
 # ---- processes -----------------------------------------------------------------------------------------------
 STAGES = ("base vdm", "base vlm", "sft vlm", "sft vdm", "stage1", "stage2", "stage2 some anchors")
+CUT = ("sft", "stage1", "stage2", "all_in_one")
+
+
+@pytest.mark.parametrize("stage", CUT)
+def test_two_processes_that_are_cut_up_equal_one(root, tmp_path, monkeypatch, stage):
+    """With machine.shard, which the second of two ranks without an anchor takes part in, too."""
+    monkeypatch.setenv("PYTHONPATH", str(smoke.ROOT))
+    found = []
+    for processes in (1, 2):
+        params, other = changed(
+            root,
+            tmp_path / str(processes),
+            "by_length" if stage == "stage1" else "rising",
+            machine={"processes": processes, "shard": True},
+            sft={part: {"optimizer": "adamw", "lr": 1e-4, "steps": 1} for part in ("vlm", "vdm")},
+            **{name: {"steps": 1, "beta": 0.1} for name in ("stage1", "stage2")},
+            all_in_one={"steps": 1},
+        )
+        job: dict = {"root": str(other), "out": str(other / "new")}
+        cell = Cell(stage, "new", "sft", "sft", "graded").plain()
+        if stage == "sft":
+            (other / "models/sft").unlink()
+            launch("vans.train.sft:train_both", params.machine, params=params, **job)
+        elif stage == "stage2":
+            launch("tests.ranks:stage2_some_anchors", params.machine, params=params, cell=cell, **job)
+        else:
+            trainer = "train_vlm" if stage == "stage1" else "train_both"
+            launch(f"vans.train.{stage}:{trainer}", params.machine, params=params, cell=cell, **job)
+        found.append({str(p.relative_to(other)): load_file(p) for p in (other / "new").rglob("*model.safetensors")})
+    one, two = found
+    assert one.keys() == two.keys() and len(one) == (2 if stage in ("sft", "all_in_one") else 1)
+    for name in one:
+        assert max((one[name][key] - two[name][key]).abs().max().item() for key in one[name]) < 1e-6, name
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -477,6 +511,81 @@ def test_a_window_of_steps_is_trained_from_the_noisy_end(root, tmp_path):
     params, other = changed(root, tmp_path, stage2={"train_steps": 1, "steps": 1})
     history = stage2.train(params, STAGE2, other)
     assert history[0]["ratio_first"] == 0 and history[0]["grad_norm"] > 0
+
+
+def test_stage1_trains_on_the_best_and_the_worst_of_its_candidates(root, tmp_path, monkeypatch):
+    """Six candidates with rising rewards: the first two and the last two, rendered again with noises of their own."""
+    drawn, taken, rendered = [], [], []
+    update, render = stage1.vlm_updates, rollouts.render_captions
+
+    def updates(vlm, start, prompts, sampled, *rest):
+        taken.append(sampled)
+        return update(vlm, start, prompts, sampled, *rest)
+
+    def shown(vdm, captions, reference, start, *args, **given):
+        rendered.append((len(captions[0]), given["steps"], start))
+        return render(vdm, captions, reference, start, *args, **given)
+
+    def loaded(*args):
+        vlm = load_vlm(*args)
+        sample = vlm.sample
+        vlm.sample = lambda *a, **k: drawn.append(sample(*a, **k)) or drawn[-1]  # type: ignore[method-assign,func-returns-value]
+        return vlm
+
+    for module, name, value in ((stage1, "vlm_updates", updates), (stage1, "load_vlm", loaded)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(rollouts, "render_captions", shown)
+    explore = {"steps": 1, "explore_size": 6, "explore_steps": 1}
+    params, other = changed(root, tmp_path, "rising", stage1=explore)
+    history = stage1.train(params, STAGE1, other)
+    rows = [p * 6 + g for p in range(2) for g in (0, 1, 4, 5)]
+    assert taken[0].texts == [drawn[0].texts[row] for row in rows] and len(drawn[0].texts) == 12
+    for name in ("ids", "mask", "drawn"):
+        assert torch.equal(getattr(taken[0], name), getattr(drawn[0], name)[rows])
+    assert [found[:2] for found in rendered] == [(6, 1), (4, params.stage1.render_steps)]
+    assert torch.equal(rendered[1][2], rendered[0][2][rows])
+    assert history[0]["reward"] == 1.5 and 0 < history[0]["sampler_gap"] < 1e-4  # of the four that are kept: 0 to 3
+
+
+def test_stage2_trains_on_the_noises_of_the_best_and_the_worst_videos(root, tmp_path, monkeypatch):
+    given = []
+    roll, draw = stage2.sde_rollout, VDM.render_latents
+    steps = []
+
+    def watched(vdm, conditions, noises, names, *rest):
+        given.append((noises, names))
+        return roll(vdm, conditions, noises, names, *rest)
+
+    def counted(self, text, reference, noise, count, *rest, **more):
+        steps.append((len(noise), count))
+        return draw(self, text, reference, noise, count, *rest, **more)
+
+    monkeypatch.setattr(stage2, "sde_rollout", watched)
+    monkeypatch.setattr(VDM, "render_latents", counted)
+    explore = {"steps": 1, "explore_size": 6, "explore_steps": 1}
+    params, other = changed(root, tmp_path, "rising", stage2=explore)
+    history = stage2.train(params, STAGE2, other)
+    (noises, names), keys = given[0], (params.seed, params.train_seed, "stage2", 0)
+    ids = [name.rsplit("/", 1)[0] for name in names[::4]]
+    assert names == [f"{i}/{g}" for i in ids for g in (0, 1, 4, 5)] and steps == [(12, 1)]
+    rows = [p * 6 + g for p in range(2) for g in (0, 1, 4, 5)]
+    assert torch.equal(noises, initial_noise(noises.shape[1:], ids, 6, False, *keys)[rows])
+    assert history[0]["ratio_first"] == 0 and history[0]["ratio_last"] > 0
+
+
+@pytest.mark.parametrize("grad", ["both", "conditional"])
+def test_with_guidance_in_an_interval_the_first_ratio_is_one(root, grad):
+    vdm, weights, _, given = rolled_out(root, 4)
+    s = sde(micro_batch=4, guidance=3.0, guidance_grad=grad, guidance_stop=0.34, inner_updates=2)
+    names = [f"{i}" for i in range(8)]
+    noises = initial_noise(given.reference.shape[1:2] + (5, 8, 8), names, 1, False, "test")
+    found = sde_rollout(vdm, given, noises, names, ("test",), s)
+    assert [base is None for base in found.unguided] == ([] if grad == "both" else [False, True])
+    everywhere = sde_rollout(vdm, given, noises, names, ("test",), sde(micro_batch=4, guidance=3.0, guidance_grad=grad))
+    assert torch.equal(found.states[1], everywhere.states[1]) and not torch.equal(found.states[2], everywhere.states[2])
+    optim = torch.optim.SGD(weights, lr=1e-3)
+    stats = vdm_updates(vdm, found, given, torch.linspace(-1, 1, 8), s, optim, weights, ALONE, 8)
+    assert stats["ratio_first"] == 0 and stats["ratio_last"] > 0
 
 
 def test_each_video_of_a_group_has_its_own_noise():
@@ -577,3 +686,27 @@ def test_an_arm_goes_on_where_it_stopped_and_ends_in_the_same_bytes(root, tmp_pa
     assert files(answers.predict(params, arm, broken)) == expected
     assert rendered[0] not in rendered[2:] and len(rendered) == 2 + (len(expected) - 1) // 2 - 1
     assert not list((broken / "runs").rglob("batch-*"))
+
+    # another process that answers for the same arm ends, and removes what both have kept: at any moment
+    params, shared = changed(root, tmp_path / "shared", generate={"batch": 2})
+    sealed, seal = answers.files.sealed, answers.files.seal
+
+    def gone(call):
+        def called(folder, *given):
+            found = call(folder, *given)
+            if found is not None or given:
+                answers.files.discard(next((shared / "runs/answer/sft").iterdir()))
+            return found
+
+        return called
+
+    monkeypatch.setattr(answers, "render", render)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        rendered.clear()
+        patch.setattr(answers, "render", stopped)
+        answers.predict(params, arm, shared)
+    monkeypatch.setattr(answers.files, "sealed", gone(sealed))
+    assert files(answers.predict(params, arm, shared)) == expected
+    monkeypatch.setattr(answers.files, "seal", gone(seal))
+    assert files(answers.predict(params, arm, shared)) == expected
+    assert not list((shared / "runs").rglob("batch-*"))

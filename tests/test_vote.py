@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import re
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -282,6 +284,7 @@ def test_a_rater_goes_on_where_the_votes_end_and_may_go_back(session):
         {"seconds": None},
         {"seconds": float("nan")},
         {"seconds": "1"},
+        {"seconds": 10**400, "choice": 7},
         {"plan": "other"},
         {"rater": ""},
         {"rater": 7},
@@ -399,12 +402,15 @@ def test_foreign_hosts_pages_and_bodies_are_refused(served):
     assert request(port, "GET", "/", Sec_Fetch_Site="cross-site")[0] == 200, "a link to the page"
     for body in (b"", b"[1]", b"{", b"[" * 9000, b'{"a": ' + b"9" * 9000 + b"}", b"x" * 20_000):
         assert request(port, "POST", "/start", body)[0] == 400
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as raw:  # a length that Python does not read
+        long = f"POST /start HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {'9' * 5000}\r\n\r\n"
+        raw.sendall(long.encode())
+        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
     assert request(port, "POST", "/start", start, Content_Type="text/plain")[0] == 400, "no form of another page"
     assert request(port, "POST", "/start", start)[0] == 200
 
 
 def test_a_server_for_others_takes_its_own_names(session, monkeypatch):
-    import socket
 
     with Server(session, "0.0.0.0") as server:
         at = server.server_port
@@ -604,6 +610,14 @@ def test_the_report_of_the_command_line(folder, tmp_path, capsys, simulated):
         assert main(["vote", "--report", str(path), "--right", "0"]) == 0
         out = capsys.readouterr().out
         assert "Krippendorff's alpha" in out and "zebra" in out and path.with_suffix(".png").stat().st_size > 5000
+        broken = {"choice": (",zebra,", ",gnu,"), LIKERT: (r"\[(\d), \1, \1\]", r"[\1, \1]")}[form]
+        for kind, wrong in (broken, (",1.23,", ",long,")):
+            path.write_text(re.sub(kind, wrong, whole := path.read_text(), count=1))
+            assert path.read_text() != whole and main(["vote", "--report", str(path), "--right", "0"]) == 1
+            assert "it must be a file that `vans vote` wrote" in capsys.readouterr().err
+            path.write_text(whole)
+        assert main(["vote", "--report", str(path), "--right", "nan"]) == 1
+        assert "--right nan: a share from 0 to 1" in capsys.readouterr().err
     assert main(["vote", "--report", str(tmp_path / "none.csv")]) == 1
     assert "no such file of votes" in capsys.readouterr().err
 

@@ -5,51 +5,12 @@ The heavy libraries are imported inside the commands, so that ``vans --help`` is
 
 import argparse
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from vans.errors import UserError
-from vans.files import is_full
+from vans.arguments import plain
+from vans.ending import guarded as guarded
 from vans.visible import terminal
-
-
-def guarded(command: Callable[[], object], verbose: bool = False, to_print: bool = True) -> int:
-    """Run ``command`` and turn how it ends into an exit code: 0, 1 (one line), 130 (Ctrl-C).
-
-    One line is a UserError, or a file that the system refuses. Standard output that cannot be written to ends nothing:
-    the command goes on to its end, and the code is 141 if the reader of a pipe (head, less) has gone, else 1.
-    to_print: is what it prints its purpose? A stage's is its files: then the code is 0, else DVC would throw them away.
-    """
-    with terminal() as out:
-        try:
-            command()
-        except KeyboardInterrupt:
-            print("vans: stopped", file=sys.stderr)
-            return 130
-        except Exception as error:
-            if (line := _line(error)) is None:
-                raise
-            if verbose:
-                traceback.print_exc()
-            print(f"vans: {line}", file=sys.stderr)
-            return 1
-        out.flush()
-        if out.failed is None or not to_print:
-            return 0
-        if isinstance(out.failed, BrokenPipeError):
-            return 141
-        print(f"vans: standard output: {out.failed.strerror}; the command itself is done", file=sys.stderr)
-        return 1
-
-
-def _line(error: Exception) -> str | None:
-    """What there is to say of an error that the user can put right; None of any other."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return f"no space left on the disk ({error}); free some and run again" if is_full(error) else None
 
 
 # ------------------------------------------------------------------------------------------------- commands
@@ -117,6 +78,16 @@ def estimate(given: argparse.Namespace) -> None:
     print(describe(params, work))
 
 
+def split(given: argparse.Namespace) -> None:
+    """Write the benchmark's held-out samples, from the annotations of the sources in data/, as a list with a digest."""
+    from vans.data.split import choose, describe, write
+    from vans.params import find_root
+
+    samples = choose(find_root() / "data", given.samples)
+    write(given.output, samples)
+    print("\n".join([*describe(samples, given.samples), f"written: {given.output} (curate.held_out takes it)"]))
+
+
 def plan(given: argparse.Namespace) -> None:
     """Reckon FLOPs, memory, disk and hours of a scale, before anything is run."""
     from vans.params import find_root, load
@@ -141,28 +112,10 @@ def preflight(given: argparse.Namespace) -> None:
 
 
 def answer(given: argparse.Namespace) -> None:
-    """Answer a question about a video with a caption and a video of what happens next."""
+    """Answer questions about a video or a picture with captions and videos of what happens next."""
     from vans.answer.ask import answer as respond
-    from vans.params import find_root
-    from vans.visible import words
 
-    arm = given.arm or furthest_arm(find_root())
-    caption = respond(given.video, given.question, given.output, arm)
-    print(f"models: of the arm {arm}")
-    print(f"caption: {words(caption)}")
-
-
-def furthest_arm(root: Path) -> str:
-    """The last arm of the chain whose models are there: main, else stage1, else sft (also if nothing is)."""
-    from vans.grid import Grid
-    from vans.params import load
-
-    grid = Grid(load(root), root)
-    for name in ("main", "stage1"):
-        arm = grid.arm(name)
-        if (root / arm.vlm_folder).exists() and (root / arm.vdm_folder).exists():
-            return name
-    return "sft"
+    respond(given.input, given.questions, given.output, given.arm, events=given.events, seed=given.seed)
 
 
 def import_(given: argparse.Namespace) -> None:
@@ -300,11 +253,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--pairs", type=int, metavar="N", help="so many pairs instead of those in data/")
     sub.add_argument("--shots", type=int, default=8, metavar="N", help="shots of a video without times (%(default)s)")
     sub.add_argument("--scale", help="of params.yaml (the current one)")
+    sub = add(split)
+    sub.add_argument("-o", "--output", default="held_out.json", metavar="FILE", help="the list (%(default)s)")
+    sub.add_argument("--samples", type=int, default=400, metavar="N", help="of each kind (%(default)s)")
     sub = add(answer)
-    sub.add_argument("video", help="any video file")
-    sub.add_argument("question", help='such as "what happens next ?"')
+    sub.add_argument("input", help="any video file, or a picture")
+    sub.add_argument("questions", nargs="+", metavar="QUESTION", help='such as "what happens next ?"; several: a sheet')
     where = "a file that ends in .mp4, .avi, .mkv, .webm, .mov or .m4v, or a folder (%(default)s)"
     sub.add_argument("-o", "--output", default="answer.mp4", help=where)
+    sub.add_argument("--events", type=int, default=1, metavar="N", help="each answer becomes the next input, N in all")
+    sub.add_argument("--seed", type=int, metavar="N", help="another answer than that of params.yaml's seed")
     sub.add_argument("--arm", help="whose models: an arm of dvc.yaml (the furthest trained)")
     sub = add(import_)
     sub.add_argument("path", help="folder with checkpoints/ and the two .safetensors in it, or one of the two alone")
@@ -350,32 +308,6 @@ def parser() -> argparse.ArgumentParser:
     add(summary)
     add(targets)
     return top
-
-
-def plain(arguments: list[str], options: dict[str, bool]) -> list[str]:
-    """The arguments of a command, put so that argparse takes values and names that begin with "-" for what they are.
-
-    options: which there are, and whether each takes a value. What is no option is a positional argument: too many
-    are refused by argparse, with their names.
-    """
-    given: list[str] = []
-    names: list[str] = []
-    rest = iter(arguments)
-    for text in rest:
-        head, equals, value = text.partition("=")
-        longer = [name for name in options if head[2:] and name.startswith(head)]  # --out for --output
-        option = head if head in options else longer[0] if len(longer) == 1 else None
-        if text == "--":
-            names += rest
-        elif option is None:
-            (given if text[:2] in options else names).append(text)  # -oNAME
-        elif equals:
-            given.append(option + equals + value)
-        elif options[option] and (following := next(rest, None)) is not None:
-            given.append(f"{option}={following}" if option.startswith("--") else option + following)
-        else:
-            given.append(option)
-    return [*given, "--", *names] if names else given
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -27,9 +27,11 @@ from vans.errors import UserError
 # Cannot change what a stage writes: parameters are declared one by one; the rest writes, prints and starts.
 PLUMBING = (
     "vans/__init__",
+    "vans/arguments",
     "vans/cli",
     "vans/code",
     "vans/devices",
+    "vans/ending",
     "vans/cpu",  # no stage sees on which machine it runs: vans/tables/compare.py says it
     "vans/errors",
     "vans/files",
@@ -121,15 +123,17 @@ def of_term(name: str, root: Path, params: Any = None) -> str:
     return f"{of_module(Path(spec.origin))[:16]}  {name}\n"
 
 
-def of_curation(params: Any) -> str:
+def of_curation(params: Any, root: Path) -> str:
     """The line of the settings that can change curation's outcome: of an annotator that is not in use none, of an
-    endpoint what is asked of it, of CLIP and the device something only where CLIP judges."""
+    endpoint what is asked of it, of CLIP and the device something only where CLIP judges, of a list what it holds."""
     settings = params.curate.resolved()
     llm, qwen = settings.pop("llm"), settings.pop("qwen")
     if params.curate.annotator != "rules":
         settings["llm"] = {key: llm[key] for key in (*ASKED, "choose_frames") if key in llm}
     if params.curate.annotator not in ("rules", "openai"):
         settings["qwen"] = qwen
+    if settings["held_out"] and (path := root / Path(settings["held_out"]).expanduser()).is_file():
+        settings["held_out"] = hashlib.sha256(path.read_bytes()).hexdigest()
     settings["clip"] = params.models.clip.repo is None
     if params.curate.agreement == "clip":
         settings |= {"clip": params.models.clip.resolved(), "device": params.machine.device}
@@ -263,7 +267,7 @@ def write(root: Path, out: Path, params) -> None:
     for stage, entries in ENTRIES.items():
         extra = sorted(_paths(annotator, root)) if stage == "curate" else []
         texts[stage] = lines([*entries, *extra], root)
-    texts["curate"] += of_curation(params)
+    texts["curate"] += of_curation(params, root)
     texts["stage2"] += _settings("generate", {key: getattr(params.generate, key) for key in ANCHOR})
     for stage in ("stage1", "stage2", "all_in_one"):
         for preset, terms in getattr(params.rewards, stage).items():

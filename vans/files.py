@@ -82,7 +82,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             usual = partial.stat().st_mode & 0o777
             yield partial
             partial.chmod(usual)
-            _sync_file(partial)
+            sync(partial)
             os.replace(partial, path)
             _sync_folder(path.parent)
         finally:
@@ -96,21 +96,34 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
     On any exception the temporary folder is removed and what stood at ``path`` before still stands there.
     Leftovers of runs that were killed are removed first.
     """
+    with no_space_is_a_user_error(path):
+        partial = begin_dir(path)
+        try:
+            yield partial
+            publish_dir(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def begin_dir(path: str | Path) -> Path:
+    """An empty temporary folder beside ``path``, for `publish_dir`: what `atomic_dir` does, in two parts."""
     path = Path(path)
     partial = _partial_of(path)
     with no_space_is_a_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         partial.mkdir()
-        try:
-            yield partial
-            usual_permissions(partial)
-            for file in partial.rglob("*"):
-                _sync_file(file) if file.is_file() else _sync_folder(file)
-            _sync_folder(partial)
-            _swap(partial, path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    return partial
+
+
+def publish_dir(partial: Path, path: str | Path) -> None:
+    """Flush a temporary folder to the disk and put it where ``path`` is."""
+    with no_space_is_a_user_error(path):
+        usual_permissions(partial)
+        for file in partial.rglob("*"):
+            sync(file) if file.is_file() else _sync_folder(file)
+        _sync_folder(partial)
+        _swap(partial, Path(path))
 
 
 def usual_permissions(path: str | Path) -> None:
@@ -285,7 +298,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync_file(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file to the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
@@ -329,18 +343,12 @@ def discard(path: str | Path) -> None:
     _remove(away)
 
 
-def place(file: Path, there: Path) -> None:
-    """The same file at a second place: a link, or a copy where there are none."""
-    try:
-        os.link(file, there)
-    except OSError:
-        shutil.copyfile(file, there)
-
-
-def seal(folder: str | Path, record: dict) -> None:
-    """Write a record into a folder, with the sizes and digests of all files in it; `sealed` reads it."""
+def seal(folder: str | Path, record: dict, kept: dict[str, list] | None = None) -> None:
+    """Write a record into a folder, with the sizes and digests of all files in it; `sealed` reads it. kept: the
+    `identity` of each where they are known."""
     folder = Path(folder)
-    kept = {str(p.relative_to(folder)): _identity(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    if kept is None:
+        kept = {str(p.relative_to(folder)): identity(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     (folder / LISTED).write_text(json.dumps({**record, "files": kept}))
 
 
@@ -349,10 +357,11 @@ def sealed(folder: str | Path) -> dict | None:
     folder = Path(folder)
     try:
         record = json.loads((folder / LISTED).read_text())
-        return record if all(_identity(folder / name) == kept for name, kept in record["files"].items()) else None
+        return record if all(identity(folder / name) == kept for name, kept in record["files"].items()) else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
-def _identity(path: Path) -> list:
+def identity(path: Path) -> list:
+    """Size and digest of a file."""
     return [path.stat().st_size, sha256_file(path)]

@@ -155,6 +155,23 @@ class Grid:
             raise UserError("dvc.yaml: systems: has no foreach list of systems; `git checkout dvc.yaml`")
         return own
 
+    def answering(self, key: str) -> Arm:
+        """An arm that can answer a question of anybody's; UserError for any other."""
+        arm, others = self.arm(key), "use main, stage1 or sft"
+        if arm.captions != "vlm":
+            raise UserError(f"arm {key!r} has no VLM that could answer a question; {others}")
+        if arm.best_of:
+            raise UserError(f"arm {key!r} chooses among several answers to the held-out questions; {others}")
+        return arm
+
+    def furthest(self) -> str:
+        """The last arm of the chain whose models are there: main, else stage1, else sft (also if nothing is)."""
+        for key in ("main", "stage1"):
+            arm = self.arm(key)
+            if (self.root / arm.vlm_folder).exists() and (self.root / arm.vdm_folder).exists():
+                return key
+        return "sft"
+
     def _imported(self, row: T, where: str) -> T:
         """A row, where the released models that it names are there; only who asks for such a row needs them."""
         for model, folder in {"vlm": row.vlm_folder, "vdm": row.vdm_folder}.items():

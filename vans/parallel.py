@@ -63,7 +63,8 @@ class Ranks:
         """Mean over ranks of every gradient, in place: one flat float32 all-reduce."""
         if self.size == 1:
             return
-        params = [p for p in params if p.requires_grad]
+        if not (params := [p for p in params if p.requires_grad]):
+            return
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
         flat = torch.cat([g.float().flatten() for g in grads])
         dist.all_reduce(flat)

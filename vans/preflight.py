@@ -19,6 +19,7 @@ from typing import Any
 
 from vans.devices import device_of, no_cuda
 from vans.errors import UserError
+from vans.outside import current
 
 BASE = "models/base/"
 PLANNED = {"sft": ("sft/vlm", "sft/vdm")}  # of the plan's stages; others are called so there, too
@@ -140,8 +141,9 @@ def machine(params: Any, stage: str) -> Iterator[Problem]:
         yield Problem(f"machine.device is auto and the CPU is taken: {why}", stops=False)
     if m.device == "cpu" or (m.device == "auto" and why):
         return
+    one = m.device == "auto" or current() is not None  # ranks that somebody else started have their GPU each
     try:
-        device_of(m.device, 0 if m.device == "auto" else m.processes - 1)
+        device_of(m.device, 0 if one else m.processes - 1)
     except UserError as error:
         yield Problem(str(error))
         return

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from vans import code, cpu, files
 from vans.answer import predictions
 from vans.answer.best import Answer, best_of, judge
+from vans.answer.draw import render as render
+from vans.answer.draw import write_answers as write_answers
 from vans.data import shards
 from vans.data.batches import clips_of, held_out
 from vans.data.triplets import Triplets
@@ -29,7 +30,6 @@ from vans.models.load import load_vdm, load_vlm
 from vans.models.protocol import protocol_of
 from vans.parallel import Ranks, launch
 from vans.preflight import preflight
-from vans.rng import noise
 
 BATCHES = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch")  # of the machine: they move last bits
 DECIDING = ("seed", "video", "generate", "curate", "models", "machine")  # sections of the parameters
@@ -88,20 +88,26 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     if ranks.main:
         files.sweep(kept)
     ranks.barrier()
+    videos = Path(out) / "videos"
+    videos.mkdir(exist_ok=True)
     for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
-        done = kept / f"batch-{files.digest(chunk)[:12]}"
-        if (record := files.sealed(done)) is None:
+        done, names = kept / f"batch-{files.digest(chunk)[:12]}", [f"{id}{suffix}" for id in chunk]
+        record = files.sealed(done)
+        try:  # another process that answers for this arm, and has ended, removes what both have kept
+            if record is not None:
+                place(names, done, videos)
+        except FileNotFoundError:
+            record = None
+        if record is None:
             given = best_of(at.best_of["n"], chooser, chunk, draw) if at.best_of and chooser else draw(chunk)
             record = {"captions": [caption for caption, _, _ in given], "texts": [text for _, text, _ in given]}
-            with files.atomic_dir(done) as partial:
-                for id, (_, _, clip) in zip(chunk, given, strict=True):
-                    media.write(partial / f"{id}{suffix}", clip.numpy(), params.video.fps)
+            for name, (_, _, clip) in zip(names, given, strict=True):
+                media.write(videos / name, clip.numpy(), params.video.fps)
+            with suppress(FileNotFoundError), files.atomic_dir(done) as partial:
+                place(names, videos, partial)
                 files.seal(partial, record)
         words += record["captions"]
         texts += record["texts"]
-        (Path(out) / "videos").mkdir(exist_ok=True)
-        for id in chunk:
-            _place(done / f"{id}{suffix}", Path(out) / "videos" / f"{id}{suffix}")
     rows_out = ranks.collect(list(zip(ids, words, texts, strict=True)))
     if ranks.main:
         table = predictions.captions_csv(*zip(*rows_out, strict=True))
@@ -109,12 +115,14 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     return str(kept)
 
 
-def _place(file: Path, there: Path) -> None:
-    """The same file at a second place: a link, or a copy where there are none."""
-    try:
-        os.link(file, there)
-    except OSError:
-        shutil.copyfile(file, there)
+def place(names: list[str], here: Path, there: Path) -> None:
+    """Files of a folder in another one, too: links, or copies where there are none."""
+    for name in names:
+        (there / name).unlink(missing_ok=True)
+        try:
+            os.link(here / name, there / name)
+        except OSError:
+            shutil.copyfile(here / name, there / name)
 
 
 def identity(params: Any, root: Path, ranks: Ranks, arm: Arm) -> str:
@@ -122,6 +130,7 @@ def identity(params: Any, root: Path, ranks: Ranks, arm: Arm) -> str:
     are not taken."""
     told = {key: value for key, value in params.resolved().items() if key in DECIDING}
     told["machine"] = {key: told["machine"][key] for key in BATCHES}
+    told["protocol"] = asdict(protocol_of(params))  # the release's prompts, too, which stand outside of the parameters
     told["machine"] |= {"device": ranks.device.type, "caps": cpu.caps_set()}
     base = ["vlm", "vdm", *(["clip"] if arm.best_of else [])]
     folders = [f"models/base/{name}" for name in base] + [arm.vlm_folder, arm.vdm_folder]
@@ -130,37 +139,3 @@ def identity(params: Any, root: Path, ranks: Ranks, arm: Arm) -> str:
     told["triplets"] = [files.sha256_file(root / "triplets/manifest.parquet"), shards.identity(root / "triplets")]
     told["code"] = code.digest(["vans/answer/arm.py"], Path(__file__).resolve().parents[2])
     return files.digest(told | {"arm": arm.plain()})[:12]
-
-
-def write_answers(
-    params, vlm, clips: Tensor, questions: list[str], fps: Sequence[float], names: list[str], within_template=False
-) -> list[str]:
-    """The VLM's whole answers, one of each question; drawn from (seed, name). fps: of each clip, pictures/s.
-
-    within_template: see `VLM.sample`.
-    """
-    answers = vlm.sample(
-        vlm.inputs(clips, questions, fps),
-        seeds=[(params.seed, "answer", n) for n in names],
-        within_template=within_template,
-        **protocol_of(params).drawing(params.generate),
-    )
-    return answers.texts
-
-
-def render(params, vdm, clips: Tensor, captions: list[str], names: list[str], progress=None) -> Tensor:
-    """Videos uint8 [N, T, H, W, 3] of captions, given input clips [N, T, H, W, 3]."""
-    g, c, protocol = params.generate, params.video, protocol_of(params)
-    vdm.lowered(protocol.half, protocol.tile)
-    shape = vdm.latent_shape(c.frames, c.height, c.width)
-    with torch.no_grad():
-        text = vdm.embed(captions)
-        negative = vdm.embed([vdm.negative_prompt])
-    reference = vdm.pick_references(vdm.encode(clips))
-    if protocol.one_seed:
-        same = torch.randn(shape, generator=torch.Generator().manual_seed(params.seed))
-        start = same.expand(len(names), *shape)
-    else:
-        start = noise(shape, names, params.seed, "answer")
-    final = vdm.render_latents(text, reference, start, g.steps, g.guidance, negative, g.batch, progress)
-    return vdm.decode(final)

@@ -1,79 +1,84 @@
-"""`vans answer VIDEO "QUESTION"`: one video that somebody brings, answered by a caption and a video."""
+"""`vans answer INPUT "QUESTION" …`: a video or a picture that somebody brings, answered by captions and videos.
+
+One question: one video. Several: a video of all answers side by side, each by itself (answer-1.mp4, …), and a sheet
+(answer.png) with what was asked and said. `--events N`: of each question a chain, in which each answer is the next
+input; its videos follow each other in the file, and the sheet has a line for each.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from vans import files
-from vans.devices import device_of
+from vans.answer.watch import Watched, check_question, watch
 from vans.errors import UserError
 from vans.grid import Grid
 from vans.media import video as media
-from vans.models.protocol import Protocol, protocol_of
+from vans.models.protocol import protocol_of
 from vans.params import find_root, load
-from vans.template import check_words, parse_answer
 from vans.visible import words
 
+if TYPE_CHECKING:
+    from vans.answer.live import Answer
 
-def answer(video: str | Path, question: str, output: str | Path, arm: str = "main", root: Path | None = None) -> str:
-    """Watch `video`, write the caption of what comes next, render it to `output`; shows progress.
+GAP = 2  # px between two videos side by side
 
-    output: a video file, or a folder (see `output_file`); everything about it, and the question, is checked before
+
+def answer(
+    path: str | Path,
+    questions: Sequence[str],
+    output: str | Path,
+    arm: str | None = None,
+    root: Path | None = None,
+    events: int = 1,
+    seed: int | None = None,
+) -> list[list[Answer]]:
+    """Watch a video or a picture, write the caption of what comes next, render it to `output`; shows progress.
+
+    output: a video file, or a folder (see `output_file`); everything about it, and the questions, is checked before
     anything is computed.
-    arm: whose models answer (a row of the tables: sft, stage1, main, ...). The whole video is watched: as many
-    pictures as the scale's clip has, evenly spaced. An answer always comes: one that breaks the template is decoded
-    again under the template's grammar, and that is said. Returns the caption.
-    Raises UserError for a video that cannot be read, an output that cannot be written, and models that are not there.
+    arm: whose models answer (a row of the tables: sft, stage1, main, ...), None: the furthest trained. The whole video
+    is watched: as many pictures as the scale's clip has, evenly spaced. An answer always comes: one that breaks the
+    template is decoded again under the template's grammar, and that is said. Returns each question's answers, one an
+    event.
+    Raises UserError for an input that cannot be read, an output that cannot be written, and models that are not there.
     """
     root = root or find_root()
     params = load(root)
-    check_question(question)
+    for question in questions:
+        check_question(question)
+    if events < 1:
+        raise UserError(f"--events is {events}; ask for one or more")
     out = output_file(output)
-    files.check_readable(video)
+    files.check_readable(path)
     clip = params.video
-    files.check_output(out, reads=[video], size=clip.frames * clip.height * clip.width * 3)
-    models = Grid(params, root).arm(arm)
-    if models.captions != "vlm":
-        raise UserError(f"arm {arm!r} has no VLM that could answer a question; use main, stage1 or sft")
-    if models.best_of:
-        raise UserError(f"arm {arm!r} chooses among several answers to the held-out questions; use main, stage1 or sft")
-    protocol = protocol_of(params)
-    seen, fps = watch(video, clip)
-    looked, rate = watched(video, clip, protocol) if protocol.pixels else (seen, fps)
-    from vans.answer.arm import render  # the heavy libraries: what is wrong with the video is said before
-    from vans.models.load import load_vdm, load_vlm
+    size = clip.frames * clip.height * clip.width * 3 * len(questions) * events
+    for file in outputs(out, len(questions), events):
+        files.check_output(file, reads=[path], size=size)
+    grid = Grid(params, root)
+    arm = arm or grid.furthest()
+    grid.answering(arm)
+    seen = watch(path, clip, protocol_of(params))
+    from vans.answer.live import Answerer  # the heavy libraries: what is wrong with the input is said before
 
-    base = Path(root) / "models/base"
-    device = device_of("cpu" if params.machine.device == "cpu" else "auto", 0)
-    torch.set_num_threads(max(params.machine.threads, params.machine.processes))
-    vlm = load_vlm(params, base, Path(root) / models.vlm_folder, device)
-    vdm = load_vdm(params, base, Path(root) / models.vdm_folder, device)
-    began = time.perf_counter()
-    print("watching and thinking ...", flush=True)
-    thinking, caption, forced = think(params, vlm, looked, question, rate)
-    middle = time.perf_counter()
-    if forced:
-        print("the VLM's own answer broke the template: this one was forced into it, word by word", flush=True)
-    print(f"thinking ({middle - began:.1f} s): {words(thinking)}", flush=True)
-    with tqdm(total=params.generate.steps, desc="rendering", ncols=100) as bar:
-        frames = render(params, vdm, seen, [caption], ["answer"], lambda: bar.update(1))
-    media.write(out, frames[0].numpy(), clip.fps)
-    print(f"rendered in {time.perf_counter() - middle:.1f} s", flush=True)
-    print(f"written: {out}", flush=True)
-    return caption
-
-
-def check_question(question: str) -> None:
-    """UserError for a question that no model can be asked: bytes that are no text, signs of the models' own."""
-    if any("\ud800" <= sign <= "\udfff" for sign in question):
-        raise UserError(f"the question is not in UTF-8: {question[:400]!r}; type it in a terminal that writes UTF-8")
-    check_words(question, "the question")
+    models = Answerer(params, root, arm)
+    rows = _answered(models, seen, list(questions), events, seed)
+    _write(out, seen, rows, clip.fps)
+    print(f"written: {', '.join(str(file) for file in outputs(out, len(questions), events))}", flush=True)
+    print(f"models: of the arm {arm}")
+    for row in rows:
+        if len(rows) > 1:
+            print(f"question: {words(row[0].question)}")
+        for one in row:
+            print(f"caption: {words(one.caption)}")
+    return rows
 
 
 def output_file(output: str | Path) -> Path:
@@ -87,34 +92,59 @@ def output_file(output: str | Path) -> Path:
     return out
 
 
-def think(params, vlm, clip: torch.Tensor, question: str, fps: float) -> tuple[str, str, bool]:
-    """(thinking, caption, forced): the VLM's own answer or, where that breaks the template, one decoded within it."""
-    from vans.answer.arm import write_answers
-    for forced in (False, True):
-        name = f"answer/{int(forced)}"
-        text = write_answers(params, vlm, clip, [question], [fps], [name], within_template=forced)[0]
-        caption = protocol_of(params).caption(text)
-        if caption is not None:
-            return parse_answer(text)[0], caption, forced
-    raise AssertionError(f"an answer within the template breaks it: {text!r}")
+def outputs(out: Path, questions: int, events: int) -> list[Path]:
+    """Every file that is written: the video, of several questions each one's, and the sheet where there is more than
+    one answer."""
+    each = [out.with_name(f"{out.stem}-{n + 1}{out.suffix}") for n in range(questions)] if questions > 1 else []
+    return [out, *each, *([out.with_suffix(".png")] if questions * events > 1 else [])]
 
 
-def watch(video: str | Path, clip) -> tuple[torch.Tensor, float]:
-    """A whole video as one input clip uint8 [1, T, H, W, 3], evenly spaced over it, and their rate."""
-    source = media.Video(video)
-    times = source.info.start + (np.arange(clip.frames) + 0.5) * source.info.duration / clip.frames
-    pictures = torch.from_numpy(source.sample(times, clip.height, clip.width))[None]
-    return pictures, clip.frames / source.info.duration
+def _answered(models: Any, seen: Watched, questions: list[str], events: int, seed: int | None) -> list[list[Answer]]:
+    """Each question's answers, one an event; says how they come."""
+    began, bar = time.perf_counter(), None
+
+    def heard(thoughts: list[Any]) -> None:
+        nonlocal began
+        for thought in thoughts:
+            if thought.forced:
+                print("the VLM's own answer broke the template: this one was forced into it, word by word")
+            print(f"thinking ({time.perf_counter() - began:.1f} s): {words(thought.reasoning)}", flush=True)
+        began = time.perf_counter()
+
+    def progress(part: str, done: int, total: int) -> None:
+        nonlocal bar
+        if part == "rendering":
+            bar = bar or tqdm(desc="rendering", total=total, ncols=100)
+            bar.update(done - bar.n)
+
+    rounds = []
+    print("watching and thinking ...", flush=True)
+    for answers in models.chain(seen, questions, events, seed=seed, progress=progress, heard=heard):
+        bar = bar and bar.close()
+        print(f"rendered in {time.perf_counter() - began:.1f} s", flush=True)
+        rounds.append(answers)
+        began = time.perf_counter()
+    return [list(row) for row in zip(*rounds, strict=True)]
 
 
-def watched(video: str | Path, clip, protocol: Protocol) -> tuple[torch.Tensor, float]:
-    """The pictures that the VLM sees where they keep the video's own shape, uint8 [1, frames, H, W, 3], with the first
-    and the last, and their rate. H and W: as the video's, made smaller to `protocol.pixels` where they are more.
-    """
-    source = media.Video(video)
-    info, count = source.info, protocol.frames or clip.frames
-    times = np.linspace(info.start, max(info.start, info.end - 1 / info.fps), count)
-    smaller = min(1.0, ((protocol.pixels or np.inf) / (info.height * info.width)) ** 0.5)
-    height, width = (max(1, int(side * smaller)) for side in (info.height, info.width))
-    pictures = torch.from_numpy(source.sample(times, height, width))[None]
-    return pictures, max(count - 1, 1) / max(times[-1] - times[0], 1 / info.fps)
+def _write(out: Path, seen: Watched, rows: list[list[Answer]], fps: float) -> None:
+    """All files of `outputs`."""
+    chains = [np.concatenate([one.frames.numpy() for one in row]) for row in rows]
+    together, *rest = outputs(out, len(rows), len(rows[0]))
+    media.write(together, side_by_side(chains), fps)
+    if len(rows) > 1:
+        for file, chain in zip(rest, chains, strict=False):
+            media.write(file, chain, fps)
+    if rest:
+        from vans.show.chains import sheet
+        from vans.show.style import save
+
+        told = [(row[0].question, [(one.caption, one.frames.numpy()) for one in row]) for row in rows]
+        save(sheet(seen.clip.numpy(), told), rest[-1])
+
+
+def side_by_side(clips: Sequence[np.ndarray]) -> np.ndarray:
+    """Videos uint8 [T, H, W, 3] of one size as one, white between them."""
+    gap = np.full((*clips[0].shape[:2], GAP, 3), 255, np.uint8)
+    parts = [part for clip in clips for part in (clip, gap)]
+    return np.concatenate(parts[:-1], axis=2)

@@ -6,6 +6,7 @@ batches are kept under runs/systems_answer/ until all are there, and what an end
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tqdm import tqdm
 
 from vans import code, cpu, files
 from vans.answer import predictions
-from vans.answer.arm import BATCHES, render, write_answers
+from vans.answer.arm import BATCHES, place
+from vans.answer.draw import render, write_answers
 from vans.answer.outsiders import Pipeline, caption_of, captions_of_endpoint
 from vans.data import shards
 from vans.data.batches import clips_of, held_out, prompts_of
@@ -77,20 +79,27 @@ def predict_share(
     ranks.barrier()
     rows: list[tuple[str, str, str]] = []
     chunks = [ids[i : i + g.batch] for i in range(0, len(ids), g.batch)]
+    folder = Path(out) / "videos"
+    if key != "textual":
+        folder.mkdir(exist_ok=True)
     for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
         done = kept / f"batch-{files.digest(chunk)[:12]}"
-        if (record := files.sealed(done)) is None:
+        names = [f"{id}{suffix}" for id in chunk] if key != "textual" else []
+        record = files.sealed(done)
+        try:  # as in vans/answer/arm.py: another process that has ended removes what both have kept
+            if record is not None:
+                place(names, done, folder)
+        except FileNotFoundError:
+            record = None
+        if record is None:
             captions, texts, videos = system.answer(chunk)
-            record = {"captions": captions, "texts": texts, "renders": videos is not None}
-            with files.atomic_dir(done) as partial:
-                for id, clip in zip(chunk, videos if videos is not None else (), strict=videos is not None):
-                    media.write(partial / f"{id}{suffix}", clip.numpy(), params.video.fps)
+            record = {"captions": captions, "texts": texts}
+            for file, clip in zip(names, [] if videos is None else videos, strict=True):
+                media.write(folder / file, clip.numpy(), params.video.fps)
+            with suppress(FileNotFoundError), files.atomic_dir(done) as partial:
+                place(names, folder, partial)
                 files.seal(partial, record)
         rows += zip(chunk, record["captions"], record["texts"], strict=True)
-        if record["renders"]:
-            (Path(out) / "videos").mkdir(exist_ok=True)
-            for id in chunk:
-                files.place(done / f"{id}{suffix}", Path(out) / "videos" / f"{id}{suffix}")
     every = ranks.collect(rows)
     if ranks.main:
         table = predictions.captions_csv(*zip(*every, strict=True))

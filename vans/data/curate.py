@@ -38,11 +38,13 @@ from vans.data.leaks import apart, check_splits, proven
 from vans.data.ledger import Ledger
 from vans.data.records import Record
 from vans.data.shards import COLUMNS, ShardWriter
+from vans.data.split import OTHER, HeldOut, Sample
 from vans.data.store import Store, digests
 from vans.data.work import Looked, Task, Worked
 from vans.errors import UserError
 from vans.files import atomic_dir, digest
 from vans.llm.secret import Secret
+from vans.params import find_root
 from vans.template import TAGS, special_tokens
 
 BATCH = 256  # requests that the annotator is given at once
@@ -81,7 +83,8 @@ def curate(
     ledger = found.ledger
     ledger.root = str(data_dir)
     files = _digests(found.records, cache, machine.workers)
-    records = unique(found.records, files, ledger)
+    named = params.curate.held_out and HeldOut(find_root() / Path(params.curate.held_out).expanduser(), found.layouts)
+    records = unique(named.split(found.records, ledger) if named else found.records, files, ledger)
     check_splits([{"video": r.title, "scene": r.scene, "split": r.split} for r in records])
     clip = judge(params) if params.curate.agreement == "clip" else None  # all errors come before anything is paid for
     asked = asked or annotator(params, progress=progress)
@@ -102,7 +105,7 @@ def curate(
         writer = ShardWriter(partial / "shards")
         rows: list[dict] = []
         for source in annotated(kept, looked, asked, progress):
-            made = triplets_of(source, ledger, params.seed)
+            made = triplets_of(source, ledger, params.seed, named.of(source.record) if named else None)
             rows += [{**row, **writer.add(row["id"], clips, params.curate.codec)} for row, clips in made]
         writer.close()
         ledger.check()
@@ -111,6 +114,7 @@ def curate(
         leaks |= proven(rows, prints, params.curate.near_duplicate, looked)
         mark_rl(rows, group, partial / "shards", params, clip, progress)
         result = report(rows, ledger) | {"rl": rl_report(rows, params), "leaks": leaks}
+        result |= {"held_out": named.report(rows, records)} if named else {}
         secret = Secret.of(params.curate.llm.key_variable)
         secret.check(_texts([rows, result, vars(ledger)]), f"{out_dir}: what the annotator wrote")
         _write(partial, rows, result, ledger)
@@ -231,17 +235,20 @@ def _requests(record: Record, worked: Worked, clips: bool) -> list[Request]:
     return [
         Request(
             *(id_of(record, a.segment.id, b.segment.id), record.kind, record.topic, a.segment.label, b.segment.label),
-            given=None if given is None else record.given[given].texts,
+            given=record.given[third].texts if isinstance(third, int) else None,
             clips=(a.data, b.data) if clips else None,
             split=record.split,
             condition=record.condition,
+            told=third if isinstance(third, str) else "",
         )
-        for a, b, given in worked.pairs
+        for a, b, third in worked.pairs
     ]
 
 
-def triplets_of(source: Annotated, ledger: Ledger, seed: int) -> list[Made]:
-    """All triplets of one source (a procedural test video gives one), and the entries of its books."""
+def triplets_of(source: Annotated, ledger: Ledger, seed: int, named: Sample | None = None) -> list[Made]:
+    """All triplets of one source (a procedural test video gives one, and so does one that a list names: `named`), and
+    the entries of its books.
+    """
     record, worked, before = source.record, source.worked, len(ledger.drops)
     ledger.add(worked.ledger)
     if worked.error:
@@ -249,7 +256,7 @@ def triplets_of(source: Annotated, ledger: Ledger, seed: int) -> list[Made]:
         record.lose(ledger, "unreadable")
         return []
     made: list[Made] = []
-    for (first, second, _), written in zip(worked.pairs, source.answers, strict=True):
+    for (first, second, third), written in zip(worked.pairs, source.answers, strict=True):
         name = id_of(record, first.segment.id, second.segment.id)
         questions = written.questions if isinstance(written, Refused) else written.refused
         ledger.refused += [f"{name}: {question}" for question in questions]
@@ -257,6 +264,9 @@ def triplets_of(source: Annotated, ledger: Ledger, seed: int) -> list[Made]:
             written = Refused(f"a text holds {found}, which models read as a sign of their own")
         if isinstance(written, Refused):
             ledger.drop("pair", name, str(written))
+            continue
+        if named and named.input and (named.input, named.target) != (first.segment.id, second.segment.id):
+            ledger.drop("pair", name, OTHER)
             continue
         row = {
             **{"id": name, "source": record.source, "kind": record.kind, "split": record.split},
@@ -268,13 +278,13 @@ def triplets_of(source: Annotated, ledger: Ledger, seed: int) -> list[Made]:
             **{"question": written.question, "reasoning": written.reasoning},
             **{"caption": written.caption, "style": written.style},
             **{"caption_words": len(written.caption.split()), "questions_refused": len(written.refused)},
-            **{"motion": second.motion},
+            **{"motion": second.motion, "skipped": isinstance(third, str)},
         }
         made.append((row, (first.data, second.data)))
-    if record.split == "test" and record.kind == "procedural" and len(made) > 1:
+    if record.split == "test" and (record.kind == "procedural" or named) and len(made) > 1:
         keep = Draw(seed, "test", record.title).below(len(made))
         for row, _ in made[:keep] + made[keep + 1 :]:
-            ledger.drop("pair", str(row["id"]), "test split takes one pair per procedural video")
+            ledger.drop("pair", str(row["id"]), OTHER if named else "test split takes one pair per procedural video")
         made = made[keep : keep + 1]
     ledger.kept["pair"] += len(made)
     if made:
@@ -359,6 +369,7 @@ def report(rows: list[dict], ledger: Ledger) -> dict:
         "triplets": {**dict(sorted(made.items())), "rl": sum(r["rl"] for r in rows), "all": len(rows)},
         "sources": dict(sorted(Counter(r["source"] for r in rows).items())),
         "styles": dict(sorted(Counter(r["style"] for r in rows).items())),
+        **({"skipped_steps": count} if (count := sum(r["skipped"] for r in rows)) else {}),
         "details": ledger.details[:100],
         **({"not_read": {"count": len(ledger.unread), "files": ledger.unread[:1000]}} if ledger.unread else {}),
     }
@@ -366,6 +377,7 @@ def report(rows: list[dict], ledger: Ledger) -> dict:
 
 def _write(folder: Path, rows: list[dict], result: dict, ledger: Ledger) -> None:
     columns = [*COLUMNS, *(["visual_gain"] if "visual_gain" in rows[0] else [])]
+    columns += ["skipped"] if any(row["skipped"] for row in rows) else []
     manifest = pd.DataFrame(rows, columns=columns).astype({"agreement": "float64"})
     manifest.to_parquet(folder / "manifest.parquet", index=False)
     drops = pd.DataFrame(ledger.drops, columns=["level", "name", "reason"])

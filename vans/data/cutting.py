@@ -25,7 +25,7 @@ SEEK = 5.0  # s; segments that are not farther apart are decoded in one go
 
 @dataclass(frozen=True)
 class Settings:
-    """What of the parameters a source's clips depend on. input_seconds, target_seconds: s, longest windows."""
+    """What of the parameters a source's pairs depend on. input_seconds, target_seconds: s, longest windows."""
 
     frames: int
     height: int
@@ -35,6 +35,7 @@ class Settings:
     target_seconds: float
     shot_threshold: float
     codec: str
+    skipped_steps: bool = False
 
     @classmethod
     def of(cls, params: Any) -> "Settings":
@@ -42,7 +43,7 @@ class Settings:
         clip, curate = params.video, params.curate
         return cls(
             *(clip.frames, clip.height, clip.width, curate.min_segment),
-            *(curate.input_seconds, curate.target_seconds, curate.shot_threshold, curate.codec),
+            *(curate.input_seconds, curate.target_seconds, curate.shot_threshold, curate.codec, curate.skipped_steps),
         )
 
 

@@ -20,7 +20,8 @@ from vans.media import video
 
 NEIGHBOUR_LOST = "one of the two segments was dropped"
 TORN = "something that could not be read lies between the two"
-Pair = tuple[Cut, Cut, int | None]  # input, target, index of the record's `given` pair
+# input, target, and the index of the record's `given` pair, or the label of the step between the two
+Pair = tuple[Cut, Cut, int | str | None]
 
 
 def pairs(
@@ -80,6 +81,16 @@ def _neighbours(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:
             ledger.drop("pair", f"{record.title}:{first.id}-{second.id}", TORN)
         else:
             yield a["input"], b["target"], None
+    if look.settings.skipped_steps and record.split == "train":
+        yield from _skipped(record, ledger, cuts)
+
+
+def _skipped(record: Record, ledger: Ledger, cuts: Sequence[tuple[Segment, Cuts | None]]) -> Iterator[Pair]:
+    """Pairs across one step that was dropped and that has a label, which the question then tells."""
+    for (first, a), (lost, none), (_, b) in zip(cuts, cuts[1:], cuts[2:]):
+        if a is not None and none is None and b is not None and lost.label and not {first.id, lost.id} & {*record.torn}:
+            ledger.enter("pair")
+            yield a["input"], b["target"], lost.label
 
 
 def _given(record: Record, ledger: Ledger, look: Look) -> Iterator[Pair]:

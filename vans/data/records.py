@@ -75,10 +75,13 @@ class Record:
 
 @dataclass
 class Found:
-    """records in a fixed order; ledger: what came in, and what of it could not even be read."""
+    """records in a fixed order; ledger: what came in, and what of it could not even be read; layouts: the title of each
+    source's layout, by the source's name.
+    """
 
     records: list[Record] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
+    layouts: dict[str, str] = field(default_factory=dict)
 
     @property
     def dropped(self) -> list[tuple[str, str, str]]:

@@ -45,6 +45,21 @@ def group_advantages(rewards: Tensor, kept: Tensor | None = None, eps: float = 1
     return (centred / (std + eps)).masked_fill(degenerate[:, None], 0.0).float(), degenerate
 
 
+def extremes(rewards: Tensor, kept: Tensor, count: int) -> Tensor:
+    """The `count` answers of each prompt with the best and the worst rewards, in their own order: places [P, count].
+
+    rewards: [P, G'], G' >= count. kept: bool [P, G']; what was not scored is taken last. Half of each end, of an odd
+    count one more of the best; of equals the first. (DanceGRPO, arXiv 2505.07818, trains on such a choice.)
+    """
+    chosen = []
+    for row, keep in zip(rewards.tolist(), kept.tolist(), strict=True):
+        order = sorted((g for g in range(len(row)) if keep[g]), key=lambda g: (-row[g], g))
+        best, worst = order[: (count + 1) // 2], order[(count + 1) // 2 :][::-1][: count // 2]
+        lost = [g for g in range(len(row)) if not keep[g]]
+        chosen.append(sorted([*best, *worst, *lost][:count]))
+    return torch.tensor(chosen)
+
+
 def clipped_objective(
     logp: Tensor, old_logp: Tensor, advantages: Tensor, clip_range: float, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +103,7 @@ def kl_tokens(logp: Tensor, ref_logp: Tensor, mask: Tensor | None = None) -> Ten
 
 
 def grpo_loss(
-    terms: Tensor, kl: Tensor, beta: float, mask: Tensor | None = None, trajectories: int | None = None
+    terms: Tensor, kl: Tensor, beta: float, mask: Tensor | None = None, trajectories: float | None = None
 ) -> Tensor:
     """-(mean over trajectories of the mean over tokens or steps of terms - beta * KL) (DeepSeekMath, eq. 3).
 

@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vans.grpo import core, flow_sde
+from vans.models.flow import in_interval
 from vans.models.vdm import VDM
 from vans.parallel import Ranks
 from vans.rng import noise
+from vans.sharding import rounds, update
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Trajectories:
     sigmas: the K + 1 noise levels that belong to them. old_logp, [N, K]: mean log-prob of each step.
     ref_means: K tensors, the mean of each step under the policy at the start of the stage. final: the clean latents.
     unguided: K tensors, the velocity of the negative prompt at each step, where guidance needs it and no gradient flows
-    through it: the first update's, before which the policy has not changed.
+    through it (None in steps that are not guided): the first update's, before which the policy has not changed.
     """
 
     states: list[Tensor]
@@ -43,7 +45,7 @@ class Trajectories:
     old_logp: Tensor
     ref_means: list[Tensor]
     final: Tensor
-    unguided: list[Tensor]
+    unguided: list[Tensor | None]
 
 
 @torch.no_grad()
@@ -53,46 +55,52 @@ def sde_rollout(
     """Sample N trajectories: `s.train_steps` stochastic steps from the noisy end (0: all but the last), then the ODE.
 
     noises: [N, C, T', H', W'] at sigma 1. names: N names of the noise of each step. s: render_steps, train_steps,
-    noise_level, guidance, micro_batch. Runs in micro-batches of the geometry in which the update recomputes the
-    log-probs, so that the first ratio is exactly 1. start: the network with the weights of the stage's start (None:
-    its own).
+    noise_level, guidance, guidance_start, guidance_stop, micro_batch. Runs in micro-batches of the geometry in which
+    the update recomputes the log-probs, so that the first ratio is exactly 1. start: the network with the weights of
+    the stage's start (None: its own).
     """
     grid = [float(sigma) for sigma in flow_sde.sigmas(s.render_steps, vdm.shift)]  # 1 ... 0
     trained = s.train_steps or s.render_steps - 1
     if not 1 <= trained <= s.render_steps - 1:
         raise ValueError(f"train_steps must be 1 to {s.render_steps - 1} (the last is not stochastic), got {trained}")
-    reuses = s.guidance != 1.0 and s.guidance_grad == "conditional"
+    reuses, scales = s.guidance != 1.0 and s.guidance_grad == "conditional", guidance_of(s)
     parts = []
-    for first in range(0, noises.shape[0], s.micro_batch):
-        part = slice(first, first + s.micro_batch)
+    for part, own in rounds(vdm.dit, noises.shape[0], s.micro_batch):
         x = noises[part].to(vdm.device, torch.float32)  # [M, C, T', H', W']
         text, reference = given.text[part].to(vdm.device), given.reference[part].to(vdm.device)
         states, logps, ref_means, unguided = [x], [], [], []
         for k in range(s.render_steps):
             sigma = torch.full((x.shape[0],), grid[k], device=x.device)  # [M]
-            base = vdm.unguided_velocity(x, sigma, reference, given.negative) if s.guidance != 1.0 else None
-            v = vdm.guided_velocity(x, sigma, text, reference, s.guidance, unguided=base)  # [M, C, T', H', W']
+            base = vdm.unguided_velocity(x, sigma, reference, given.negative) if scales[k] != 1.0 else None
+            v = vdm.guided_velocity(x, sigma, text, reference, scales[k], unguided=base)  # [M, C, T', H', W']
             if k >= trained:
                 x = flow_sde.ode_step(x, v, grid[k], grid[k + 1])
                 continue
             drawn = noise(tuple(x.shape[1:]), names[part], *keys, "sde", k).to(x)  # [M, C, T', H', W']
             after, logp, _, _ = flow_sde.sde_step(x, v, grid[k], grid[k + 1], s.noise_level, drawn)
-            v0 = vdm.guided_velocity(x, sigma, text, reference, s.guidance, given.negative, dit=start)
-            if reuses and base is not None:
-                unguided.append(base.cpu())
+            v0 = vdm.guided_velocity(x, sigma, text, reference, scales[k], given.negative, dit=start)
+            if reuses:
+                unguided.append(None if base is None else base.cpu())
             ref_means.append(flow_sde.sde_mean_std(x, v0, grid[k], grid[k + 1], s.noise_level)[0].cpu())
             logps.append(logp.cpu())  # [M]
             x = after  # [M, C, T', H', W']
             states.append(x)
-        parts.append(([state.cpu() for state in states], torch.stack(logps, 1), ref_means, x.cpu(), unguided))
+        if own:
+            parts.append(([state.cpu() for state in states], torch.stack(logps, 1), ref_means, x.cpu(), unguided))
     return Trajectories(
         states=[torch.cat(state) for state in zip(*(p[0] for p in parts), strict=True)],
         sigmas=grid[: trained + 1],
         old_logp=torch.cat([p[1] for p in parts]),
         ref_means=[torch.cat(mean) for mean in zip(*(p[2] for p in parts), strict=True)],
         final=torch.cat([p[3] for p in parts]),
-        unguided=[torch.cat(base) for base in zip(*(p[4] for p in parts), strict=True)],
+        unguided=[None if base[0] is None else torch.cat(base) for base in zip(*(p[4] for p in parts), strict=True)],
     )
+
+
+def guidance_of(s: Any) -> list[float]:
+    """The guidance of each denoising step: s.guidance in its interval, 1 (none) outside."""
+    interval = (s.guidance_start, s.guidance_stop)
+    return [s.guidance if in_interval(k, s.render_steps, interval) else 1.0 for k in range(s.render_steps)]
 
 
 def vdm_updates(
@@ -104,31 +112,33 @@ def vdm_updates(
     optim: Optimizer,
     trained: Sequence[Tensor],
     ranks: Ranks,
-    total: int,
+    total: float,
 ) -> dict[str, float]:
     """`s.inner_updates` optimiser steps on one rollout; each recomputes every trained step of every trajectory.
 
-    advantages: [N]. s: micro_batch, guidance, guidance_grad, noise_level, clip_range, beta, inner_updates, grad_clip.
+    advantages: [N]. s: render_steps, micro_batch, guidance, guidance_start, guidance_stop, guidance_grad, noise_level,
+    clip_range, beta, inner_updates, grad_clip.
     total: what the mean over trajectories divides by: N, and more where groups were left out, which then count as
-    zeros.
+    zeros; infinity where all of it is for the other ranks' sake alone.
     """
     device = vdm.device
     count, steps = trajectories.old_logp.shape  # N, K
+    scales = guidance_of(s)
     stats: dict[str, float] = {"ratio_first": 0.0, "ratio_last": 0.0}
     for inner in range(s.inner_updates):
         optim.zero_grad()
         clipped = kl_mean = 0.0
-        for first in range(0, count, s.micro_batch):
-            part = slice(first, first + s.micro_batch)
+        for part, own in rounds(vdm.dit, count, s.micro_batch):
             text, reference = given.text[part].to(device), given.reference[part].to(device)
             advantage = advantages[part].to(device)  # [M]
             for k in range(steps):
                 now, then = trajectories.sigmas[k], trajectories.sigmas[k + 1]
                 x, after = (trajectories.states[i][part].to(device) for i in (k, k + 1))  # [M, C, T', H', W']
                 sigma = torch.full((x.shape[0],), now, device=device)  # [M]
-                known = trajectories.unguided[k][part].to(device) if inner == 0 and trajectories.unguided else None
+                base = trajectories.unguided[k] if inner == 0 and trajectories.unguided else None
+                known = None if base is None else base[part].to(device)
                 v = vdm.guided_velocity(
-                    x, sigma, text, reference, s.guidance, given.negative, None, s.guidance_grad, known
+                    x, sigma, text, reference, scales[k], given.negative, None, s.guidance_grad, known
                 )  # [M, C, T', H', W']
                 mean, std = flow_sde.sde_mean_std(x, v, now, then, s.noise_level)
                 logp = flow_sde.log_prob(after, mean, std)[:, None]  # [M, 1]
@@ -137,16 +147,16 @@ def vdm_updates(
                 kl = flow_sde.gaussian_kl(mean, trajectories.ref_means[k][part].to(device), std)[:, None]  # [M, 1]
                 # Mean over steps of the mean over trajectories: one step of one micro-batch at a time.
                 loss = core.grpo_loss(terms, kl, s.beta, trajectories=total) / steps  # []
-                loss.backward()
+                (loss if own else 0.0 * loss).backward()
+                if not own:
+                    continue
                 share = x.shape[0] / count / steps
                 clipped += fraction.item() * share
                 kl_mean += kl.detach().mean().item() * share
                 key = "ratio_first" if inner == 0 else "ratio_last"
                 stats[key] = max(stats[key], (ratio - 1).abs().max().item())
-        ranks.average_gradients(trained)
-        norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
-        optim.step()
-        stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm.item()}
+        norm = update(optim, trained, ranks, s.grad_clip)
+        stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm}
     return stats
 
 
@@ -155,7 +165,5 @@ def no_updates(s: Any, optim: Optimizer, trained: Sequence[Tensor], ranks: Ranks
     for _ in range(s.inner_updates):
         for p in trained:
             p.grad = torch.zeros_like(p)
-        ranks.average_gradients(trained)
-        norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
-        optim.step()
-    return {"grad_norm": norm.item()}
+        norm = update(optim, trained, ranks, s.grad_clip)
+    return {"grad_norm": norm}

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from vans.meter import timer
 from vans.models.vdm import VDM
 from vans.rng import noise
+from vans.sharding import Exchanged, sharded
 
 
 def frozen_copy(module) -> dict[str, Tensor]:
@@ -19,13 +20,25 @@ def frozen_copy(module) -> dict[str, Tensor]:
 
 
 class WithTensors:
-    """`module` called with other values for some of its parameters; the module itself is not touched."""
+    """`module` called with other values for some of its parameters; the module itself is not touched.
+
+    Without gradient: where activations are recomputed, they would be with the module's own parameters. ValueError for
+    a module that is cut up over ranks: it would silently compute with its own (see `reference`).
+    """
 
     def __init__(self, module, tensors: dict[str, Tensor]):
+        if sharded(module):
+            raise ValueError("the module is cut up over ranks, where functional_call changes nothing; use reference()")
         self.module, self.tensors = module, tensors
 
+    @torch.no_grad()
     def __call__(self, *args, **kwargs):
         return functional_call(self.module, self.tensors, args, kwargs)
+
+
+def reference(module) -> WithTensors | Exchanged:
+    """The policy as it is now, at the start of the stage: what the KL is to."""
+    return Exchanged(module) if sharded(module) else WithTensors(module, frozen_copy(module))
 
 
 def initial_noise(shape: tuple, ids: list[str], group_size: int, share: bool, *keys: object) -> Tensor:
@@ -45,11 +58,13 @@ def render_captions(
     steps: int,
     guidance: float,
     distinct: bool = True,
+    interval: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
     """Videos uint8 [P, G, T, H, W, 3] of P groups of G captions, rendered as one batch; zeros where there is no
     caption.
 
     reference: reference latents [P, C, n, H', W']. start: initial noise [P * G, C, T', H', W']. size: T, H, W.
+    interval: the share of the steps that are guided.
     With `distinct`, equal captions of a group share one render (with the noise of the first of them): the policy under
     test is the VLM's, and the same words must not be told apart by luck.
     """
@@ -75,6 +90,7 @@ def render_captions(
             steps,
             guidance,
             negative,
+            interval=interval,
         )  # [R, C, T', H', W']
         with timer("decode"):
             rendered = vdm.decode(latents)  # [R, T, H, W, 3]

@@ -13,6 +13,7 @@ from vans.grpo import core
 from vans.models.prompts import pick
 from vans.models.vlm import VLM, Completions
 from vans.parallel import Ranks
+from vans.sharding import update
 
 
 def vlm_updates(
@@ -58,10 +59,8 @@ def vlm_updates(
             kl_mean += core.row_means(kl.detach(), mask[row]).mean().item() * share
             far = (ratio - 1).abs().masked_fill(~mask[row].bool(), 0).max().item()  # first: 0
             stats["ratio_last"] = max(stats["ratio_last"], far)
-        ranks.average_gradients(trained)
-        norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
-        optim.step()
-        stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm.item()}
+        norm = update(optim, trained, ranks, s.grad_clip)
+        stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm}
     return stats
 
 

@@ -35,7 +35,7 @@ WRITTEN = {".mp4": "mp4", ".avi": "avi", ".mkv": "matroska", ".webm": "webm", ".
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # without, dark shots turn black
 TOLERANCE = 1e-3  # s
 HOLD = 0.5  # s that the first and the last picture may stand in for missing neighbours
-LONGEST_STILL = 30.0  # s between two pictures; beyond it the file's times are not believed
+LONGEST_STILL = 30.0  # s between two pictures of what is curated; a screen's recording may rest for longer
 MAX_PIXELS = 8192 * 8192
 AT_ONCE = 2**30  # bytes of a file that may be read as a whole
 PATIENCE = 120.0  # s for opening a file or reading one packet of it
@@ -68,10 +68,11 @@ class Info:
 
 
 class Video:
-    """One readable video; UserError if the file is missing, unreadable or holds no picture."""
+    """One readable video; UserError if the file is missing, unreadable or holds no picture. longest_still: s between
+    two pictures up to which the file's times are believed."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, longest_still: float = LONGEST_STILL) -> None:
+        self.path, self.longest_still = Path(path), longest_still
         self._raw: np.ndarray | None = None
         self._scaler, self._colours = VideoReformatter(), VideoReformatter()  # each keeps its last set-up
         if not self.path.is_file():
@@ -247,7 +248,7 @@ class Video:
                 if step < 0:
                     raise UserError(f"{self.path}: its times run backwards at {last:.2f} s; replace or remove it")
                 while time > wanted[done]:
-                    if step > LONGEST_STILL and wanted[done] > last + HOLD:
+                    if step > self.longest_still and wanted[done] > last + HOLD:
                         raise UserError(f"{self.path}: no picture from {last:.2f} to {time:.2f} s; replace it")
                     yield shown, last
                     done += 1

@@ -27,6 +27,14 @@ def sigmas(steps: int, shift: float) -> Tensor:
     return shift * s / (1 + (shift - 1) * s)
 
 
+def in_interval(step: int, steps: int, interval: tuple[float, float]) -> bool:
+    """Does the share of the steps from interval[0] to interval[1] hold this one (0 to steps - 1)?
+
+    Guidance in an interval alone (arXiv 2404.07724), counted as the `start` and `stop` of diffusers' guiders.
+    """
+    return round(interval[0] * steps) <= step < round(interval[1] * steps)
+
+
 def ode_step(x: Tensor, v: Tensor, sigma: Sigma, sigma_next: Sigma) -> Tensor:
     """x + v * dt, an Euler step of the probability-flow ODE. x, v: [B, ...]; returns [B, ...] in x's dtype.
 

@@ -19,6 +19,7 @@ from vans.template import TAGS
 
 CAPTION = 3  # one in so many tokens is kept back for the caption
 NEVER = 1 << 20  # tokens: the template cannot be ended
+HALF = "\ufffd"  # of a character whose bytes are several tokens: it may become a space
 
 
 class State(NamedTuple):
@@ -53,7 +54,12 @@ def step(state: State, character: str) -> State | None:
     if any(tag.startswith(longer) for tag in TAGS):
         return State(part, longer, filled)
     filled = filled or bool(tail)
-    return State(part, "[", filled) if character == "[" else State(part, "", filled or not character.isspace())
+    return State(part, "[", filled) if character == "[" else State(part, "", filled or not _blank(character))
+
+
+def _blank(text: str) -> bool:
+    """Nothing that is sure to be seen?"""
+    return not text.replace(HALF, "").strip()
 
 
 def advance(state: State, text: str) -> State | None:
@@ -73,7 +79,7 @@ class Grammar:
         self.first = defaultdict(list)  # tokens by their first character
         for i, text in enumerate(self.texts):
             self.first[text[:1]].append(i)
-        self.blank = torch.tensor([text.isspace() for text in self.texts])
+        self.blank = torch.tensor([_blank(text) for text in self.texts])
         self.brackets = torch.tensor(["[" in text for text in self.texts])
         self.usable = torch.tensor([bool(text) for text in self.texts])
         self.usable[[*banned, tokenizer.eos_token_id]] = False

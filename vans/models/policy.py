@@ -22,6 +22,7 @@ from vans.models.packing import pack
 from vans.models.positions import positions
 from vans.models.prompts import arguments, in_parts, pick
 from vans.models.sampling import Draws, Suppress, joined, named_by
+from vans.sharding import gathered, sharded
 from vans.template import check_words
 
 
@@ -35,6 +36,11 @@ class Completions:
     mask: Tensor
     texts: list[str]
     drawn: Tensor | None = None
+
+    def rows(self, some: list[int]) -> Completions:
+        """Some of the answers, padded as all are."""
+        drawn = None if self.drawn is None else self.drawn[some]
+        return Completions(self.ids[some], self.mask[some], [self.texts[row] for row in some], drawn)
 
 
 class Policy:
@@ -54,15 +60,21 @@ class Policy:
         """bf16 arithmetic over float32 adapters where the scale asks for it."""
         if self.autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+        cast_once = not sharded(self.model)  # else all its layers would be kept, cast, as they are gathered
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype, cache_enabled=cast_once)
 
     @contextmanager
     def merged(self):
         """The adapter added to the weights, where they are float32: a token costs a third of the calls.
 
         The weights come back as they were, bit for bit. In bfloat16 it is left out: what a young adapter adds is less
-        than half a step of most weights and would be rounded away: the model sampled would be the one without it.
+        than half a step of most weights and would be rounded away: the model sampled would be the one without it. A
+        model that is cut up over ranks is gathered meanwhile, and not merged.
         """
+        if sharded(self.model):
+            with gathered(self.model):
+                yield
+            return
         layers = [layer for layer in self.model.modules() if isinstance(layer, LoraLayer)]
         weights = [layer.get_base_layer().weight for layer in layers]
         before = [weight.data for weight in weights] if all(w.dtype == torch.float32 for w in weights) else []
@@ -129,10 +141,10 @@ class Policy:
             ]
             return joined(parts, self.tokenizer.pad_token_id)
         allowed, processors = Suppress(self.special_ids()), LogitsProcessorList()
+        if within_template:  # first: the likeliest k are then of those that keep to it
+            processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
         if hub_defaults:
             processors += named_by(self.model.generation_config, inputs["input_ids"].repeat_interleave(times, 0))
-        if within_template:
-            processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
         draw = Draws(seeds, max_new_tokens, temperature, top_p, self.device)
         with self.autocast(), self.merged():  # each prompt is read once, and its keys and values are every answer's
             places, following = self.positions(inputs)

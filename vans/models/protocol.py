@@ -5,17 +5,17 @@
 | difference | used by |
 |---|---|
 | references | `VDM.pick_references` |
-| frames, pixels | `VLM.inputs`, `vans.answer.ask.watched` |
+| frames, pixels | `VLM.inputs`, `vans.answer.watch` |
 | seconds | `VLM.inputs` |
 | system | `VLM.prompt` |
 | negative_prompt | `VDM.negative_prompt` |
 | decoding | `Protocol.drawing`, for answers (also stage 2's anchors) |
 | whole_text | `Protocol.caption` |
-| cleaning of captions | no field any more: both clean as diffusers' pipeline (`VDM.embed`) |
+| cleaning of captions | no field: both clean as diffusers' pipeline (`VDM.embed`) |
 | spaces | `vans.template.answer_text`, for what SFT teaches |
 | half | `VDM.lowered`, for answers |
 | tile | `VDM.lowered`, for answers |
-| one_seed | `vans.answer.arm.render` |
+| one_seed | `vans.answer.draw.render` |
 
 Read from the release's repository (revision 4a931a8). Its texts stay there: its prompts are read from your copy of it.
 """

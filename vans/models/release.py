@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -237,8 +238,8 @@ def send(path: str | Path, imported: Path, tuned: dict[str, Path | None]) -> dic
 
     imported: the folder of the import, whose `release.json` say how the files are built. tuned: for "vlm" and "vdm" the
     folder whose weights go out, None: the import's own (left out where only the other was imported). Tensors are
-    rounded to the precision that they have in the release. Returns {model: its file}; UserError in one line where
-    something does not fit, and for a file that is there.
+    rounded to the precision that they have in the release. Both files are written, or neither. Returns {model: its
+    file}; UserError in one line where something does not fit, and for a file that is there.
     """
     headers = {kind: imported / kind / HEADER for kind in FILES}
     asked = {kind for kind, folder in tuned.items() if folder is not None}
@@ -246,14 +247,14 @@ def send(path: str | Path, imported: Path, tuned: dict[str, Path | None]) -> dic
     for kind in kinds or FILES:
         if not headers[kind].is_file():
             raise UserError(f"{headers[kind]}: missing, so nothing says how the file is built; `vans import` it first")
-    written = {}
-    for kind in kinds:
-        file, folder = Path(path) / FILES[kind], tuned[kind] or imported / kind
-        files.check_output(file, reads=[imported, folder])
-        if file.exists():
-            raise UserError(f"{file}: is there; choose another folder, or remove it")
-        _write_file(file, headers[kind], kind, folder)
-        written[kind] = file
+    written = {kind: Path(path) / FILES[kind] for kind in kinds}
+    with ExitStack() as both:  # or neither
+        for kind, file in written.items():
+            folder = tuned[kind] or imported / kind
+            files.check_output(file, reads=[imported, folder])
+            if file.exists():
+                raise UserError(f"{file}: is there; choose another folder, or remove it")
+            _write_file(both.enter_context(files.atomic_file(file)), headers[kind], kind, folder)
     return written
 
 
@@ -283,8 +284,8 @@ def _write_file(file: Path, header: Path, kind: str, folder: Path) -> None:
         raise UserError(f"{header}: damaged ({first_line(error)}); `vans import` the release anew") from error
     what = {"vlm": "adapter of the release (its vision part included)", "vdm": "DiT of the release"}[kind]
     account(folder, what, set(names.values()) - tensors.keys(), tensors.keys() - set(names.values()))
-    files.check_free_space(file, size)
-    with files.atomic_file(file) as partial, open(partial, "wb") as stream:
+    files.check_free_space(file.parent, size)
+    with open(file, "wb") as stream:
         stream.write(len(raw).to_bytes(8, "little") + raw)
         for name, dtype, shape in parts:
             if list(tensors[name].shape) != shape:

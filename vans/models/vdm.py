@@ -28,8 +28,9 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from vans import files
 from vans.errors import UserError
-from vans.models.flow import ode_step, sigmas
+from vans.models.flow import in_interval, ode_step, sigmas
 from vans.models.whole import companion, pretrained
+from vans.sharding import shard, sharded
 from vans.template import plain
 
 
@@ -130,6 +131,11 @@ class VDM:
             self.dit.enable_gradient_checkpointing(run)
         return self
 
+    def shard(self, ranks: Any) -> VDM:
+        """The DiT cut up over the ranks (vans/sharding.py), the rest whole on each rank's device."""
+        shard(self.dit, self.dit.blocks, ranks)
+        return self.to(ranks.device)
+
     def to(self, device) -> VDM:
         for part in (self.dit, self.vae, self.text_encoder):
             part.to(device)
@@ -152,7 +158,8 @@ class VDM:
         """bf16 arithmetic where the scale asks for it; samples, means and log-probs stay float32 outside of it."""
         if self.autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+        cast_once = not sharded(self.dit)  # else all its blocks would be kept, cast, as they are gathered
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype, cache_enabled=cast_once)
 
     @property
     def device(self) -> torch.device:
@@ -275,10 +282,11 @@ class VDM:
         negative: Tensor | None = None,
         batch: int | None = None,
         progress=None,
+        interval: tuple[float, float] = (0.0, 1.0),
     ) -> Tensor:
         """Integrate the ODE from noise [N, C, T', H', W'] (sigma 1) to the target's latents (sigma 0), Euler steps.
 
-        batch: videos at once, `dit_batch` where None.
+        batch: videos at once, `dit_batch` where None. interval: the share of the steps that are guided.
         """
         grid = sigmas(steps, self.shift)
         batch = batch or self.dit_batch
@@ -287,9 +295,10 @@ class VDM:
             part = slice(start, start + batch)
             x = noise[part].to(self.device, self.dit.dtype)  # float32, unless `lowered`
             ref, cond = reference[part].to(self.device), text[part].to(self.device)
-            for now, then in pairwise(grid.tolist()):
+            for k, (now, then) in enumerate(pairwise(grid.tolist())):
                 sigma = torch.full((x.shape[0],), float(now), device=self.device)
-                v = self.guided_velocity(x, sigma, cond, ref, guidance, negative)
+                scale = guidance if in_interval(k, steps, interval) else 1.0
+                v = self.guided_velocity(x, sigma, cond, ref, scale, negative)
                 x = ode_step(x.float(), v, float(now), float(then)).to(x.dtype)
                 if progress is not None:
                     progress()

@@ -33,6 +33,7 @@ from vans.models.policy import Policy
 from vans.models.prompts import spread, together
 from vans.models.vision import batch_windows
 from vans.models.whole import companion, load_adapter, pretrained
+from vans.sharding import shard
 from vans.template import check_words
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -152,10 +153,14 @@ class VLM(Policy):
         self.vision = tower.merge(self.model)
         return self
 
-    def train_lora(self) -> list[nn.Parameter]:
-        """Let the adapter train, and nothing else; returns its parameters."""
+    def train_lora(self, cut: Any = None) -> list[nn.Parameter]:
+        """Let the adapter train, and nothing else; returns its parameters. cut: the ranks over which all but the vision
+        tower is cut up (vans/sharding.py)."""
         for name, p in self.model.named_parameters():
             p.requires_grad_("lora_" in name)
+        if cut is not None:
+            shard(self.model, self.network.language_model.layers, cut, whole=self.network.visual)
+            self.to(cut.device)
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def save_lora(self, folder: str | Path) -> None:

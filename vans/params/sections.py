@@ -37,6 +37,7 @@ class MachineParams(Section):
     threads: int = Field(ge=1)  # CPU threads per worker
     dtype: Literal["float32", "bfloat16"]
     gradient_checkpointing: Literal["none", "half", "all"]  # layers that recompute their activations: the same numbers
+    shard: bool = False  # are weights, gradients and optimiser of what trains cut up over the processes?
     grid: bool  # may the ablation grid be trained at this scale?
     engine: Literal["local", "ray"]  # what maps the curation over sources (vans/data/engine.py)
     workers: int = Field(ge=0)  # its processes; 0: one per core
@@ -118,6 +119,8 @@ class Curate(Section):
     agreement: Literal["none", "clip"]  # of target clip and caption; clip: by models.clip.repo
     near_duplicate: float = Field(ge=0, le=1)  # distance up to which two videos are one (vans/data/duplicates.py)
     shot_threshold: float = Field(gt=0)
+    skipped_steps: bool  # training pairs across one dropped step, too, which the question then tells
+    held_out: str | None  # a list of `vans split`: the held-out samples are these; null: by the sources' subsets
 
     @model_validator(mode="after")
     def check(self) -> Self:

@@ -66,6 +66,21 @@ class GRPO(Section):
     render_steps: int = Field(ge=2)
     guidance: float = Field(ge=1)
     share_noise: bool  # one initial noise for all videos of a group
+    # Approximations, off by default (docs/approximations.md). guidance in [start, stop) of the denoising steps alone:
+    guidance_start: float = Field(ge=0, le=1)  # share of the steps
+    guidance_stop: float = Field(ge=0, le=1)
+    explore_size: int = Field(ge=0)  # G' > G candidates of a prompt, of which the best and the worst are kept; 0: none
+    explore_steps: int = Field(ge=1)  # denoising steps by which candidates are compared
+
+    @model_validator(mode="after")
+    def _approximations(self) -> Self:
+        if self.guidance_stop < self.guidance_start:
+            raise Wrong(f"{self.guidance_stop:g} is before guidance_start; use a number from it to 1", "guidance_stop")
+        if self.explore_size and self.explore_size <= self.group_size:
+            raise Wrong(f"{self.explore_size} is not more than group_size; use more, or 0 for none", "explore_size")
+        if self.explore_size and self.explore_steps > self.render_steps:
+            raise Wrong(f"{self.explore_steps} is more than render_steps; use fewer", "explore_steps")
+        return self
 
 
 class Stage1(GRPO):
@@ -75,6 +90,7 @@ class Stage1(GRPO):
     top_p: float = Field(gt=0, le=1)
     max_new_tokens: int = Field(ge=4)
     render_distinct: bool  # equal captions of a group are rendered once
+    fp8: bool  # approximation: the frozen DiT's matrix products in float8 (vans/models/float8.py)
 
     @model_validator(mode="after")
     def check(self) -> Self:
@@ -92,6 +108,12 @@ class Stage2(GRPO):
     lora_rank: int = Field(ge=0)  # 0: the whole DiT trains
     anchor_threshold: float = Field(ge=0, le=1)  # ROUGE-L that an anchor caption must reach
     anchor_attempts: int = Field(ge=1)  # samples before the prompt is given up
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        if self.explore_size and self.share_noise:
+            raise Wrong("all candidates would be one video; use 0, or share_noise: false", "explore_size")
+        return self
 
 
 class AllInOne(Section):

@@ -1,10 +1,11 @@
 """What a stage holds on one GPU, by parts, and what to change where it does not fit.
 
 Each stage holds its models for as long as it runs, and what the largest of its phases (sampling, rendering, decoding,
-updating) needs beside them. As the trainers do it: frozen weights of the VLM and the text encoder in machine.dtype, DiT
-and VAE in float32; what trains in float32, with its gradients, AdamW's two moments, the policy at the start of the
-stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients. In bfloat16 autocast keeps a
-copy of what trains.
+updating) needs beside them. Stage 2 holds VLM and text encoder until its anchors are drawn and embedded, before there
+are gradients and moments, and neither of them in its steps. As the trainers do it: frozen weights of the VLM and the
+text encoder in machine.dtype, DiT and VAE in float32; what trains in float32, with its gradients, AdamW's two moments,
+the policy at the start of the stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients.
+In bfloat16 autocast keeps a copy of what trains.
 """
 
 from __future__ import annotations
@@ -81,6 +82,10 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
         frozen += 4 * sizes[meta.VAE] + (0 if stage == "sft/vdm" else c * sizes[meta.TEXT] + CLIP)
         frozen += 0 if dit_trains else 4 * sizes[meta.DIT]
     frozen += 0 if vlm_trains else 4 * lora
+    gone: float = 0  # before the first step
+    if stage == "stage2":
+        gone = c * (meta.parameters(meta.VLM, models.vlm) + sizes[meta.TEXT]) + 4 * lora
+        frozen -= gone
     trained: float = 4 * ((lora if vlm_trains else 0) + (sizes[meta.DIT] if dit_trains else 0))
     start: float = 0 if stage.startswith("sft") or not trained else trained
     copies = trained / 4 * 2 if c == 2 else 0
@@ -90,14 +95,16 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
         share = 1 / how.shard
         layer = 2 * trained / 4 * c / min(vdm["dit"]["num_layers"], models.language["num_hidden_layers"])
         trained, start, copies = trained * share, start * share, copies * share
-        frozen *= share if how.frozen else 1.0
+        frozen, gone = (size * (share if how.frozen else 1.0) for size in (frozen, gone))
 
     phases = _phases(models, stage, how, c)
     held = frozen + 4 * trained + start + copies + layer
     caches = phases.get("sample", 0.0) + copies + layer
     with_, without = phases.get("update", 0.0), phases.get("update without", 0.0)
     update = how.checkpointing * with_ + (1 - how.checkpointing) * without + buffer
-    most = max(phases.get("sample", 0.0), phases.get("render", 0.0), phases.get("decode", 0.0), update)
+    sample = phases.get("sample", 0.0)
+    most = max(0.0 if gone else sample, phases.get("render", 0.0), phases.get("decode", 0.0), update)
+    before = frozen + gone + trained + start + layer + sample if gone else 0.0  # while stage 2's anchors are drawn
     return Memory(
         frozen,
         trained,
@@ -107,7 +114,7 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
         (with_, without),
         caches,
         phases.get("decode", 0.0),
-        held + most,
+        max(held + most, before),
     )
 
 

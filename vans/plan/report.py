@@ -33,6 +33,8 @@ def describe(params: Any, root: Path, gpu: GPU, gpus: int, fraction: float, trip
         raise UserError(f"--fraction {fraction:g}: is the part of the peak that is reached; use a number from 0 to 1")
     if gpus < 1:
         raise UserError(f"--gpus {gpus}: use a whole number from 1 up")
+    if triplets is not None and triplets < 1:
+        raise UserError(f"--triplets {triplets}: use a whole number from 1 up")
     params = params.with_(machine={"processes": _processes(params, gpus)})
     models, grid = Models(params), Grid(params, root)
     count = triplets or counted(root) or TRIPLETS

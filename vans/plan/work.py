@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from vans.grid import Arm, Cell, Grid
+from vans.models.flow import in_interval
 from vans.plan import flops, meta, released
 from vans.plan.gpus import GPU
 
@@ -150,10 +151,20 @@ class Models:
     def render(self, videos: int, steps: int, guidance: float) -> Part:
         return Part("render", videos * (self.text + steps * branches(guidance) * self.dit))
 
+    def rendered(self, prompts: int, s: Any) -> Part:
+        """Stage 1's videos: of G answers, and before that of G' candidates where some are chosen."""
+        flop = prompts * s.group_size * (self.text + sum(dit_passes(s, s.render_steps)) * self.dit)
+        return Part("render", flop + prompts * s.explore_size * (self.text + self._candidate(s)))
+
     def rollout(self, videos: int, s: Any) -> Part:
-        """Stochastic steps: the policy's velocity in all, the reference's in those that are trained."""
-        passes = (s.render_steps + trained_steps(s)) * branches(s.guidance)
-        return Part("render", videos * (self.text + passes * self.dit))
+        """Stochastic steps: the policy's velocity in all, the reference's in those that are trained; G' candidates."""
+        of_steps = dit_passes(s, s.render_steps)
+        passes = sum(of_steps) + sum(of_steps[: trained_steps(s)])
+        candidates = videos / s.group_size * s.explore_size
+        return Part("render", videos * (self.text + passes * self.dit) + candidates * self._candidate(s))
+
+    def _candidate(self, s: Any) -> float:
+        return sum(dit_passes(s, s.explore_steps)) * self.dit
 
     def decode(self, videos: int) -> Part:
         return Part("decode", videos * self.vae[1], "tf32")
@@ -167,10 +178,10 @@ class Models:
 
     def vdm_update(self, videos: int, s: Any) -> Part:
         learnt = self.dit_learnt(s.lora_rank > 0)
-        flop = s.inner_updates * learnt
-        if s.guidance != 1:  # without a gradient the first update's is the rollout's
-            flop += flop if s.guidance_grad == "both" else (s.inner_updates - 1) * self.dit
-        return Part("update", videos * trained_steps(s) * flop)
+        guided = sum(dit_passes(s, s.render_steps)[: trained_steps(s)]) - trained_steps(s)  # steps
+        # without a gradient the first update's is the rollout's
+        other = s.inner_updates * learnt if s.guidance_grad == "both" else (s.inner_updates - 1) * self.dit
+        return Part("update", videos * (trained_steps(s) * s.inner_updates * learnt + guided * other))
 
     # ------------------------------------------------------------------ stages
     def step(self, stage: str, renders: bool = True, anchored: bool = True) -> tuple[Part, ...]:
@@ -186,13 +197,15 @@ class Models:
             return (Part("update", p.sft.vdm.batch * self.dit_learnt(lora=False)),)
         if stage == "stage1":
             n = s1.prompts * s1.group_size
-            shown = (self.render(n, s1.render_steps, s1.guidance), self.decode(n)) if renders else ()
-            return (self.generate(s1.prompts, n), *shown, self.vlm_update(n, s1))
+            candidates = s1.prompts * s1.explore_size
+            shown = (self.rendered(s1.prompts, s1), self.decode(candidates + n)) if renders else ()
+            return (self.generate(s1.prompts, candidates or n), *shown, self.vlm_update(n, s1))
         if stage == "stage2":
             n = s2.prompts * s2.group_size
             anchor = (self.generate(s2.prompts, s2.prompts),) if anchored else ()
-            return (*anchor, self.rollout(n, s2), self.decode(n), self.vdm_update(n, s2))
-        n = p.all_in_one.prompts * s1.group_size
+            shown = n + s2.prompts * s2.explore_size
+            return (*anchor, self.rollout(n, s2), self.decode(shown), self.vdm_update(n, s2))
+        n, s2 = p.all_in_one.prompts * s1.group_size, s2.with_(explore_size=0)
         updates = Part("update", self.vlm_update(n, s1).flop + self.vdm_update(n, s2).flop)
         return (self.generate(p.all_in_one.prompts, n), self.rollout(n, s2), self.decode(n), updates)
 
@@ -249,6 +262,12 @@ def of_step(params: Any, stage: str, renders: bool = True, anchored: bool = True
 def branches(guidance: float) -> int:
     """Passes of the DiT for one guided velocity."""
     return 1 if guidance == 1 else 2
+
+
+def dit_passes(s: Any, steps: int) -> list[int]:
+    """Passes of the DiT of each of so many denoising steps."""
+    interval = (s.guidance_start, s.guidance_stop)
+    return [branches(s.guidance) if in_interval(k, steps, interval) else 1 for k in range(steps)]
 
 
 def trained_steps(s: Any) -> int:

@@ -4,7 +4,8 @@ Each step samples G answers of each prompt, renders each answer's caption by one
 gives that (caption, video) pair the sum of both stages' rewards. The one advantage of the pair updates both models: if
 it is bad, neither can tell whose fault it was. Everything else is stage 1's and stage 2's own code and settings.
 
-Deviation from the paper: it says only that both are trained in a single stage; this is the plainest reading.
+Deviation from the paper: it says only that both are trained in a single stage; this is the plainest reading. Of the
+approximations, stage 2's window and interval of guidance hold here, too; `explore_size` and `fp8` do not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vans.data.batches import prompts_of
 from vans.grid import Cell
 from vans.grpo import core
 from vans.grpo.denoising import Conditions, sde_rollout, vdm_updates
-from vans.grpo.rollout import WithTensors, frozen_copy
+from vans.grpo.rollout import reference
 from vans.grpo.tokens import vlm_updates
 from vans.meter import timer
 from vans.models.load import load_vdm, load_vlm
@@ -29,6 +30,7 @@ from vans.preflight import preflight
 from vans.rewards.plugs import plugs, score
 from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
+from vans.sharding import over
 from vans.train.loop import tell_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
 from vans.train.rollouts import Rollouts, captions_of, grouped, record_of
@@ -39,7 +41,8 @@ from vans.train.stage2 import ANCHOR, make_trainable
 
 KEYS = ["seed", "train_seed", "video", "models", "-models.detector", "all_in_one.prompts", "stage1", "stage2"]
 KEYS += [f"-{stage}.{key}" for stage in ("stage1", "stage2") for key in ("reward", "steps", "prompts")]
-KEYS += [*(f"-stage1.{key}" for key in RENDERING), *(f"-stage2.{key}" for key in ("group_size", *ANCHOR))]
+KEYS += [f"-stage1.{key}" for key in ("explore_size", *RENDERING)]
+KEYS += [f"-stage2.{key}" for key in ("group_size", "explore_size", "explore_steps", *ANCHOR)]
 BASES = [f"models/base/{name}" for name in ("vlm", "vdm", "clip")]
 
 
@@ -67,13 +70,15 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
     if run.done:
         return run.take(out)
 
-    vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device)
-    vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device)
-    vlm.train_lora()
-    save_dit = make_trainable(vdm, s2.lora_rank, seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31)
+    place = "cpu" if (cut := over(params, ranks)) else ranks.device
+    vlm = load_vlm(params, base, here / at.vlm_folder, place)
+    vdm = load_vdm(params, base, here / at.vdm_folder, place)
+    vlm.train_lora(cut)
+    seed = seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31
+    save_dit = make_trainable(vdm, s2.lora_rank, seed, cut)
     models = {"vlm": vlm.model, "dit": vdm.dit}
     trained = {name: [p for p in model.parameters() if p.requires_grad] for name, model in models.items()}
-    start = {name: WithTensors(model, frozen_copy(model)) for name, model in models.items()}
+    start = {name: reference(model) for name, model in models.items()}
     optims = {"vlm": optimizer([vlm.model], "adamw", s1.lr), "dit": optimizer([vdm.dit], "adamw", s2.lr)}
     rollouts = Rollouts(params, here, "all_in_one", vdm, ranks)
     run.attach(models, optims)

@@ -30,6 +30,7 @@ from vans.models.vlm import VLM
 from vans.parallel import Ranks, launch
 from vans.preflight import preflight
 from vans.rng import generator, noise, numpy_generator, seed_of
+from vans.sharding import update
 from vans.template import TAGS
 from vans.train.feed import latents
 from vans.train.flow import flow_matching_loss, training_sigmas
@@ -111,10 +112,8 @@ class Part:
         """One optimiser step from this rank's mean loss."""
         self.optim.zero_grad()
         loss.backward()
-        self.ranks.average_gradients(self.trained)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.grad_clip)
-        self.optim.step()
-        self.run.log(step, loss=loss.item(), **values, grad_norm=norm.item())
+        norm = update(self.optim, self.trained, self.ranks, self.settings.grad_clip)
+        self.run.log(step, loss=loss.item(), **values, grad_norm=norm)
 
     def take(self) -> list[dict]:
         """The result of a run that had finished already."""

@@ -3,6 +3,8 @@
 Muon (K. Jordan et al., 2024): momentum, then the update of each matrix is replaced by the nearest semi-orthogonal
 matrix (five Newton-Schulz steps). Torch's own `torch.optim.Muon` takes 2-D weights only; here convolutions are
 flattened to [out, in * kernel], and matrices of one shape share a batched Newton-Schulz.
+
+AdamW takes tensors that are cut up over ranks, too: its arithmetic is of each element, its state this rank's rows.
 """
 
 from __future__ import annotations
@@ -12,7 +14,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+from vans.errors import UserError
+from vans.sharding import mine
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -62,22 +68,23 @@ class MuonAdamW(Optimizer):
         b1, b2 = group["betas"]
         for p in params:
             state = self.state[p]
+            assert p.grad is not None
+            here, grad = mine(p), mine(p.grad)
             if not state:
                 state["step"] = torch.zeros(())
-                state["m"], state["v"] = torch.zeros_like(p), torch.zeros_like(p)
-            assert p.grad is not None
+                state["m"], state["v"] = torch.zeros_like(here), torch.zeros_like(here)
             state["step"] += 1
-            state["m"].lerp_(p.grad, 1 - b1)
-            state["v"].lerp_(p.grad.square(), 1 - b2)
+            state["m"].lerp_(grad, 1 - b1)
+            state["v"].lerp_(grad.square(), 1 - b2)
             t = float(state["step"])
             denominator = (state["v"] / (1 - b2**t)).sqrt_().add_(group["eps"])
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.addcdiv_(state["m"], denominator, value=-group["lr"] / (1 - b1**t))
+            here.mul_(1 - group["lr"] * group["weight_decay"])
+            here.addcdiv_(state["m"], denominator, value=-group["lr"] / (1 - b1**t))
 
 
 def optimizer(modules: Iterable[nn.Module], kind: str, lr: float, adam_lr: float | None = None) -> MuonAdamW:
     """Over every trainable parameter. kind "adamw": `lr` for all; "muon": `lr` for matrices and convolutions of the
-    bodies, `adam_lr` for embeddings, norms, biases, and first and last layers.
+    bodies, `adam_lr` for embeddings, norms, biases, and first and last layers. UserError for a matrix that is cut up.
     """
     matrices: list[Tensor] = []
     rest: list[Tensor] = []
@@ -85,6 +92,8 @@ def optimizer(modules: Iterable[nn.Module], kind: str, lr: float, adam_lr: float
         for name, p in module.named_parameters():
             if not p.requires_grad:
                 continue
+            if kind == "muon" and isinstance(p, DTensor):
+                raise UserError("optimizer: muon needs whole matrices, which machine.shard cuts up; use adamw")
             inner = p.ndim >= 2 and not any(word in name for word in OUTER)
             (matrices if kind == "muon" and inner else rest).append(p)
     groups = [{"params": matrices, "lr": lr, "muon": True}] if matrices else []

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from vans.data.batches import batch_ids
 from vans.data.triplets import Triplets
+from vans.grpo import core
 from vans.grpo.rollout import initial_noise, render_captions
+from vans.meter import timer
 from vans.models.clip import load_clip
 from vans.models.vdm import VDM
 from vans.parallel import Ranks
-from vans.rewards.plugs import Scored
+from vans.rewards.plugs import Plug, Scored, score
 from vans.rewards.rollout import Rollout
 from vans.template import parse_answer
 from vans.train.feed import latents
@@ -54,21 +56,36 @@ class Rollouts:
         """Initial noise of G videos of each, shared by a group or not: [P * G, C, T', H', W']."""
         return initial_noise(self.shape, ids, group_size, share, *keys)
 
-    def render(self, ids: list[str], captions: list[list[str | None]], s: Any, keys: tuple) -> Tensor | None:
-        """Videos of captions [P][G] by the ODE, uint8 [P, G, T, H, W, 3]; None where no term looks at videos."""
+    def render(
+        self, ids: list[str], captions: list[list[str | None]], s: Any, keys: tuple, rows: list[int] | None = None
+    ) -> Tensor | None:
+        """Videos of captions [P][G] by the ODE, uint8 [P, G, T, H, W, 3]; None where no term looks at videos.
+
+        rows: places of the captions among the P * G' candidates (`extremes`); None: all candidates, with explore_steps
+        where s.explore_size says that some will be chosen.
+        """
         if self.vdm is None:
             return None
+        noises = self.noise(ids, s.explore_size or s.group_size, s.share_noise, keys)  # [P * G', C, T', H', W']
         return render_captions(
             self.vdm,
             captions,
             self.reference(ids),
-            self.noise(ids, s.group_size, s.share_noise, keys),
+            noises if rows is None else noises[rows],
             self.negative,
             size=self.size,
-            steps=s.render_steps,
+            steps=s.explore_steps if s.explore_size and rows is None else s.render_steps,
             guidance=s.guidance,
             distinct=s.render_distinct,
+            interval=(s.guidance_start, s.guidance_stop),
         )
+
+    def extremes(self, rollout: Rollout, terms: list[Plug], count: int) -> list[int]:
+        """Of each prompt's G' candidates the `count` with the most extreme rewards, as rows of P * G'."""
+        with timer("reward"):
+            scores = score(rollout, terms)  # total [P, G']
+        best = core.extremes(scores.total, scores.kept, count)  # [P, G]
+        return (best + torch.arange(len(best))[:, None] * scores.total.shape[1]).flatten().tolist()
 
     def of(
         self, ids: list[str], answers: list[list[str]], captions: list, videos: Tensor | None, keys: tuple

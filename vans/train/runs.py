@@ -9,10 +9,11 @@
         run.log(step, loss=..., reward=...)         # and a checkpoint every `every` steps
     return run.finish(out, save)
 
-A checkpoint holds what trains (model and optimiser tensors as safetensors), the position and the history. There is no
-random state to keep: all randomness is a function of (seed, stage, step, sample), see `vans.rng`. A run that is killed
-at any point goes on from its last checkpoint and ends in the same bytes as one that was not (on CPUs, with as many
-processes; on a GPU as far as its kernels are deterministic).
+A checkpoint holds what trains (model and optimiser tensors as safetensors), the position and the history; it is written
+while the next steps compute, and the last two are kept (vans/train/checkpoints.py). There is no random state to keep:
+all randomness is a function of (seed, stage, step, sample), see `vans.rng`. A run that is killed at any point goes on
+from its last checkpoint and ends in the same bytes as one that was not (on CPUs, with as many processes; on a GPU as
+far as its kernels are deterministic).
 
 What a run keeps, checkpoints and results, lists its files with their digests and is believed only if they are right.
 A second process that comes to the same training waits for the first.
@@ -33,9 +34,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
@@ -44,6 +44,8 @@ from vans import files
 from vans.meter import Meter, timer
 from vans.parallel import Ranks
 from vans.plan.work import Work
+from vans.sharding import make_whole
+from vans.train.checkpoints import Checkpoints
 
 ASIDE = "aside-"
 _held: dict[Path, FileLock] = {}  # of this process
@@ -59,8 +61,7 @@ class Run:
         self.history: list[dict] = []
         self._told: dict = {}
         self.position = self.total = 0
-        self.modules: dict[str, nn.Module] = {}
-        self.optimizers: Mapping[str, Optimizer] = {}
+        self.checkpoints = Checkpoints(self.folder, ranks)
         self.meter: Meter | None = None
         if ranks.main:
             _alone(self.folder.parent, self.name)
@@ -71,10 +72,13 @@ class Run:
     # ------------------------------------------------------------------ the loop
     def attach(self, modules: dict[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> None:
         """What trains; it gets the state of the last checkpoint, if there is one."""
-        self.modules, self.optimizers = modules, optimizers
-        if self.ranks.main:  # weights and optimiser, the last two checkpoints for a moment
-            files.check_free_space(self.folder, 2 * 3 * sum(p.nbytes for p in self._trainable().values()))
-        self._resume()
+        self.checkpoints.attach(modules, optimizers)
+        found = sorted(self.folder.glob("step-*")) if self.ranks.main else []
+        last = self.ranks.gather(found[-1].name if found else None)[0]  # one rank looks: shared disks show it late
+        if last is not None:
+            self.position, self.history = self.checkpoints.load(last)
+            if self.ranks.main:
+                print(f"{self.name}: goes on at step {self.position}")
 
     def steps(self, total: int, work: Work | None = None) -> Iterator[int]:
         """The steps that are still to do. work: what one makes, for the log."""
@@ -89,6 +93,7 @@ class Run:
             if bar is not None:
                 bar.set_postfix({k: f"{v:.3g}" for k, v in list(self.history[-1].items())[1:5]}, refresh=False)
                 bar.update(1)
+        self.checkpoints.settle()
         if self.meter is not None:
             self.meter.stop()
         if bar is not None:
@@ -101,14 +106,15 @@ class Run:
         fewer prompts than the others, or none; an element that is nan is none).
         """
         mine = {k: v[~v.isnan()].float().tolist() if isinstance(v, Tensor) else [float(v)] for k, v in values.items()}
-        gathered = self.ranks.gather(mine)
+        gathered, reports = zip(*self.ranks.gather((mine, self.checkpoints.report())), strict=True)
+        self.checkpoints.appear(reports)
         names = list(dict.fromkeys(k for g in gathered for k in g))
         every = {k: [x for g in gathered for x in g.get(k, [])] for k in names}
         self.history.append({"step": step, **{k: sum(x) / len(x) for k, x in every.items() if x}})
         self.position = step + 1
         if self.position % self.every == 0 or self.position == self.total:
             with timer("save"):
-                self._save()
+                self.checkpoints.save(self.position, self.history)
         if self.meter is not None:
             self.meter.step(self.history)
 
@@ -135,6 +141,8 @@ class Run:
         It stays there until the whole stage is written (`forget`), so that a stage that fails later does not train
         again.
         """
+        for model in self.checkpoints.modules.values():
+            make_whole(model, self.ranks.main)
         if self.ranks.main:
             with files.atomic_dir(self.folder / "done") as partial:
                 save(partial / "model")
@@ -159,53 +167,6 @@ class Run:
                 print(f"{self.name}: trained with {record['processes']} processes, not with {self._processes}")
             _release(self.folder.parent)
         return history
-
-    # ------------------------------------------------------------------ checkpoints
-    def _trainable(self) -> dict[str, Tensor]:
-        return {
-            f"model.{m}.{n}": p
-            for m, module in self.modules.items()
-            for n, p in module.named_parameters()
-            if p.requires_grad
-        }
-
-    def _save(self) -> None:
-        if self.ranks.main:
-            tensors = {k: p.detach().cpu().contiguous() for k, p in self._trainable().items()}
-            for name, optim in self.optimizers.items():
-                for index, state in optim.state_dict()["state"].items():
-                    for key, value in state.items():
-                        tensors[f"optim.{name}.{index}.{key}"] = torch.as_tensor(value).cpu().clone().contiguous()
-            with files.atomic_dir(self.folder / f"step-{self.position:07d}") as partial:
-                save_file(tensors, partial / "state.safetensors")
-                files.seal(partial, {"position": self.position, "history": self.history})
-            for old in sorted(self.folder.glob("step-*"))[:-1]:
-                files.discard(old)
-        self.ranks.barrier()
-
-    def _resume(self) -> None:
-        found = sorted(self.folder.glob("step-*")) if self.ranks.main else []
-        last = self.ranks.gather(found[-1].name if found else None)[0]  # one rank looks: shared disks show it late
-        if last is None:
-            return
-        record = json.loads((self.folder / last / files.LISTED).read_text())
-        tensors = load_file(self.folder / last / "state.safetensors")
-        with torch.no_grad():
-            for key, p in self._trainable().items():
-                p.copy_(tensors[key])
-        for name, optim in self.optimizers.items():
-            state: dict[int, dict] = {}
-            prefix = f"optim.{name}."
-            for key, value in tensors.items():
-                if key.startswith(prefix):
-                    index, field = key[len(prefix) :].split(".", 1)
-                    state.setdefault(int(index), {})[field] = value
-            whole = optim.state_dict()
-            whole["state"] = state
-            optim.load_state_dict(whole)
-        self.position, self.history = record["position"], record["history"]
-        if self.ranks.main:
-            print(f"{self.name}: goes on at step {self.position}")
 
     # ------------------------------------------------------------------ runs beside each other
     @property

@@ -31,6 +31,7 @@ from vans.parallel import Ranks, launch
 from vans.plan.work import of_step
 from vans.preflight import preflight
 from vans.rng import generator, noise, numpy_generator, seed_of
+from vans.sharding import over, update
 from vans.template import answer_text
 from vans.train.feed import embeddings, latents
 from vans.train.flow import flow_matching_loss, training_sigmas
@@ -74,9 +75,10 @@ def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
         return run.take(out)
     keys = (params.seed, params.train_seed, "sft", "vlm")
     triplets = Triplets(root / "triplets")
-    vlm = load_vlm(params, root / "models/base", device=ranks.device)
-    vlm.add_lora(s.lora_rank, s.lora_alpha, seed_of(*keys, "lora") % 2**31).to(ranks.device)
-    trained = vlm.train_lora()
+    place = "cpu" if (cut := over(params, ranks)) else ranks.device
+    vlm = load_vlm(params, root / "models/base", device=place)
+    vlm.add_lora(s.lora_rank, s.lora_alpha, seed_of(*keys, "lora") % 2**31).to(place)
+    trained = vlm.train_lora(cut)
     optim = optimizer([vlm.model], s.optimizer, s.lr, s.adam_lr)
     ids, spaces = triplets.select(split="train"), protocol_of(params).spaces
     run.attach({"vlm": vlm.model}, {"vlm": optim})
@@ -94,10 +96,8 @@ def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
             loss = -(logp.sum(1) / answers.mask.sum(1)).sum() / len(mine)  # mean over answers of the mean over tokens
             loss.backward()
             total += loss.item()
-        ranks.average_gradients(trained)
-        norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
-        optim.step()
-        run.log(step, loss=total, grad_norm=norm.item())
+        norm = update(optim, trained, ranks, s.grad_clip)
+        run.log(step, loss=total, grad_norm=norm)
     return run.finish(out, vlm.save_lora)
 
 
@@ -111,8 +111,10 @@ def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
         return run.take(out)
     keys = (params.seed, params.train_seed, "sft", "vdm")
     triplets = Triplets(root / "triplets")
-    vdm = load_vdm(params, root / "models/base", device=ranks.device)
+    vdm = load_vdm(params, root / "models/base", device="cpu" if (cut := over(params, ranks)) else ranks.device)
     vdm.dit.float().requires_grad_(True)
+    if cut is not None:
+        vdm.shard(cut)
     trained = [p for p in vdm.dit.parameters() if p.requires_grad]
     optim = optimizer([vdm.dit], s.optimizer, s.lr, s.adam_lr)
     ids = triplets.select(split="train")
@@ -141,10 +143,8 @@ def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
             loss = flow_matching_loss(vdm, x, eps, embedded[captions], reference, sigma) * (len(chosen) / len(mine))
             loss.backward()
             total += loss.item()
-        ranks.average_gradients(trained)
-        norm = torch.nn.utils.clip_grad_norm_(trained, s.grad_clip)
-        optim.step()
-        run.log(step, loss=total, grad_norm=norm.item())
+        norm = update(optim, trained, ranks, s.grad_clip)
+        run.log(step, loss=total, grad_norm=norm)
     return run.finish(out, lambda folder: vdm.dit.save_pretrained(folder / "transformer"))
 
 

@@ -15,6 +15,9 @@ Deviations from the paper
 5. The old policy's log-probabilities are those of the first update's own pass, not the sampler's: the first ratio is 1
    by construction. The curve `sampler_gap` is the largest difference between the two: rounding alone in float32 (also
    tested, tests/test_models.py); in bfloat16 it is more, which is not corrected for.
+6. Approximations, all off: guidance in a part of the steps (`guidance_start`, `guidance_stop`), float8 (`fp8`), and
+   `explore_size` answers of each prompt compared by videos of `explore_steps` steps, of which the best and the worst
+   are kept, rendered and scored like any others. What each does to a group's ranking: docs/approximations.md.
 """
 
 from __future__ import annotations
@@ -26,14 +29,16 @@ from vans import files
 from vans.data.batches import prompts_of
 from vans.grid import Cell
 from vans.grpo import core
-from vans.grpo.rollout import WithTensors, frozen_copy
+from vans.grpo.rollout import reference
 from vans.grpo.tokens import vlm_updates
 from vans.meter import timer
+from vans.models import float8
 from vans.models.load import load_vdm, load_vlm
-from vans.parallel import Ranks, launch
+from vans.parallel import Ranks, device_of, launch
 from vans.plan.work import of_step
 from vans.preflight import preflight
 from vans.rewards.plugs import plugs, score
+from vans.sharding import over
 from vans.template import thinking_length
 from vans.train.loop import tell_batch, write_curves
 from vans.train.optim import optimizer, schedule, set_lr
@@ -41,7 +46,9 @@ from vans.train.rollouts import Rollouts, captions_of, grouped, record_of
 from vans.train.runs import Run
 from vans.train.settings import settings_of
 
-RENDERING = ("render_steps", "guidance", "share_noise", "render_distinct")  # settings of videos alone
+# Settings of videos alone.
+APPROXIMATE = ("guidance_start", "guidance_stop", "explore_steps", "fp8")
+RENDERING = ("render_steps", "guidance", "share_noise", "render_distinct", *APPROXIMATE)
 
 
 def train(params: Any, cell: Cell, root: Path) -> list[dict]:
@@ -52,6 +59,8 @@ def train(params: Any, cell: Cell, root: Path) -> list[dict]:
     s = params.stage1
     tell_batch(s.prompts, s.group_size, params.machine, "stage1")
     terms = plugs(params.rewards.stage1[cell.reward], params, renders=cell.vdm is not None)
+    if s.fp8:
+        float8.check(device_of(params.machine.device, 0), "stage1.fp8")
     preflight(params, root, "stage1", uses(cell, any(plug.needs == "video" for plug in terms))[1])
     with files.atomic_dir(root / cell.out) as partial:
         job = {"root": str(root), "out": str(partial / "vlm"), "cell": cell.plain()}
@@ -72,11 +81,14 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     if run.done:
         return run.take(out)
 
-    vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device)
-    trained = vlm.train_lora()
-    start = WithTensors(vlm.model, frozen_copy(vlm.model))
+    vlm = load_vlm(params, base, here / at.vlm_folder, "cpu" if (cut := over(params, ranks)) else ranks.device)
+    trained = vlm.train_lora(cut)
+    start = reference(vlm.model)
     optim = optimizer([vlm.model], "adamw", s.lr)
     vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device) if renders else None
+    if vdm is not None and s.fp8:
+        float8.lower(vdm.dit)
+    size = s.explore_size or s.group_size  # G', or G
     rollouts = Rollouts(params, here, "stage1", vdm, ranks)
     run.attach({"vlm": vlm.model}, {"vlm": optim})
 
@@ -84,22 +96,29 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         set_lr(optim, schedule(step, steps, s.warmup, decay=0.0))
         ids, keys = rollouts.batch(step, s.prompts)  # P
 
-        # 1. G answers of each prompt
+        # 1. G answers of each prompt, or G' of which the best and the worst are kept
         with timer("generate"):
             prompts = prompts_of(vlm, rollouts.triplets, ids)
             sampled = vlm.sample(
                 prompts,
-                seeds=[(*keys, i, g) for i in ids for g in range(s.group_size)],
+                seeds=[(*keys, i, g) for i in ids for g in range(size)],
                 max_new_tokens=s.max_new_tokens,
                 temperature=s.temperature,
                 top_p=s.top_p,
             )  # N = P * G rows of L tokens
+        rows = None
+        if s.explore_size:
+            answers = grouped(sampled.texts, size)  # [P][G']
+            with timer("render"):
+                videos = rollouts.render(ids, captions_of(answers), s, keys)  # [P, G', T, H, W, 3]
+            rows = rollouts.extremes(rollouts.of(ids, answers, captions_of(answers), videos, keys), terms, s.group_size)
+            sampled = sampled.rows(rows)
         answers = grouped(sampled.texts, s.group_size)  # [P][G]
         captions = captions_of(answers)  # [P][G]
 
         # 2. their videos, where a term of the reward looks at them; the reward; the advantages
         with timer("render"):
-            videos = rollouts.render(ids, captions, s, keys)  # [P, G, T, H, W, 3]
+            videos = rollouts.render(ids, captions, s, keys, rows)  # [P, G, T, H, W, 3]
         rollout = rollouts.of(ids, answers, captions, videos, keys)
         with timer("reward"):
             scores = score(rollout, terms)  # total [P, G]

@@ -9,7 +9,9 @@ Deviations from the paper
 1. When `anchor_attempts` samples all fall below the threshold, the prompt has no anchor: nothing is rendered for it,
    it adds nothing to the objective and is counted (the paper does not say what happens then).
 2. Guidance: rollout and update use the same guided velocity; `guidance_grad` says which branches are differentiated.
-3. `train_steps` may train on a window of steps from the noisy end; 0 is the paper's: all stochastic steps.
+3. Approximations, all off: `train_steps` trains on a window of steps from the noisy end (0 is the paper's: all
+   stochastic steps); guidance in a part of the steps; `explore_size` noises of each prompt compared by the ODE's videos
+   of `explore_steps` steps, of which the best and the worst are kept. What each does: docs/approximations.md.
 4. `captions: ground_truth` (the ablation "VDM only") takes the true caption for the anchor: no VLM is involved.
 5. Toy scale: other steps, rates, noise level and beta (params.yaml).
 """
@@ -17,6 +19,7 @@ Deviations from the paper
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +27,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from torch import Tensor
 from tqdm import tqdm
 
 from vans import files
@@ -32,7 +36,7 @@ from vans.errors import UserError
 from vans.grid import Cell
 from vans.grpo import core
 from vans.grpo.denoising import Conditions, no_updates, sde_rollout, vdm_updates
-from vans.grpo.rollout import WithTensors, frozen_copy
+from vans.grpo.rollout import reference
 from vans.meter import timer
 from vans.models.load import load_vdm, load_vlm
 from vans.models.protocol import protocol_of
@@ -40,9 +44,10 @@ from vans.models.vdm import VDM
 from vans.parallel import Ranks, launch
 from vans.plan.work import of_step
 from vans.preflight import preflight
-from vans.rewards.plugs import plugs, score
+from vans.rewards.plugs import Plug, plugs, score
 from vans.rewards.terms.motion import energy
 from vans.rng import seed_of
+from vans.sharding import over
 from vans.similarity import rouge_l
 from vans.template import answer_text, parse_answer
 from vans.train.feed import embeddings
@@ -83,10 +88,11 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     if run.done:
         return run.take(out)
 
-    vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device)
-    save = make_trainable(vdm, s.lora_rank, seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31)
+    cut = over(params, ranks)
+    vdm = load_vdm(params, base, here / at.vdm_folder, "cpu" if cut else ranks.device)
+    save = make_trainable(vdm, s.lora_rank, seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31, cut)
     trained = [p for p in vdm.dit.parameters() if p.requires_grad]
-    start = WithTensors(vdm.dit, frozen_copy(vdm.dit))
+    start = reference(vdm.dit)
     optim = optimizer([vdm.dit], "adamw", s.lr)
     rollouts = Rollouts(params, here, "stage2", vdm, ranks)
     run.attach({"dit": vdm.dit}, {"dit": optim})
@@ -103,11 +109,16 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         texts, resampled = anchor(prompts, keys)
         ids = [i for i in prompts if i in texts]  # P
         counts = {"anchors_resampled": resampled, "anchors_missing": 1 - len(ids) / len(prompts)}
-        if not ids:  # the other processes wait for this one's share of the gradient: none
+        idle = not ids  # the other processes wait for this one's share of the gradient: none
+        if idle and cut is None:
             run.log(step, **counts, **no_updates(s, optim, trained, ranks))
             continue
+        if idle:  # and for its part in gathering the weights: it takes any prompt and caption, for nothing
+            ids, texts = prompts[:1], {prompts[0]: ""}
         answers = [[texts[i]] * s.group_size for i in ids]  # [P][G]
         captions: list = [[parse_answer(texts[i])[1] or ""] * s.group_size for i in ids]  # [P][G]
+        if idle:
+            captions = [[anchor.captions[0]] * s.group_size]
 
         # 2. G stochastic trajectories of each, in one rollout
         repeat = [p for p in range(len(ids)) for _ in range(s.group_size)]  # N = P * G
@@ -115,8 +126,15 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
         given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
         names = [f"{i}/{g}" for i in ids for g in range(s.group_size)]
         with timer("render"):
-            noises = rollouts.noise(ids, s.group_size, s.share_noise, keys)  # [N, C, T', H', W']
+            noises = rollouts.noise(ids, s.explore_size or s.group_size, s.share_noise, keys)  # [N, C, T', H', W']
+            if s.explore_size:
+                noises, names = explored(rollouts, ids, answers, captions, given, noises, keys, s, terms)
             trajectories = sde_rollout(vdm, given, noises, names, keys, s, start)
+        if idle:
+            none = torch.zeros(len(names))
+            stats = vdm_updates(vdm, trajectories, given, none, s, optim, trained, ranks, math.inf)
+            run.log(step, **counts, grad_norm=stats["grad_norm"])
+            continue
         with timer("decode"):
             videos = vdm.decode(trajectories.final).unflatten(0, (len(ids), s.group_size))  # [P, G, T, H, W, 3]
 
@@ -142,6 +160,32 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
             **stats,
         )
     return run.finish(out, save)
+
+
+def explored(
+    rollouts: Rollouts,
+    ids: list[str],
+    answers: list[list[str]],
+    captions: list,
+    given: Conditions,
+    noises: Tensor,
+    keys: tuple,
+    s: Any,
+    terms: list[Plug],
+) -> tuple[Tensor, list[str]]:
+    """Of the noises [P * G', ...] those whose cheap videos earn most and least, group_size of each prompt, and their
+    names. answers, captions: [P][G]. given: of N = P * G.
+    """
+    size, vdm = s.explore_size, rollouts.vdm
+    assert vdm is not None
+    first = [p * s.group_size for p in range(len(ids)) for _ in range(size)]  # P * G'
+    shown = (given.text[first], given.reference[first], noises, s.explore_steps, s.guidance, given.negative)
+    latents = vdm.render_latents(*shown, interval=(s.guidance_start, s.guidance_stop))
+    with timer("decode"):
+        videos = vdm.decode(latents).unflatten(0, (len(ids), size))  # [P, G', T, H, W, 3]
+    told, said = ([[row[0]] * size for row in texts] for texts in (answers, captions))
+    rows = rollouts.extremes(rollouts.of(ids, told, said, videos, keys), terms, s.group_size)
+    return noises[rows], [f"{ids[row // size]}/{row % size}" for row in rows]
 
 
 def uses(at: Cell) -> tuple[list[str], list[str]]:
@@ -253,24 +297,26 @@ def _read(path: Path) -> dict[str, list] | None:
         return None
 
 
-def make_trainable(vdm: VDM, lora_rank: int, seed: int) -> Callable[[Path], None]:
+def make_trainable(vdm: VDM, lora_rank: int, seed: int, cut: Ranks | None = None) -> Callable[[Path], None]:
     """Let the whole DiT train (as float32), or a LoRA on its attention and feed-forward layers; returns the saver.
 
-    What is saved is a whole DiT in either case: a LoRA is merged into it.
+    cut: the ranks over which it is cut up. What is saved is a whole DiT in any case: a LoRA is merged into it (with one
+    beside it, it would load with weights that are nowhere).
     """
-    vdm.dit.float()
-    if lora_rank == 0:
-        vdm.dit.requires_grad_(True)
-        return lambda folder: vdm.dit.save_pretrained(folder / "transformer")
-    torch.manual_seed(seed)
-    targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
-    vdm.dit.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
-    for n, p in vdm.dit.named_parameters():
-        p.requires_grad_("lora_" in n)
+    vdm.dit.float().requires_grad_(lora_rank == 0)
+    if lora_rank:
+        torch.manual_seed(seed)
+        targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
+        vdm.dit.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
+        for n, p in vdm.dit.named_parameters():
+            p.requires_grad_("lora_" in n)
+    if cut is not None:
+        vdm.shard(cut)
 
     def save(folder: Path) -> None:
-        vdm.dit.fuse_lora()
-        vdm.dit.unload_lora()
+        if lora_rank:
+            vdm.dit.fuse_lora()
+            vdm.dit.unload_lora()
         vdm.dit.save_pretrained(folder / "transformer")
 
     return save

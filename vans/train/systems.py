@@ -10,7 +10,8 @@ unified    Omni-Video's kind: no caption in between. The VLM's hidden states dri
 Held equal: batch, optimiser, rates and schedule of every model are SFT's (`sft.vlm`, `sft.vdm`), and so is how often it
 sees a sample (steps x batch). The unified one passes its VLM twice a step: `arms.unified.steps` are as many as
 take the FLOPs of both models' SFT (tests/test_systems.py counts them). Reference latents of extension and unified are
-those of SFT. The textual system needs no training of its own: it is SFT's VLM without a VDM.
+those of SFT. machine.shard cuts up the models of extension and cascade; those of the unified one stay whole, since its
+VLM is called without its head, too. The textual system needs no training of its own: it is SFT's VLM without a VDM.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from vans.parallel import Ranks, launch
 from vans.plan.work import Work, of_step
 from vans.preflight import preflight
 from vans.rng import generator, noise, numpy_generator, seed_of
+from vans.sharding import over, update
 from vans.template import answer_text
 from vans.train.feed import Latents, embeddings, latents
 from vans.train.flow import flow_matching_loss, training_sigmas
@@ -145,25 +147,24 @@ class Learner:
 
     def end(self) -> float:
         """One optimiser step; the gradient's norm."""
-        self.ranks.average_gradients(self.trained)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.s.grad_clip)
-        self.optim.step()
-        return norm.item()
+        return update(self.optim, self.trained, self.ranks, self.s.grad_clip)
 
 
-def fresh_vlm(params: Any, root: Path, device: Any, keys: tuple) -> VLM:
-    """The base VLM under a new adapter, which trains."""
-    s = params.sft.vlm
-    vlm = load_vlm(params, root / "models/base", device=device)
-    vlm.add_lora(s.lora_rank, s.lora_alpha, seed_of(*keys, "lora") % 2**31).to(device)
-    vlm.train_lora()
+def fresh_vlm(params: Any, root: Path, device: Any, keys: tuple, cut: Ranks | None = None) -> VLM:
+    """The base VLM under a new adapter, which trains. cut: the ranks over which it is cut up."""
+    s, place = params.sft.vlm, "cpu" if cut else device
+    vlm = load_vlm(params, root / "models/base", device=place)
+    vlm.add_lora(s.lora_rank, s.lora_alpha, seed_of(*keys, "lora") % 2**31).to(place)
+    vlm.train_lora(cut)
     return vlm
 
 
-def fresh_vdm(params: Any, root: Path, device: Any) -> VDM:
+def fresh_vdm(params: Any, root: Path, device: Any, cut: Ranks | None = None) -> VDM:
     """The base VDM, whose DiT trains."""
-    vdm = load_vdm(params, root / "models/base", device=device)
+    vdm = load_vdm(params, root / "models/base", device="cpu" if cut else device)
     vdm.dit.float().requires_grad_(True)
+    if cut is not None:
+        vdm.shard(cut)
     return vdm
 
 
@@ -177,7 +178,7 @@ def renderer(
     run = begun(ranks, params, root, name, ("sft.vdm", "models.vdm"), ["models/base/vdm"])
     if run.done:
         return run.take(out)
-    triplets, vdm = Triplets(root / "triplets"), fresh_vdm(params, root, ranks.device)
+    triplets, vdm = Triplets(root / "triplets"), fresh_vdm(params, root, ranks.device, over(params, ranks))
     clips = Clips.of(ranks, root, vdm, ids, references=column is None)
     said = {id: "" if column is None else triplets.row(id)[column] for id in ids}
     embedded = embeddings(root, vdm, sorted({*said.values(), vdm.negative_prompt}), ranks)
@@ -239,7 +240,7 @@ def writer(
     run = begun(ranks, params, root, name, ("sft.vlm", "models.vlm"), ["models/base/vlm"])
     if run.done:
         return run.take(out)
-    triplets, vlm = Triplets(root / "triplets"), fresh_vlm(params, root, ranks.device, keys)
+    triplets, vlm = Triplets(root / "triplets"), fresh_vlm(params, root, ranks.device, keys, over(params, ranks))
     learner = Learner(ranks, [vlm.model], s, s.steps)
     run.attach({"vlm": vlm.model}, {"vlm": learner.optim})
     for step in run.steps(s.steps, of_step(params, "sft/vlm")):

@@ -22,7 +22,7 @@ import pandas as pd
 from vans import spreadsheet
 from vans.errors import UserError
 from vans.files import check_readable, is_full
-from vans.vote.plan import Plan, Trial
+from vans.vote.plan import TIE, Plan, Trial, well_marked
 
 COLUMNS = (
     *("rater", "number", "sample", "arms", "sides", "choice", "seconds", "check", "right"),
@@ -136,7 +136,10 @@ def read(path: str | Path) -> pd.DataFrame:
             frame[name] = [_list(text) for text in frame[name]]
         marks = frame["form"] == "likert"
         frame["choice"] = [_list(c) if m else c for c, m in zip(frame["choice"], marks, strict=True)]
-        frame["number"] = frame["number"].astype(int)
+        frame["number"], frame["seconds"] = frame["number"].astype(int), frame["seconds"].astype(float)
+        for sides, choice in zip(frame["sides"], frame["choice"], strict=True):
+            if not (choice in (TIE, *sides) if isinstance(choice, str) else well_marked(choice, len(sides))):
+                raise ValueError(f"the choice {str(choice)[:40]!r} does not belong to {', '.join(map(str, sides))}")
     except (ValueError, TypeError) as error:  # pandas' and json's errors are ValueErrors
         raise UserError(f"{path}: cannot be read ({error}); it must be a file that `vans vote` wrote") from error
     return frame

@@ -65,6 +65,15 @@ class Trial:
         return overall[TRUTH] > overall[OTHER]
 
 
+def well_marked(marks: Any, sides: int) -> bool:
+    """Is it a list of so many lists of a whole mark of 1 to 5 for each question of the likert form?"""
+    if not isinstance(marks, list) or len(marks) != sides:
+        return False
+    return all(
+        isinstance(m, list) and [type(x) is int and 1 <= x <= 5 for x in m] == [True] * len(ASKED) for m in marks
+    )
+
+
 @dataclass(frozen=True)
 class Plan:
     """arms: predictions by name. samples: by id in NFC. at_once: candidates on a screen. each: of a sample's

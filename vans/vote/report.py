@@ -64,6 +64,8 @@ def analyse(frame: pd.DataFrame, least: float = 0.7, seed: int = 0, resamples: i
 
     Raises UserError if no votes are left, or choices and marks are mixed.
     """
+    if not 0 <= least <= 1:
+        raise UserError(f"--right {least}: a share from 0 to 1")
     votes = frame.drop_duplicates(["plan", "rater", "number"], keep="last")
     if (forms := sorted(set(votes["form"]))) not in (["choice"], ["likert"]):
         raise UserError(f"the file holds {' and '.join(forms) or 'no votes'}; report choices or marks, one at a time")

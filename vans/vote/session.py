@@ -14,7 +14,7 @@ from typing import Any
 
 from vans.visible import words
 from vans.vote import ballots
-from vans.vote.plan import ASKED, INPUT, LIKERT, TIE, TRUTH, Plan, Side, Trial
+from vans.vote.plan import ASKED, INPUT, LIKERT, TIE, TRUTH, Plan, Side, Trial, well_marked
 from vans.vote.sheets import Sheet, sheet
 
 TOKENS = 4096  # handed out and still known
@@ -72,7 +72,7 @@ class Session:
         """Write a vote down; answers like `start`. An earlier one may be changed."""
         rater, number, trial = self._asked(given)
         seconds = given.get("seconds")
-        if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        if not isinstance(seconds, int | float) or not -math.inf < seconds < math.inf:
             raise Refused("the time is no number")
         choice = self._choice(trial, given.get("choice"))
         self.file.add(ballots.row(self.plan, rater, number, trial, choice, min(max(seconds, 0.0), LONGEST)))
@@ -115,14 +115,9 @@ class Session:
             if type(choice) is not int or not 0 <= choice <= len(trial.sides):
                 raise Refused("no such choice")
             return TIE if choice == 0 else trial.names[choice - 1]
-        marks = choice if isinstance(choice, list) and len(choice) == len(trial.sides) else []
-        good = [
-            isinstance(m, list) and len(m) == len(ASKED) and all(type(x) is int and 1 <= x <= 5 for x in m)
-            for m in marks
-        ]
-        if not marks or not all(good):
+        if not well_marked(choice, len(trial.sides)):
             raise Refused("give every candidate 1 to 5 in every line")
-        return marks
+        return choice
 
     def _before(self, trial: Trial, vote: dict[str, Any] | None) -> Any:
         """A former choice as the page gives it; None where there is none, or where copies hide which it was."""

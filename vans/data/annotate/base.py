@@ -45,6 +45,7 @@ class Request:
     topic: routine, recipe or condition in words; condition: the same if it is one ("the wind blows").
     given: (question, think, caption) of a published table.
     clips: the files of the input and the target clip (`vans.media.video.decode` reads them). split: train | test.
+    told: the step between the two clips, which the question says ("" where they follow each other).
     """
 
     id: str
@@ -56,6 +57,7 @@ class Request:
     clips: tuple[bytes, bytes] | None = None
     split: str = "train"
     condition: str = ""
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,15 @@ def content_words(text: str) -> set[str]:
 
 def leaks(question: str, request: Request) -> bool:
     """Does the question give the answer away? True if it holds at least half of what only the answer says."""
-    known = content_words(request.input_label) | content_words(request.topic)
+    known = content_words(request.input_label) | content_words(request.topic) | content_words(request.told)
     answer = content_words(request.target_label)
     telling = (answer - known) or answer
     return bool(telling) and 2 * len(telling & content_words(question)) >= len(telling)
+
+
+def telling(question: str, told: str) -> str:
+    """The question behind the step that it tells: its label as a sentence of its own ("": the question alone)."""
+    return f"{told if told.endswith('.') else told + '.'} {question}" if told else question
 
 
 def keep_given(request: Request) -> Annotation:

@@ -43,6 +43,9 @@ def count(data_dir: str | Path, params: Any, shots: int) -> Work:
             pairs += sum(g.texts is None and long[g.input_id] and long[g.target_id] for g in record.given)
         else:
             pairs += sum(a and b for a, b in pairwise(long.values()))
+            if params.curate.skipped_steps and record.split == "train":
+                each = list(long.values())
+                pairs += sum(a and c and not b for a, b, c in zip(each, each[1:], each[2:]))
     return Work(segments, pairs, guessed)
 
 

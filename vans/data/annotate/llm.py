@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vans.data.annotate.base import Annotation, Candidate, Refused, Request, keep_given, leaks
+from vans.data.annotate.base import Annotation, Candidate, Refused, Request, keep_given, leaks, telling
 from vans.files import digest
 from vans.llm import answers, prompts
 from vans.llm.cache import Cache, Reply
@@ -218,6 +218,7 @@ class LLM:
         except ValueError as error:
             draft.again, draft.reason = "\n\n" + prompt.fill("again: form", why=error), UNREADABLE
             return None
+        texts["question"] = telling(texts["question"], request.told)
         answer = replace(request, target_label=request.target_label or texts["caption"])
         if leaks(texts["question"], answer):
             self._leaked(texts, draft)
@@ -287,7 +288,10 @@ class LLM:
 
 
 def _labels(request: Request) -> dict[str, str]:
-    return {"topic": request.topic or NOBODY, "input_label": request.input_label or NOBODY}
+    topic = request.topic or NOBODY
+    if request.told:
+        topic += f"; between what the clip shows and the answer this happens, and the question says so: {request.told}"
+    return {"topic": topic, "input_label": request.input_label or NOBODY}
 
 
 def _opened(reply: Reply | Refused, secret: Secret) -> Reply | Refused:

@@ -51,6 +51,7 @@ class Qwen(LLM):
             )
         except UserError as error:
             raise self._missing(error.__cause__ or error) from error
+        vlm.sample_batch = self.local.batch  # a batch is not cut: its rows have a video each, or two, or none
         return vlm.to(device)
 
     def _missing(self, error: BaseException) -> UserError:

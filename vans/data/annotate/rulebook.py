@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vans.data.annotate.base import Annotation, Candidate, Refused, Request, keep_given, leaks
+from vans.data.annotate.base import Annotation, Candidate, Refused, Request, keep_given, leaks, telling
 from vans.data.draw import Draw
 from vans.toy import world
 
@@ -42,6 +42,7 @@ def rules(request: Request, seed: int, flowery: float) -> Annotation:
         raise Refused("no label says what happens (the rule annotator needs one)")
     toy = _toy(request, seed, flowery) or _plain(request)
     candidates, reasoning, caption, style = toy
+    candidates = [telling(question, request.told) for question in candidates]
     for i, question in enumerate(candidates):
         if not leaks(question, request):
             return Annotation(question, reasoning, caption, style, tuple(candidates[:i]))
@@ -60,7 +61,8 @@ def _toy(request: Request, seed: int, flowery: float) -> tuple[list[str], str, s
     questions = [world.question(request.kind, request.topic, i) for i in (first, 1 - first)]
     if leaky:
         questions.insert(0, world.leaking_question(request.kind, request.topic, following[0], following[1]))
-    reasoning = world.reasoning(request.kind, request.topic, seen[0], seen[1], following[1])
+    last = world.read_label(request.told) or seen
+    reasoning = world.reasoning(request.kind, request.topic, seen[0], last[1], following[1])
     return questions, reasoning, world.caption(following[0], following[1], style, wording), style
 
 
@@ -71,6 +73,7 @@ def _plain(request: Request) -> tuple[list[str], str, str, str]:
     if request.kind == "procedural":
         questions = [f"What is the next step of {topic}?", "What comes next?"]
         seen = f"The video shows: {request.input_label.strip().rstrip('.')}. " if request.input_label else ""
+        seen += f"Then comes: {request.told.strip().rstrip('.')}. " if request.told else ""
         reasoning = f"{seen}In {topic} the step that follows is: {target}."
     else:
         questions = ["What happens next?", "What comes next?"]

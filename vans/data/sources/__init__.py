@@ -52,7 +52,9 @@ def discover(data_dir: str | Path) -> Found:
         _check_names(folder, layout)
         if layout is PLAIN or folder == data_dir.resolve():
             _check_depth(folder, data_dir)
-        Source(folder, found).read(layout)
+        source = Source(folder, found)
+        found.layouts[source.name] = layout.title
+        source.read(layout)
     return found
 
 
