@@ -140,7 +140,7 @@ def test_what_a_change_makes_stale(copy, path, stale):
         ("vans/data/annotate/prompts/write.md", {"curate": {"annotator": "openai"}}, {"curate"}),
         ("vans/data/annotate/prompts/write.md", {}, set()),  # the rules ask nobody
         ("vans/rewards/terms/judge.md", {"rewards": {"stage1": {"judged": {"judge": 1.0}}}}, {"rewards/stage1.judged"}),
-        ("vans/tables/paper.csv", {}, {"tables"}),
+        ("vans/tables/paper.csv", {}, {"tables", "pictures"}),
     ],
 )
 def test_a_file_that_a_module_reads_counts_with_it(copy, path, sections, stale):
