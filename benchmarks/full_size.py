@@ -167,7 +167,7 @@ def measure(params: parameters.Params, tiny: bool, text_layers: int) -> dict:
     stage2.make_trainable(vdm, s2.lora_rank, 0)
     weights = [p for p in vdm.dit.parameters() if p.requires_grad]
     optim = optimizer([vdm.dit], "adamw", s2.lr)
-    policy = WithTensors(vdm.dit, frozen_copy(vdm.dit))
+    policy = WithTensors(vdm.network, frozen_copy(vdm.network))
     with parts("stage 2: stochastic rollout of a group"):
         trajectories = sde_rollout(vdm, given, start, names, keys, s2, policy)
     with parts("stage 2: decode a group, CLIP features"):

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -173,18 +174,35 @@ class Steps:
 
         return timed(work)
 
-    def sft(self) -> float:
+    def sft_none(self) -> float:
+        """The same, HEAD's without recomputing what fits into memory."""
+        return self.sft(layers="none")
+
+    def sft_again(self) -> float:
+        """The same on a clip that was met before, whose features HEAD has kept."""
+        return self.sft(again=True)
+
+    def sft(self, layers: str = "all", again: bool = False) -> float:
         """A supervised step of the VLM on one sample."""
         answer = type(self.answers)(self.answers.ids[:1], self.answers.mask[:1], [""])
+        inputs = self.inputs
+        if hasattr(self.vlm, "recomputed"):
+            self.vlm.recomputed = layers
+        if again and hasattr(self.vlm, "kept"):
+            inputs = partial(self.vlm.kept, ("bench",), partial(self.vlm.inputs, self.clips, [QUESTION], 3.0))
+            inputs()
 
         def work() -> None:
             with self.vlm.recomputing():
-                logp = self.vlm.log_probs(self.inputs(), answer, suppress=False)
+                logp = self.vlm.log_probs(inputs(), answer, suppress=False)
             (-logp.mean()).backward()
             self.optim.step()
             self.optim.zero_grad()
 
-        return timed(work)
+        seconds = timed(work)
+        if hasattr(self.vlm, "recomputed"):
+            self.vlm.recomputed = "all"
+        return seconds
 
     def stage2_none(self) -> float:
         """The same, HEAD's without recomputing what fits into memory."""
@@ -312,6 +330,8 @@ PARTS = {
     "update": "stage-1 update (two inner updates)",
     "step": "stage-1 step without rendering",
     "sft": "SFT step of the VLM",
+    "sft_none": "SFT step of the VLM, nothing recomputed in HEAD",
+    "sft_again": "SFT step of the VLM, clip met before",
     "sample": "sampling G answers of one prompt",
     "stage2": "stage-2 step",
     "stage2_none": "stage-2 step, nothing recomputed in HEAD",

@@ -135,6 +135,11 @@ def test_settings_that_contradict_each_other_are_one_line(stage, changes, said):
     assert "\n" not in str(caught.value)
 
 
+def test_candidates_of_stage_2_and_weights_cut_up_are_not_for_each_other():
+    with pytest.raises(UserError, match=r"stage2\.explore_size: machine\.shard needs all GPUs to render equally often"):
+        TINY.with_(machine={"shard": True}, stage2={"explore_size": 16})
+
+
 def test_the_plan_counts_them():
     """Passes of the DiT by hand, at the paper's scale: 20 guided steps for each of 64 videos."""
     paper = load(smoke.ROOT, "paper")

@@ -18,7 +18,7 @@ from vans.tables import report
 
 COMMANDS = (
     *("world", "check", "plan", "preflight", "repro", "estimate", "answer", "import", "export", "score", "vote"),
-    *("tables", "compare", "page", "publish", "seeds", "summary", "targets"),
+    *("demo", "split", "tables", "compare", "page", "publish", "seeds", "summary", "targets"),
 )
 
 

@@ -155,3 +155,16 @@ def test_a_runs_results_hold_nothing_of_it(tmp_path, capsys):
     assert "stage1/full: step 1 of 3 begins, of 8 videos\n" in said
     assert said.count("all rewards of every group are equal") == 1 and "stage1/full: step 3 of 3: " in said
     assert meter._current is None
+
+
+def test_what_a_run_took_is_read_from_its_last_line(tmp_path, clock):
+    from benchmarks import takes
+
+    it, said = metered(tmp_path, 2, videos=4)
+    it.start()
+    for step, seconds in ((0, 7.0), (1, 180.0)):
+        clock(seconds)
+        it.step([{"step": step, "loss": 1.0}])
+    notebook = {"cells": [{"source": ""}, {"outputs": [{"text": [f"{line}\n" for line in said]}]}]}
+    [(name, (seconds, memory))] = takes.said(notebook).items()
+    assert (name, seconds) == ("stage1/full", 180.0) and memory > 0

@@ -187,7 +187,7 @@ def rollout2(policy: VDM, clips, s: SimpleNamespace) -> tuple[Trajectories, Cond
         text = policy.embed(["the ball fades and soon looks as before .", "the box is at rest ."])[[0, 0, 1, 1]]
         negative = policy.embed([policy.negative_prompt])
     given = Conditions(text, policy.pick_references(policy.encode(clips))[[0, 0, 1, 1]], negative)
-    start = WithTensors(policy.dit, {n: p * 0.98 for n, p in frozen_copy(policy.dit).items()})
+    start = WithTensors(policy.network, {n: p * 0.98 for n, p in frozen_copy(policy.network).items()})
     noises = initial_noise(policy.latent_shape(*clips.shape[1:4]), ["a", "b"], 2, False, "test")
     names = [f"{i}/{g}" for i in "ab" for g in range(2)]
     return sde_rollout(policy, given, noises, names, ("test",), s, start), given
@@ -210,7 +210,7 @@ def test_stage2_in_bf16_with_recomputed_activations(root, clips, lora_rank, guid
         assert tensor.dtype == torch.float32
         assert not torch.equal(tensor, tensor.bfloat16().float()), "it must not have been rounded on its way either"
     runs = {"count": 0}
-    policy.dit.blocks[0].ffn.register_forward_pre_hook(lambda *_: runs.__setitem__("count", runs["count"] + 1))
+    policy.network.blocks[0].ffn.register_forward_pre_hook(lambda *_: runs.__setitem__("count", runs["count"] + 1))
     optim = optimizer([policy.dit], "adamw", 1e-3)
     stats = updates2(policy, weights, trajectories, given, optim, s)
     passes = {(1.0, "both"): (2, 2), (5.0, "conditional"): (2, 3), (5.0, "both"): (4, 4)}[guidance, grad]

@@ -263,6 +263,10 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [  # one of the parameters, and
     ({"machine": {"grid": False, "workers": 3}}, set()),
     ({"machine": {"dit_batch": 2}}, set(USES)),
     ({"machine": {"sample_batch": 2}}, set(USES)),
+    ({"machine": {"decoding": "static"}}, set(USES)),
+    ({"machine": {"compile": True}}, set(USES)),
+    ({"machine": {"sampler": "vllm"}}, set(USES)),
+    ({"machine": {"vllm_memory": 0.5}}, set()),
 ]
 
 

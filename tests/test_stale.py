@@ -158,6 +158,7 @@ def test_parameters_that_change_no_number_make_nothing_stale(committed):
     keys = {f"{tiny}.keep.checkpoints": {"base": 7, "sft": 7, "stage1": 7, "stage2": 7}, f"{tiny}.keep.groups": 3}
     keys |= {f"{tiny}.machine.{key}": 2 for key in ("dit_batch", "vae_batch", "sample_batch", "threads")}
     keys |= {f"{tiny}.machine.grid": False, "defaults.machine.workers": 3, "defaults.judge.retries": 1}
+    keys |= {f"{tiny}.machine.decoding": "static", "defaults.machine.compile": True}
     keys |= {"defaults.curate.llm.retries": 1, f"{tiny}.machine.device": "cpu"}
 
     def all_of_them(text: str) -> str:

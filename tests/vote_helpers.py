@@ -78,7 +78,7 @@ class Vote:
 
 def request(port: int, method: str, path: str, given: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """(status, headers, body). given: sent as JSON, bytes as they are; headers with _ for -."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     body = given if given is None or isinstance(given, bytes) else json.dumps(given).encode()
     if body is not None:

@@ -79,7 +79,7 @@ def estimate(given: argparse.Namespace) -> None:
 
 
 def split(given: argparse.Namespace) -> None:
-    """Write the benchmark's held-out samples, from the annotations of the sources in data/, as a list with a digest."""
+    """Write the held-out samples of the benchmark as a list, from the annotations of the sources in data/."""
     from vans.data.split import choose, describe, write
     from vans.params import find_root
 
@@ -113,8 +113,10 @@ def preflight(given: argparse.Namespace) -> None:
 
 def answer(given: argparse.Namespace) -> None:
     """Answer questions about a video or a picture with captions and videos of what happens next."""
-    from vans.answer.ask import answer as respond
+    from vans.uncollected import uncollected
 
+    with uncollected():
+        from vans.answer.ask import answer as respond
     respond(given.input, given.questions, given.output, given.arm, events=given.events, seed=given.seed)
 
 
@@ -159,6 +161,13 @@ def vote(given: argparse.Namespace) -> None:
         run.report(given.report, given.out, given.right)
     else:
         run.serve(given)
+
+
+def demo(given: argparse.Namespace) -> None:
+    """Ask about a video or picture in a local page: up to three futures side by side."""
+    from vans.demo import run
+
+    run.serve(given)
 
 
 def tables(given: argparse.Namespace) -> None:
@@ -280,6 +289,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", metavar="FOLDER", help="also write the scores there")
     sub.add_argument("--as", dest="row", metavar="NAME", help="as a row of this name of both tables and figures")
     sub.add_argument("--seeds", metavar="TEXT", help="of a row: which seeds made the answers (not told)")
+    sub = add(demo)
+    sub.add_argument("--arm", help="whose models: an arm of dvc.yaml (the furthest trained)")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine alone)")
+    sub.add_argument("--port", type=int, default=8118, help="0: any that is free (%(default)s)")
+    sub.add_argument("--largest", type=int, default=200, metavar="MB", help="of a file that is brought (%(default)s)")
+    sub.add_argument("--history", metavar="FOLDER", help="where answers are kept (runs/demo)")
     sub = add(vote)
     sub.add_argument("folders", nargs="*", metavar="FOLDER", help="two or more, as for score; or NAME=FOLDER")
     sub.add_argument("--form", default="choice", help="choice (the best, or a tie) or likert (marks of 1 to 5)")

@@ -60,6 +60,8 @@ DATA = {
     "vans/tables/orders.py": "paper.csv",
     "vans/page/build.py": "template/*",
     "vans/vote/server.py": "page/*",
+    "vans/demo/server.py": "page/*",
+    "vans/local/server.py": "*.js",
 }
 # What of the judge's settings can change its answers; the rest is speed, cost and access.
 ASKED = ("url", "model", "extra", "mode", "temperature", "max_tokens", "frames", "side", "attempts")

@@ -184,7 +184,7 @@ def detector(params: Any, root: Path, stage: str) -> Iterator[Problem]:
 
 # ---------------------------------------------------------------------------------------------------------- disk
 def disk(params: Any, root: Path, stage: str) -> Iterator[Problem]:
-    """Room for the latents that are not there yet, for two checkpoints and for the result."""
+    """Room for the latents that are not there yet, for three checkpoints and for the result."""
     if stage not in ("sft", "stage1", "stage2", "all_in_one"):
         return
     from vans.plan.report import counted, latent_bytes
@@ -199,7 +199,7 @@ def disk(params: Any, root: Path, stage: str) -> Iterator[Problem]:
         except UserError:
             return  # said by `weights`
     dit = _size(folder / "transformer")
-    states = 0 if stage == "stage1" else (6 + 1) * dit  # of each checkpoint weights and two moments, and the result
+    states = 0 if stage == "stage1" else (9 + 1) * dit  # of each checkpoint weights and two moments, and the result
     if (free := shutil.disk_usage(root).free) < latents + states:
         told = (
             f"{latents / 1e9:.1f} GB of latents (cache/), {states / 1e9:.1f} GB of checkpoints and models are to come"

@@ -78,15 +78,15 @@ def rounds(model: Any, count: int, size: int) -> Iterator[tuple[slice, bool]]:
         yield from ((own[0], False) for _ in range(int(most) - len(own)))
 
 
-def update(optim: Optimizer, trained: Sequence[Tensor], ranks: Ranks, grad_clip: float) -> float:
-    """One step with the mean of all ranks' gradients; returns their norm before it was cut down to `grad_clip`.
+def update(optim: Optimizer, trained: Sequence[Tensor], ranks: Ranks, grad_clip: float) -> Tensor:
+    """One step with the mean of all ranks' gradients; returns their norm [] before it was cut down to `grad_clip`.
 
     The gradients of tensors that are cut up have been averaged in the backward pass.
     """
     ranks.average_gradients(p for p in trained if not isinstance(p, DTensor))
     norm = torch.nn.utils.clip_grad_norm_(trained, grad_clip)
     optim.step()
-    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 @contextmanager

@@ -31,7 +31,8 @@ from vans.models.protocol import protocol_of
 from vans.parallel import Ranks, launch
 from vans.preflight import preflight
 
-BATCHES = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch")  # of the machine: they move last bits
+# Of the machine, what moves last bits; the sampler moves all.
+BATCHES = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch", "decoding", "compile", "sampler")
 DECIDING = ("seed", "video", "generate", "curate", "models", "machine")  # sections of the parameters
 
 

@@ -162,7 +162,8 @@ class Answerer:
                 progress("rendering", done, total)
 
         clips = torch.stack([one.clip for one in seen])
-        with _watched_over(self.vdm.dit, cancel):
+        self.vdm.lowered(self.protocol.half, self.protocol.tile)  # before it is asked what computes
+        with _watched_over(self.vdm.network, cancel):
             return render(params, self.vdm, clips, list(captions), _each(name, captions), stepped)
 
     def chain(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vans.grpo import core, flow_sde
+from vans.grpo.rollout import numbers, zero
 from vans.models.flow import in_interval
 from vans.models.vdm import VDM
 from vans.parallel import Ranks
@@ -38,6 +39,7 @@ class Trajectories:
     ref_means: K tensors, the mean of each step under the policy at the start of the stage. final: the clean latents.
     unguided: K tensors, the velocity of the negative prompt at each step, where guidance needs it and no gradient flows
     through it (None in steps that are not guided): the first update's, before which the policy has not changed.
+    All of it stays where it was computed: 2 MB a state and video at the paper's scale.
     """
 
     states: list[Tensor]
@@ -80,13 +82,13 @@ def sde_rollout(
             after, logp, _, _ = flow_sde.sde_step(x, v, grid[k], grid[k + 1], s.noise_level, drawn)
             v0 = vdm.guided_velocity(x, sigma, text, reference, scales[k], given.negative, dit=start)
             if reuses:
-                unguided.append(None if base is None else base.cpu())
-            ref_means.append(flow_sde.sde_mean_std(x, v0, grid[k], grid[k + 1], s.noise_level)[0].cpu())
-            logps.append(logp.cpu())  # [M]
+                unguided.append(base)
+            ref_means.append(flow_sde.sde_mean_std(x, v0, grid[k], grid[k + 1], s.noise_level)[0])
+            logps.append(logp)  # [M]
             x = after  # [M, C, T', H', W']
             states.append(x)
         if own:
-            parts.append(([state.cpu() for state in states], torch.stack(logps, 1), ref_means, x.cpu(), unguided))
+            parts.append((states, torch.stack(logps, 1), ref_means, x, unguided))
     return Trajectories(
         states=[torch.cat(state) for state in zip(*(p[0] for p in parts), strict=True)],
         sigmas=grid[: trained + 1],
@@ -124,10 +126,10 @@ def vdm_updates(
     device = vdm.device
     count, steps = trajectories.old_logp.shape  # N, K
     scales = guidance_of(s)
-    stats: dict[str, float] = {"ratio_first": 0.0, "ratio_last": 0.0}
+    off = {"ratio_first": zero(device), "ratio_last": zero(device)}  # numbers wait for the end: each asks the GPU
     for inner in range(s.inner_updates):
         optim.zero_grad()
-        clipped = kl_mean = 0.0
+        clipped, kl_mean = zero(device), zero(device)
         for part, own in rounds(vdm.dit, count, s.micro_batch):
             text, reference = given.text[part].to(device), given.reference[part].to(device)
             advantage = advantages[part].to(device)  # [M]
@@ -151,13 +153,12 @@ def vdm_updates(
                 if not own:
                     continue
                 share = x.shape[0] / count / steps
-                clipped += fraction.item() * share
-                kl_mean += kl.detach().mean().item() * share
+                clipped += fraction.double() * share
+                kl_mean += kl.detach().mean().double() * share
                 key = "ratio_first" if inner == 0 else "ratio_last"
-                stats[key] = max(stats[key], (ratio - 1).abs().max().item())
+                off[key] = off[key].maximum((ratio - 1).abs().max().double())
         norm = update(optim, trained, ranks, s.grad_clip)
-        stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm}
-    return stats
+    return numbers(off | {"clipped": clipped, "kl": kl_mean, "grad_norm": norm})
 
 
 def no_updates(s: Any, optim: Optimizer, trained: Sequence[Tensor], ranks: Ranks) -> dict[str, float]:
@@ -166,4 +167,4 @@ def no_updates(s: Any, optim: Optimizer, trained: Sequence[Tensor], ranks: Ranks
         for p in trained:
             p.grad = torch.zeros_like(p)
         norm = update(optim, trained, ranks, s.grad_clip)
-    return {"grad_norm": norm}
+    return numbers({"grad_norm": norm})

@@ -27,7 +27,7 @@ import math
 import torch
 from torch import Tensor
 
-from vans.models.flow import Sigma, check_precision, column, ode_step, sigmas  # noqa: F401 (the sampler that it perturbs)
+from vans.models.flow import Sigma, check_precision, column, ode_step, on, sigmas  # noqa: F401 (the sampler that it perturbs)
 
 
 def noise_level(sigma: Sigma, sigma_next: Sigma, eta: float) -> Tensor:
@@ -53,14 +53,14 @@ def sde_mean_std(x: Tensor, v: Tensor, sigma: Sigma, sigma_next: Sigma, eta: flo
     if eta < 0:
         raise ValueError(f"eta must be >= 0, got {eta}")
     sig, sig_next = column(sigma, x), column(sigma_next, x)
-    if not bool(((sig <= 1) & (sig > sig_next) & (sig_next > 0)).all()):
+    if not _holds((sig <= 1) & (sig > sig_next) & (sig_next > 0)):
         raise ValueError(f"need 1 >= sigma > sigma_next > 0 (to 0: ode_step), got {sigma} and {sigma_next}")
     dt = sig_next - sig
     s = noise_level(sig, sig_next, eta)
     of_x = 1 + s**2 / (2 * sig) * dt
     of_v = (1 + s**2 * (1 - sig) / (2 * sig)) * dt
-    mean = x * of_x.to(x.dtype) + v.to(x.dtype) * of_v.to(x.dtype)
-    return mean, (s * torch.sqrt(-dt)).to(x.dtype)
+    mean = x * on(x, of_x) + v.to(x.dtype) * on(x, of_v)
+    return mean, on(x, s * torch.sqrt(-dt))
 
 
 def sde_step(
@@ -107,6 +107,11 @@ def gaussian_kl(mean: Tensor, mean_ref: Tensor, std: Tensor) -> Tensor:
     return ((mean - mean_ref.detach()) ** 2 / (2 * std**2)).flatten(1).mean(dim=1)
 
 
+def _holds(condition: Tensor) -> bool:
+    """Is it so everywhere? Taken for so on a GPU: the look would wait for all work before it, in every step."""
+    return condition.device.type != "cpu" or bool(condition.all())
+
+
 def _check_positive(std: Tensor) -> None:
-    if not bool((std > 0).all()):
+    if not _holds(std > 0):
         raise ValueError("std must be > 0: a step without noise has no log-probability")

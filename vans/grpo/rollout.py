@@ -41,6 +41,16 @@ def reference(module) -> WithTensors | Exchanged:
     return Exchanged(module) if sharded(module) else WithTensors(module, frozen_copy(module))
 
 
+def zero(device: torch.device) -> Tensor:
+    """What a number is added up in on its device, float64: as Python would, without asking the device each time."""
+    return torch.zeros((), dtype=torch.float64, device=device)
+
+
+def numbers(values: dict[str, Tensor]) -> dict[str, float]:
+    """Tensors of one number each, which the device is asked for once."""
+    return dict(zip(values, torch.stack([v.double() for v in values.values()]).tolist(), strict=True))
+
+
 def initial_noise(shape: tuple, ids: list[str], group_size: int, share: bool, *keys: object) -> Tensor:
     """[P * G, *shape]: each video of a group has its own noise, or (share) all videos of a group the same."""
     names = [f"{i}/0" if share else f"{i}/{g}" for i in ids for g in range(group_size)]
@@ -80,6 +90,8 @@ def render_captions(
                 rows.append((p, g, caption))
             use.append(-1 if caption is None else place[key])
     videos = torch.zeros((len(captions) * group_size, *size, 3), dtype=torch.uint8)
+    if not rows and sharded(vdm.dit):
+        rows = [(0, 0, "")]  # for the other ranks' sake
     if rows:
         with torch.no_grad():
             text = vdm.embed([caption for _, _, caption in rows])  # [R, L, D]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vans.grpo import core
+from vans.grpo.rollout import numbers, zero
 from vans.models.prompts import pick
 from vans.models.vlm import VLM, Completions
 from vans.parallel import Ranks
@@ -35,33 +36,34 @@ def vlm_updates(
     device, mask = vlm.device, answers.mask  # [N, L]
     rows = [slice(i, i + s.micro_batch) for i in range(0, mask.shape[0], s.micro_batch)]
     parts = [of_part(prompts, answers, row, s.group_size) for row in rows]
+    for part in parts:
+        part["packed"] = vlm.packed(**part)
     old: list[Tensor] = []  # of [M, L]: the first update's own, before it
     with torch.no_grad():
         ref = [vlm.log_probs(**part, temperature=s.temperature, model=start) for part in parts]  # of [M, L]
-    stats: dict[str, float] = {"ratio_last": 0.0, "sampler_gap": 0.0}
+    off = {"ratio_last": zero(device), "sampler_gap": zero(device)}
     for inner in range(s.inner_updates):
         optim.zero_grad()
-        clipped = kl_mean = 0.0
+        clipped, kl_mean = zero(device), zero(device)
         for i, (part, row, ref_logp) in enumerate(zip(parts, rows, ref, strict=True)):
             with vlm.recomputing():
                 logp = vlm.log_probs(**part, temperature=s.temperature)  # [M, L]
             if inner == 0:
                 old.append(logp.detach())
                 gap = (logp.detach() - answers.drawn[row]).masked_fill(~mask[row].bool(), 0)  # type: ignore[index]
-                stats["sampler_gap"] = max(stats["sampler_gap"], gap.abs().max().item())
+                off["sampler_gap"] = off["sampler_gap"].maximum(gap.abs().max().double())
             advantage = advantages[row].to(device)  # [M]
             terms, ratio, fraction = core.clipped_objective(logp, old[i], advantage, s.clip_range, mask[row])  # [M, L]
             kl = core.kl_tokens(logp, ref_logp, mask[row])  # [M, L]
             loss = core.grpo_loss(terms, kl, s.beta, mask[row], trajectories=mask.shape[0])  # []
             loss.backward()
             share = logp.shape[0] / mask.shape[0]
-            clipped += fraction.item() * share
-            kl_mean += core.row_means(kl.detach(), mask[row]).mean().item() * share
-            far = (ratio - 1).abs().masked_fill(~mask[row].bool(), 0).max().item()  # first: 0
-            stats["ratio_last"] = max(stats["ratio_last"], far)
+            clipped += fraction.double() * share
+            kl_mean += core.row_means(kl.detach(), mask[row]).mean().double() * share
+            far = (ratio - 1).abs().masked_fill(~mask[row].bool(), 0).max()  # first: 0
+            off["ratio_last"] = off["ratio_last"].maximum(far.double())
         norm = update(optim, trained, ranks, s.grad_clip)
-        stats |= {"clipped": clipped, "kl": kl_mean, "grad_norm": norm}
-    return stats
+    return numbers(off | {"clipped": clipped, "kl": kl_mean, "grad_norm": norm})
 
 
 def of_part(prompts: Any, answers: Completions, row: slice, group_size: int) -> dict[str, Any]:

@@ -42,17 +42,26 @@ def ode_step(x: Tensor, v: Tensor, sigma: Sigma, sigma_next: Sigma) -> Tensor:
     """
     check_precision(x, "the sample x")
     s, s_next = column(sigma, x), column(sigma_next, x)
-    return x + v.to(x.dtype) * (s_next - s).to(x.dtype)
+    return x + v.to(x.dtype) * on(x, s_next - s)
 
 
 def column(sigma: Sigma, x: Tensor) -> Tensor:
-    """sigma as float64 [B or 1, 1, ...], ready to be multiplied with x [B, ...]."""
-    s = torch.as_tensor(sigma, dtype=torch.float64, device=x.device)
+    """sigma as float64 [B or 1, 1, ...], in the form of x [B, ...]; a number stays on the CPU, see `on`."""
+    s = torch.as_tensor(sigma, dtype=torch.float64)
     if s.ndim == 0:
         s = s[None]
     if s.ndim != 1 or s.shape[0] not in (1, x.shape[0]):
         raise ValueError(f"sigma must be a number or [{x.shape[0]}], got {tuple(s.shape)}")
     return s.view(-1, *[1] * (x.ndim - 1))
+
+
+def on(x: Tensor, value: Tensor) -> Tensor:
+    """A coefficient [B or 1, 1, ...] where x is, in its precision. A copy to a GPU would wait for all work before it;
+    filling in a number does not.
+    """
+    if value.device != x.device and value.numel() == 1:
+        return torch.full(value.shape, value.item(), dtype=x.dtype, device=x.device)
+    return value.to(x)
 
 
 def check_precision(values: Tensor, name: str) -> None:

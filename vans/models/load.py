@@ -8,6 +8,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from vans.errors import UserError
+from vans.models.engine import Engine, check_installed
 from vans.models.protocol import protocol_of
 from vans.models.vdm import VDM
 from vans.models.vlm import VLM
@@ -36,6 +37,7 @@ def vdm_options(params) -> dict:
         "vae_batch": params.machine.vae_batch,
         "dit_batch": params.machine.dit_batch,
         "autocast_dtype": None if params.machine.dtype == "float32" else frozen_dtype(params),
+        "compiled": params.machine.compile,
     }
 
 
@@ -63,9 +65,14 @@ def load_vlm(params, base: Path, adapter: Path | None = None, device="cpu") -> V
     """The VLM of `base` (or of the hub), under the LoRA adapter of `adapter` where given (frozen)."""
     model = params.models.vlm
     dtype = None if params.machine.dtype == "float32" else frozen_dtype(params)
-    vlm = VLM.load(model.repo or Path(base) / "vlm", model.revision, dtype, **vlm_options(params))
-    vlm.sample_batch = params.machine.sample_batch
+    source, machine = model.repo or Path(base) / "vlm", params.machine
+    if machine.sampler == "vllm":
+        check_installed()
+    vlm = VLM.load(source, model.revision, dtype, **vlm_options(params))
+    vlm.sample_batch, vlm.decoding = machine.sample_batch, machine.decoding
+    if machine.sampler == "vllm":
+        vlm.engine = Engine(source, model.revision, machine.vllm_memory, machine.sample_batch)
     if adapter is not None:
         vlm.load_lora(adapter)
-    vlm.checkpoint_activations(params.machine.gradient_checkpointing)
+    vlm.checkpoint_activations(machine.gradient_checkpointing)
     return vlm.frozen().to(device)

@@ -17,8 +17,10 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
+from vans.models.decoding import decoder
+from vans.models.engine import Engine
 from vans.models.grammar import Grammar, WithinTemplate
-from vans.models.packing import pack
+from vans.models.packing import Packed, pack
 from vans.models.positions import positions
 from vans.models.prompts import arguments, in_parts, pick
 from vans.models.sampling import Draws, Suppress, joined, named_by
@@ -51,17 +53,20 @@ class Policy:
     autocast_dtype: torch.dtype | None
     position_rule: str  # see vans/models/positions.py
     sample_batch: int  # answers at once
+    decoding: str  # see vans/models/decoding.py
+    engine: Engine | None  # what samples in its place
+    see: Any
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def autocast(self):
-        """bf16 arithmetic over float32 adapters where the scale asks for it."""
+    def autocast(self, cache: bool = True):
+        """bf16 arithmetic over float32 adapters where the scale asks for it. cache: are cast weights kept meanwhile?"""
         if self.autocast_dtype is None:
             return nullcontext()
-        cast_once = not sharded(self.model)  # else all its layers would be kept, cast, as they are gathered
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype, cache_enabled=cast_once)
+        cache = cache and not sharded(self.model)  # else all its layers would be kept, cast, as they are gathered
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype, cache_enabled=cache)
 
     @contextmanager
     def merged(self):
@@ -103,6 +108,11 @@ class Policy:
 
     # ------------------------------------------------------------------ sampling
     @cached_property
+    def barred(self) -> Suppress:
+        """-inf at what an answer may never hold."""
+        return Suppress(self.special_ids(), self.device)
+
+    @cached_property
     def grammar(self) -> Grammar:
         """The answer's template over this model's tokens."""
         return Grammar(self.tokenizer, self.model.config.get_text_config().vocab_size, self.special_ids())
@@ -132,6 +142,9 @@ class Policy:
         if len(seeds) % rows:
             raise ValueError(f"{len(seeds)} seeds for {rows} prompts")
         times, eos = len(seeds) // rows, self.tokenizer.eos_token_id
+        if self.engine is not None and not (within_template or hub_defaults):
+            given: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+            return self.from_engine(inputs, *self.engine.sample(self, inputs, seeds, **given), temperature, top_p)
         if len(seeds) > self.sample_batch:
             options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
             options |= {"within_template": within_template, "hub_defaults": hub_defaults}
@@ -140,7 +153,7 @@ class Policy:
                 for which, some in in_parts(rows, times, self.sample_batch)
             ]
             return joined(parts, self.tokenizer.pad_token_id)
-        allowed, processors = Suppress(self.special_ids()), LogitsProcessorList()
+        processors = LogitsProcessorList()
         if within_template:  # first: the likeliest k are then of those that keep to it
             processors.append(WithinTemplate(self.grammar, eos, max_new_tokens))
         if hub_defaults:
@@ -149,28 +162,42 @@ class Policy:
         with self.autocast(), self.merged():  # each prompt is read once, and its keys and values are every answer's
             places, following = self.positions(inputs)
             out = self.model(**arguments(inputs), position_ids=places, use_cache=True, logits_to_keep=1)
-            cache, logits = out.past_key_values, out.logits.repeat_interleave(times, 0)
-            cache.batch_repeat_interleave(times)
-            mask = inputs["attention_mask"].repeat_interleave(times, 0)
-            place = following.repeat_interleave(times)[None, :, None].expand(3, -1, 1)  # [3, N, 1]
-            ids, drawn = mask.new_empty(len(seeds), 0), []
-            ended = torch.zeros(len(seeds), dtype=torch.bool, device=mask.device)
+            logits = out.logits.repeat_interleave(times, 0)
+            place = following[None, :, None].expand(3, -1, 1)  # [3, P, 1]
+            step = decoder(self, out.past_key_values, inputs["attention_mask"], place, times, max_new_tokens)
+            ids, drawn = inputs["input_ids"].new_empty(len(seeds), 0), []
+            ended = torch.zeros(len(seeds), dtype=torch.bool, device=ids.device)
             while True:
-                scores = allowed(ids, logits[:, -1].float())  # [N, V]
+                scores = self.barred(ids, logits[:, -1].float())  # [N, V]
                 token = draw(processors(ids, scores), ids.shape[1])
                 drawn.append((scores / (temperature or 1.0)).log_softmax(-1).gather(1, token[:, None]))
                 token = token.masked_fill(ended, self.tokenizer.pad_token_id)[:, None]
                 ids, ended = torch.cat([ids, token], 1), ended | (token[:, 0] == eos)
-                if ids.shape[1] == max_new_tokens or ended.all():
+                if ids.shape[1] == max_new_tokens or (ids.shape[1] % step.look == 0 and ended.all()):
                     break
-                mask = torch.cat([mask, torch.ones_like(token)], 1)
-                at = place + ids.shape[1] - 1
-                logits = self.model(
-                    input_ids=token, attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True
-                ).logits
-        ended = (ids == self.tokenizer.eos_token_id).long().cumsum(1)
-        mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()
-        return Completions(ids, mask, self.decode(ids, mask), torch.cat(drawn, 1).masked_fill(mask == 0, 0.0))
+                logits = step(token)
+        ended = (ids == eos).long().cumsum(1)
+        mask = ((ended == 0) | ((ended == 1) & (ids == eos))).long()
+        longest = int(mask.sum(1).max())  # nobody looks at every token whether all have ended
+        ids, mask, logp = ids[:, :longest], mask[:, :longest], torch.cat(drawn, 1)[:, :longest]
+        return Completions(ids, mask, self.decode(ids, mask), logp.masked_fill(mask == 0, 0.0))
+
+    def from_engine(
+        self, inputs, ids: list[list[int]], logp: list[list[float]], temperature: float, top_p: float
+    ) -> Completions:
+        """What vLLM drew, as answers; its log-probabilities only where they are of the whole distribution."""
+        answers = self.padded(ids)
+        texts = self.decode(answers.ids, answers.mask)
+        if temperature == 0 or top_p < 1:
+            return Completions(answers.ids, answers.mask, texts)
+        drawn = torch.zeros(answers.ids.shape, device=self.device)
+        for row, values in zip(drawn, logp, strict=True):
+            row[: len(values)] = torch.tensor(values)
+        assert self.engine is not None
+        if not self.engine.checked:
+            seen = inputs if "video_features" in inputs else self.see(inputs)
+            self.engine.check(self.log_probs(seen, answers, temperature), drawn, answers.mask)
+        return Completions(answers.ids, answers.mask, texts, drawn)
 
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
         """Token ids -> texts without padding and end token."""
@@ -187,14 +214,27 @@ class Policy:
         """
         for text in texts:
             check_words(text, "an answer to learn from", self.tokenizer.all_special_tokens)
-        rows = [self.tokenizer(t, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id] for t in texts]
+        eos = self.tokenizer.eos_token_id
+        return self.padded([[*self.tokenizer(t, add_special_tokens=False).input_ids, eos] for t in texts], texts)
+
+    def padded(self, rows: list[list[int]], texts: Sequence[str] = ()) -> Completions:
+        """Tokens of answers, the end token included, as completions padded on the right."""
         length = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([r + [pad] * (length - len(r)) for r in rows], device=self.device)
         mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows], device=self.device)
-        return Completions(ids, mask, texts)
+        return Completions(ids, mask, list(texts))
 
     # ------------------------------------------------------------------ log-probabilities
+    def packed(self, inputs, completions: Completions, of: Sequence[int] | None = None) -> Packed:
+        """The answers of each prompt behind it in one sequence (vans/models/packing.py).
+
+        of: the row of the prompt of each answer; None: B = prompts x G, prompt-major.
+        """
+        ids, mask, rows = completions.ids, completions.mask, len(inputs["input_ids"])
+        of = [n * rows // len(ids) for n in range(len(ids))] if of is None else of
+        return pack(inputs, *self.positions(inputs), ids, mask, self.tokenizer.pad_token_id, of)
+
     def log_probs(
         self,
         inputs,
@@ -203,22 +243,21 @@ class Policy:
         model: nn.Module | None = None,
         suppress=True,
         of: Sequence[int] | None = None,
+        packed: Packed | None = None,
     ) -> Tensor:
         """log pi(token | prompt, tokens before) float32 [B, L], zero where masked.
 
-        of: the row of the prompt of each answer; None: B = prompts x G, prompt-major. The answers of a prompt stand
-        behind it in one sequence (vans/models/packing.py).
+        of: as in `packed`, which may be given where the same answers are scored several times.
         """
-        ids, mask, rows = completions.ids, completions.mask, len(inputs["input_ids"])
-        of = [n * rows // len(ids) for n in range(len(ids))] if of is None else of
-        packed = pack(inputs, *self.positions(inputs), ids, mask, self.tokenizer.pad_token_id, of)
+        ids = completions.ids
+        packed = self.packed(inputs, completions, of) if packed is None else packed
         if packed.inputs["attention_mask"] is not None and self.model.config._attn_implementation != "sdpa":
             raise ValueError(f"the tree mask is for sdpa, not for {self.model.config._attn_implementation}")
         with self.autocast():
             out = (model or self.model)(**arguments(packed.inputs), use_cache=False, logits_to_keep=packed.keep)
             logits = out.logits.flatten(0, 1)[packed.come].float()  # [K, V]
         if suppress:
-            logits = logits.index_fill(1, torch.tensor(self.special_ids(), device=logits.device), float("-inf"))
+            logits = self.barred(ids, logits)
         logp = torch.log_softmax(logits / max(temperature, 1e-6), dim=-1)
         chosen = logp.gather(1, ids[packed.rows, packed.at][:, None])[:, 0]  # [K]
         return logits.new_zeros(ids.shape).index_put((packed.rows, packed.at), chosen)

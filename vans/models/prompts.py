@@ -25,6 +25,8 @@ def pick(prompts, index: list[int]) -> dict:
     """Some prompts of a batch, each as often as it is named, its video with it."""
     batch = {key: prompts[key][index] for key in ("input_ids", "attention_mask", "mm_token_type_ids", "video_grid_thw")}
     batch["second_per_grid_ts"] = torch.as_tensor(prompts["second_per_grid_ts"])[index]
+    if "shown" in prompts:
+        batch["shown"] = [prompts["shown"][i] for i in index]
     if "video_features" in prompts:
         return batch | {"video_features": [prompts["video_features"][i] for i in index]}
     patches = prompts["pixel_values_videos"].split(prompts["video_grid_thw"].prod(1).tolist())
@@ -47,7 +49,7 @@ def in_parts(prompts: int, times: int, most: int) -> list[tuple[list[int], slice
 
 def arguments(batch: dict) -> dict:
     """What the model's forward takes of a batch of prompts: pixels, or features where there are some."""
-    given = dict(batch)
+    given = {key: value for key, value in batch.items() if key != "shown"}
     if seen := given.pop("video_features", None):
         given["mm_encoder_outputs"] = {"video": BaseModelOutputWithPooling(pooler_output=seen)}
     return given
@@ -62,4 +64,7 @@ def together(prompts: list[dict], pad_token: int) -> dict:
         batch[key] = torch.cat([pad(p[key], (length - p[key].shape[1], 0), value=value) for p in prompts])
     for key in ("video_grid_thw", "second_per_grid_ts"):
         batch[key] = torch.cat([torch.as_tensor(p[key]) for p in prompts])
-    return batch | {"video_features": [p["video_features"][0] for p in prompts]}
+    for key in ("video_features", "shown"):
+        if key in prompts[0]:
+            batch[key] = [p[key][0] for p in prompts]
+    return batch

@@ -25,8 +25,8 @@ TOP_K = 50  # of transformers' generate where nobody says otherwise
 class Suppress(LogitsProcessor):
     """-inf at the given token ids."""
 
-    def __init__(self, ids: list[int]):
-        self.ids = torch.tensor(ids)
+    def __init__(self, ids: list[int], device: torch.device):
+        self.ids = torch.tensor(ids, device=device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return scores.index_fill(1, self.ids.to(scores.device), float("-inf"))

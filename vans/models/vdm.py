@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 from vans import files
 from vans.errors import UserError
 from vans.models.flow import in_interval, ode_step, sigmas
+from vans.models.masters import Halved
 from vans.models.whole import companion, pretrained
-from vans.sharding import shard, sharded
+from vans.sharding import rounds, shard, sharded
 from vans.template import plain
 
 
@@ -46,10 +47,14 @@ class VDM:
     shift: float  # flow shift of the noise schedule
     max_text: int  # tokens a caption may have
     negative_prompt: str
-    autocast_dtype: torch.dtype | None = None  # arithmetic of the DiT; its weights may be float32 all the same
+    autocast_dtype: torch.dtype | None = None  # arithmetic of the DiT; its weights are float32 all the same
+    halved: bool = True  # that arithmetic by a copy of the weights; False: by autocast, which suits sharded ones
+    compiled: bool = False  # its blocks one by one, by torch.compile
     vae_batch: int = 16  # clips that the VAE holds at once
     dit_batch: int = 64  # videos that are rendered at once
     picking: str = "nearest"  # the references' places among the latents, rounded: to the "nearest", or "down"
+    recomputed: str = "none"  # layers whose activations the backward pass computes again
+    _copy: Halved | None = field(default=None, init=False, repr=False)
 
     # ------------------------------------------------------------------ build, load, save
     @classmethod
@@ -73,7 +78,7 @@ class VDM:
         """From a folder or hub repository in the layout of Wan-AI/Wan2.1-T2V-1.3B-Diffusers (safetensors only).
 
         `dtype` is the text encoder's. DiT and VAE are float32: what stage 1 renders with is bit for bit what stage 2
-        starts from, and the DiT's arithmetic is lowered by autocast, not by rounding its weights.
+        starts from, and the DiT's arithmetic is lowered in a copy (`network`), its own weights are not rounded.
         """
         fix = "check models.vdm.repo and revision in params.yaml, or run the stage that makes them"
 
@@ -122,21 +127,47 @@ class VDM:
 
     def checkpoint_activations(self, layers: str = "all") -> VDM:
         """Recompute the activations of "all", "half" or "none" of the DiT's layers in the backward pass."""
-        again = set(list(self.dit.blocks)[:: 2 if layers == "half" else 1])
+        self.recomputed = layers
+        return self.again()
+
+    def again(self) -> VDM:
+        """After a change of the DiT's modules, or of how it is computed: `network` is made anew."""
+        self._copy = None
+        self._set_up(self.dit)
+        return self
+
+    def _set_up(self, dit: Any) -> Any:
+        again = set(list(dit.blocks)[:: 2 if self.recomputed == "half" else 1])
 
         def run(block: nn.Module, *args: Any) -> Any:
             return checkpoint(block, *args, use_reentrant=False) if block in again else block(*args)
 
-        if layers != "none":
-            self.dit.enable_gradient_checkpointing(run)
-        return self
+        if self.recomputed == "none":
+            dit.disable_gradient_checkpointing()
+        else:
+            dit.enable_gradient_checkpointing(run)
+        if self.compiled:
+            dit.compile_repeated_blocks()
+        return dit
+
+    @property
+    def network(self) -> Any:
+        """What computes velocities: the DiT, or a copy in the precision of the arithmetic (vans/models/masters.py)."""
+        if self.autocast_dtype is None or not self.halved:
+            return self.dit
+        if self._copy is None or self._copy.masters is not self.dit:
+            self._copy = Halved(self.dit, self.autocast_dtype)
+            self._set_up(self._copy.network)
+        return self._copy.network
 
     def shard(self, ranks: Any) -> VDM:
         """The DiT cut up over the ranks (vans/sharding.py), the rest whole on each rank's device."""
         shard(self.dit, self.dit.blocks, ranks)
+        self.halved = False  # a copy would hold all of it
         return self.to(ranks.device)
 
     def to(self, device) -> VDM:
+        self._copy = None
         for part in (self.dit, self.vae, self.text_encoder):
             part.to(device)
         return self
@@ -148,15 +179,17 @@ class VDM:
         if half:
             for weights in self.dit.parameters():  # not its tables of positions
                 weights.data = weights.data.to(torch.bfloat16)
-            self.autocast_dtype = None
+            self.autocast_dtype = self._copy = None
         if tile is not None:
             high, wide = (side * self.vae.config.scale_factor_spatial for side in tile)
             self.vae.to(torch.bfloat16).enable_tiling(high, wide, high // 2, wide // 2)
         return self
 
     def autocast(self):
-        """bf16 arithmetic where the scale asks for it; samples, means and log-probs stay float32 outside of it."""
-        if self.autocast_dtype is None:
+        """bf16 arithmetic where the scale asks for it and no copy of the weights has it already; samples, means and
+        log-probs stay float32 outside of it.
+        """
+        if self.autocast_dtype is None or self.halved:
             return nullcontext()
         cast_once = not sharded(self.dit)  # else all its blocks would be kept, cast, as they are gathered
         return torch.autocast(self.device.type, dtype=self.autocast_dtype, cache_enabled=cast_once)
@@ -224,18 +257,25 @@ class VDM:
     def velocity(
         self, x: Tensor, sigma: Tensor, text: Tensor, reference: Tensor | None, dit: nn.Module | None = None
     ) -> Tensor:
-        """v(x, sigma | caption, references): x [N, C, T', H', W'], sigma [N] in (0, 1] -> float32 like x."""
-        dit = dit or self.dit
+        """v(x, sigma | caption, references): x [N, C, T', H', W'], sigma [N] in (0, 1] -> float32 like x.
+
+        A compiled network runs as it does for gradients, also where none are wanted: torch compiles another program for
+        that, which rounds elsewhere, and rollout and update would be two policies.
+        """
+        network = dit or self.network
         start = 0 if reference is None else reference.shape[2]
         hidden = x if reference is None else torch.cat([reference.to(x), x], dim=2)
-        with self.autocast():
-            out = dit(
-                hidden_states=hidden.to(self.dit.dtype),
-                timestep=(sigma.to(x.device) * 1000.0).to(self.dit.dtype),
-                encoder_hidden_states=text.to(x.device, self.dit.dtype),
+        dtype = self.autocast_dtype if self.autocast_dtype and self.halved else self.dit.dtype
+        learns = torch.is_grad_enabled()
+        with torch.set_grad_enabled(learns or (self.compiled and dit is None)), self.autocast():
+            out = network(
+                hidden_states=hidden.to(dtype),
+                timestep=(sigma.to(x.device) * 1000.0).to(self.dit.dtype),  # of 1000 bfloat16 tells 4 apart
+                encoder_hidden_states=text.to(x.device, dtype),
                 return_dict=False,
             )[0]
-        return out[:, :, start:].float()
+        v = out[:, :, start:].float()
+        return v if learns else v.detach()
 
     def guided_velocity(
         self,
@@ -291,8 +331,7 @@ class VDM:
         grid = sigmas(steps, self.shift)
         batch = batch or self.dit_batch
         out = []
-        for start in range(0, noise.shape[0], batch):
-            part = slice(start, start + batch)
+        for part, own in rounds(self.dit, noise.shape[0], batch):
             x = noise[part].to(self.device, self.dit.dtype)  # float32, unless `lowered`
             ref, cond = reference[part].to(self.device), text[part].to(self.device)
             for k, (now, then) in enumerate(pairwise(grid.tolist())):
@@ -302,7 +341,8 @@ class VDM:
                 x = ode_step(x.float(), v, float(now), float(then)).to(x.dtype)
                 if progress is not None:
                     progress()
-            out.append(x)
+            if own:
+                out.append(x)
         return torch.cat(out).float()
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:

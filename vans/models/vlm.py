@@ -67,7 +67,7 @@ class VLM(Policy):
         self.model, self.processor, self.system, self.autocast_dtype = batch_windows(model), processor, system, autocast
         self.frames, self.seconds, self.position_rule = frames, seconds, position_rule
         self.recomputed = "none"
-        self.sample_batch = 64  # answers at once; `vans.models.load` sets the scale's
+        self.sample_batch, self.decoding, self.engine = 64, "dynamic", None  # `vans.models.load` sets the scale's
         self.tokenizer = processor.tokenizer
         self.prompts: dict[tuple, dict] = {}  # of one each, see `kept`
         self.vision: dict[str, Tensor] = {}  # the adapter's part that is merged into the tower
@@ -231,8 +231,9 @@ class VLM(Policy):
             rates = [self.processor.video_processor.temporal_patch_size / self.seconds] * len(videos)
         shown = list(range(frames))
         metadata = [VideoMetadata(total_num_frames=frames, fps=rate, frames_indices=shown) for rate in rates]
-        return self.processor(
-            text=[self.prompt(q) for q in questions],
+        texts = [self.prompt(q) for q in questions]
+        batch = self.processor(
+            text=texts,
             videos=videos,
             video_metadata=metadata,
             do_sample_frames=False,
@@ -240,6 +241,10 @@ class VLM(Policy):
             padding=True,
             return_tensors="pt",
         ).to(self.device)
+        if self.engine is not None:
+            parts = zip(texts, clips.numpy(), rates, strict=True)
+            batch["shown"] = [{"text": text, "clip": clip, "fps": rate} for text, clip, rate in parts]
+        return batch
 
     @torch.no_grad()
     def see(self, inputs) -> dict:

@@ -44,6 +44,10 @@ class MachineParams(Section):
     vae_batch: int = Field(ge=1)  # clips that the VAE encodes or decodes at once
     dit_batch: int = Field(ge=1)  # videos that are rendered at once
     sample_batch: int = Field(ge=1)  # answers that are sampled at once
+    decoding: Literal["dynamic", "static", "graph"]  # of their tokens: vans/models/decoding.py
+    compile: bool  # the DiT's blocks by torch.compile
+    sampler: Literal["vans", "vllm"]  # what draws the answers' tokens (vans/models/engine.py)
+    vllm_memory: float = Field(gt=0, lt=1)  # share of a GPU's memory that vllm may take
 
 
 class Checkpoints(Section):
@@ -275,6 +279,11 @@ class Params(Section):
             raise Wrong(
                 "clip needs models.clip.repo; this scale trains its CLIP after the curation, so write none",
                 *("curate", "agreement"),
+            )
+        if self.stage2.explore_size and self.machine.shard:
+            raise Wrong(
+                "machine.shard needs all GPUs to render equally often, and candidates are not; use 0",
+                *("stage2", "explore_size"),
             )
         if self.stage2.train_steps >= self.stage2.render_steps:
             raise Wrong(

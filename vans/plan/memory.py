@@ -5,7 +5,7 @@ updating) needs beside them. Stage 2 holds VLM and text encoder until its anchor
 are gradients and moments, and neither of them in its steps. As the trainers do it: frozen weights of the VLM and the
 text encoder in machine.dtype, DiT and VAE in float32; what trains in float32, with its gradients, AdamW's two moments,
 the policy at the start of the stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients.
-In bfloat16 autocast keeps a copy of what trains.
+In bfloat16 autocast keeps a copy of what trains; sharded, it does not.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LOGITS = 4  # float32 copies of an answer's logits: as they come, suppressed, th
 
 @dataclass(frozen=True)
 class How:
-    """What can be changed. checkpointing: share of the layers that recompute. shard: GPUs over which what trains is cut
-    up; frozen: what is frozen, too."""
+    """What can be changed. checkpointing: share of the layers that recompute. shard: GPUs over which the models are cut
+    up (machine.shard): the DiT, and the VLM where it trains, but for its vision tower; 1: none is."""
 
     checkpointing: float
     micro_batch: int
@@ -33,7 +33,6 @@ class How:
     vae_batch: int
     sample_batch: int
     shard: int = 1
-    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,9 @@ def how_of(models: Models, stage: str) -> How:
         "all_in_one": max(p.stage1.micro_batch, p.stage2.micro_batch),
     }
     m = p.machine
-    at_once = (1, 1, 1) if stage.startswith("sft") else (m.dit_batch, m.vae_batch, m.sample_batch)
-    return How(recomputed(m.gradient_checkpointing), micro.get(stage, 1), *at_once)
+    dit, vae, sample = (1, 1, 1) if stage.startswith("sft") else (m.dit_batch, m.vae_batch, m.sample_batch)
+    shard = m.processes if m.shard and stage != "answer" else 1
+    return How(recomputed(m.gradient_checkpointing), micro.get(stage, 1), dit, vae, sample, shard)
 
 
 def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
@@ -90,15 +90,23 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
     start: float = 0 if stage.startswith("sft") or not trained else trained
     copies = trained / 4 * 2 if c == 2 else 0
     buffer = trained if gpus > 1 and how.shard == 1 else 0  # of all gradients, while they are averaged
-    layer = 0.0  # two gathered layers at a time
-    if how.shard > 1:
+    layer = gathered = 0.0
+    if how.shard > 1 and stage != "answer":
         share = 1 / how.shard
-        layer = 2 * trained / 4 * c / min(vdm["dit"]["num_layers"], models.language["num_hidden_layers"])
-        trained, start, copies = trained * share, start * share, copies * share
-        frozen, gone = (size * (share if how.frozen else 1.0) for size in (frozen, gone))
+        if dit:
+            frozen -= 0 if dit_trains else 4 * sizes[meta.DIT] * (1 - share)
+            layer = _block(sizes[meta.DIT] / vdm["dit"]["num_layers"], c, dit_trains)
+        if vlm_trains:
+            base, ends = meta.shards(models.vlm)
+            gathered = c * base * (1 - share)  # whole again while answers are sampled
+            frozen -= gathered
+            layer = max(layer, c * (2 * (base - ends) / models.language["num_hidden_layers"] + ends))
+        trained, start, copies = trained * share, start * share, 0.0
 
     phases = _phases(models, stage, how, c)
     held = frozen + 4 * trained + start + copies + layer
+    if "sample" in phases:
+        phases["sample"] += gathered
     caches = phases.get("sample", 0.0) + copies + layer
     with_, without = phases.get("update", 0.0), phases.get("update without", 0.0)
     update = how.checkpointing * with_ + (1 - how.checkpointing) * without + buffer
@@ -116,6 +124,12 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
         phases.get("decode", 0.0),
         max(held + most, before),
     )
+
+
+def _block(size: float, c: int, trains: bool) -> float:
+    """Bytes that the DiT's blocks of so many parameters take as they are gathered: two in float32, one of them cast;
+    and two gradients on their way to their shares."""
+    return size * (2 * 4 + (c if c == 2 else 0) + (2 * 4 if trains else 0))
 
 
 def _phases(models: Models, stage: str, how: How, c: int) -> dict[str, float]:
@@ -159,16 +173,18 @@ def cures(how: How, gpus: int) -> Iterator[tuple[str, How]]:
         how = replace(how, checkpointing=1)
         said.append("machine.gradient_checkpointing of all layers")
         yield ", ".join(said), how
+    if gpus > 1 and how.shard == 1:
+        how = replace(how, shard=gpus)
+        said.append("machine.shard: true")
+        yield ", ".join(said), how
     at_once = ("micro_batch", "dit_batch", "vae_batch", "sample_batch")
     if any(getattr(how, name) > 1 for name in at_once):
         said.append(" and ".join(f"{name}: 1" for name in at_once if getattr(how, name) > 1))
         how = replace(how, micro_batch=1, dit_batch=1, vae_batch=1, sample_batch=1)
         yield ", ".join(said), how
-    counts = (2, 4, 8, 16, 32, 64)
-    ways = [(frozen, count) for frozen in (False, True) for count in counts if count <= gpus]
-    for frozen, count in [*ways, *((True, count) for count in counts if count > gpus)]:
-        what = "all weights sharded" if frozen else "what trains sharded"
-        yield ", ".join([*said, f"{what} over {count} GPUs"]), replace(how, shard=count, frozen=frozen)
+    for count in (2, 4, 8, 16, 32, 64):
+        if count > gpus and count > how.shard:
+            yield ", ".join([*said, f"machine.shard: true on {count} GPUs"]), replace(how, shard=count)
 
 
 def remedy(models: Models, stage: str, gpus: int, gpu: GPU) -> tuple[Memory, str]:
@@ -177,7 +193,7 @@ def remedy(models: Models, stage: str, gpus: int, gpu: GPU) -> tuple[Memory, str
     found = memory(models, stage, gpus, how)
     if found.total <= gpu.usable:
         return found, ""
-    for what, other in cures(how, gpus):
+    for what, other in cures(how, gpus if stage != "answer" else 1):  # whose models are not cut up
         total = memory(models, stage, max(gpus, other.shard), other).total
         if total <= gpu.usable:
             return found, f"{what}: {total / 1e9:.0f} GB"

@@ -27,6 +27,11 @@ def parameters(kind: str, config: Config) -> int:
     return _parameters(kind, json.dumps(config, sort_keys=True))
 
 
+def shards(config: Config) -> tuple[int, int]:
+    """Parameters of a VLM that are cut up over GPUs, all but its vision tower's; those of them in no layer."""
+    return _shards(json.dumps(config, sort_keys=True))
+
+
 def vae_flop(config: Config, size: tuple[int, int, int]) -> tuple[float, float]:
     """FLOPs of encoding and of decoding one clip of T, H, W."""
     return _vae_flop(json.dumps(config, sort_keys=True), size)
@@ -63,6 +68,16 @@ def built(kind: str, config: Config) -> nn.Module:
             return UMT5EncoderModel(UMT5Config(**{**config, "is_encoder_decoder": False}))
         vision = {**config["vision_config"], "out_hidden_size": config["text_config"]["hidden_size"]}
         return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**{**config, "vision_config": vision}))
+
+
+@cache
+def _shards(config: str) -> tuple[int, int]:
+    model: Any = built(VLM, json.loads(config))
+    whole, kept, layers = (
+        sum(p.numel() for p in part.parameters())
+        for part in (model, model.model.visual, model.model.language_model.layers)
+    )
+    return whole - kept, whole - kept - layers
 
 
 @cache

@@ -13,6 +13,7 @@ from vans.grid import Grid
 from vans.plan import meta
 from vans.plan.gpus import GPU
 from vans.plan.memory import STAGES, How, Memory, how_of, memory, remedy
+from vans.plan.takes import takes
 from vans.plan.work import ANSWER, Models, Stage, bytes_of
 
 TRIPLETS = 100_000  # where none are counted
@@ -50,6 +51,8 @@ def describe(params: Any, root: Path, gpu: GPU, gpus: int, fraction: float, trip
         *held(models, gpus, gpu),
         "",
         *disk(models, grid, count, root),
+        "",
+        *together(models, grid, count, gpu, gpus, fraction),
     ]
     return "\n".join(lines) + "\n"
 
@@ -184,13 +187,9 @@ def held(models: Models, gpus: int, gpu: GPU) -> list[str]:
 def _sharded(models: Models, gpus: int, gpu: GPU, stages: list[str]) -> list[str]:
     if not stages or gpus == 1:
         return []
-    rows = []
-    for stage in stages:
-        how = how_of(models, stage)
-        ways = [replace(how, shard=gpus, frozen=frozen) for frozen in (False, True)]
-        totals = [memory(models, stage, gpus, way).total for way in ways]
-        rows.append(f"{title(stage)} {gb(totals[0])} or {gb(totals[1])}")
-    return [f"- Over {gpus} GPUs, what trains sharded or all weights, GB of each: {', '.join(rows)}."]
+    totals = {stage: memory(models, stage, gpus, replace(how_of(models, stage), shard=gpus)).total for stage in stages}
+    rows = [f"{title(stage)} {gb(total)}" for stage, total in totals.items()]
+    return [f"- With `machine.shard: true` over {gpus} GPUs, GB of each: {', '.join(rows)}."]
 
 
 def _settings(how: How) -> str:
@@ -208,6 +207,22 @@ def disk(models: Models, grid: Grid, triplets: int, root: Path) -> list[str]:
     return table(
         ("on the disk", "GB", "what"), [*rows, ("**in all**", f"**{gb(total)}**", "your videos in `data/` beside it")]
     )
+
+
+def together(models: Models, grid: Grid, triplets: int, gpu: GPU, gpus: int, fraction: float) -> list[str]:
+    """What each thing takes, in one table."""
+    there = {name: size for name, size, _ in sizes(models, grid, triplets)}
+    rows = [
+        (
+            *(t.name, gb(t.memory), number(t.step), f"{t.steps:,}", number(t.hours)),
+            f"{gb(t.bytes)} ({', '.join(name for name, _ in t.disk)})",
+        )
+        for t in takes(models, grid, gpu, gpus, fraction, triplets, there)
+    ]
+    heads: tuple[str, ...] = ("what it takes, reckoned", "GB of a GPU", "s a step or sample", "steps or samples")
+    heads += ("hours", "GB on the disk")
+    said = f"One question on one GPU, the rest on {gpus}. Evaluation: answers; CLIP and FVD are not reckoned."
+    return [*table(heads, rows), "", said]
 
 
 def sizes(models: Models, grid: Grid, triplets: int) -> list[tuple[str, float, str]]:
@@ -232,7 +247,7 @@ def sizes(models: Models, grid: Grid, triplets: int) -> list[tuple[str, float, s
         ("text embeddings", texts, f"{min(TOKENS, p.models.vdm.max_text)} tokens a caption, in cache/"),
         ("base models", base, "downloaded or trained"),
         ("trained models", saved, "a DiT of SFT and of each cell that tunes one"),
-        ("checkpoints", 2 * 3 * dit, "weights and two moments of the DiT, the last and the next"),
+        ("checkpoints", 3 * 3 * dit, "weights and two moments of the DiT, the last two and the next"),
         ("predictions", videos, f"{len(arms)} arms"),
         ("DVC's cache", shards + saved + videos, "the same again; none where it links (reflink)"),
     ]

@@ -78,7 +78,7 @@ def train_both(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> li
     save_dit = make_trainable(vdm, s2.lora_rank, seed, cut)
     models = {"vlm": vlm.model, "dit": vdm.dit}
     trained = {name: [p for p in model.parameters() if p.requires_grad] for name, model in models.items()}
-    start = {name: reference(model) for name, model in models.items()}
+    start = {name: reference(model) for name, model in {"vlm": vlm.model, "dit": vdm.network}.items()}
     optims = {"vlm": optimizer([vlm.model], "adamw", s1.lr), "dit": optimizer([vdm.dit], "adamw", s2.lr)}
     rollouts = Rollouts(params, here, "all_in_one", vdm, ranks)
     run.attach(models, optims)

@@ -113,7 +113,7 @@ class Part:
         self.optim.zero_grad()
         loss.backward()
         norm = update(self.optim, self.trained, self.ranks, self.settings.grad_clip)
-        self.run.log(step, loss=loss.item(), **values, grad_norm=norm)
+        self.run.log(step, loss=loss.item(), **values, grad_norm=norm.item())
 
     def take(self) -> list[dict]:
         """The result of a run that had finished already."""

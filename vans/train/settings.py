@@ -12,7 +12,8 @@ from vans.data.shards import identity as shards_identity
 from vans.models.protocol import protocol_of
 from vans.parallel import Ranks
 
-MACHINE = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch")  # the batches move last bits
+# What of it moves last bits; the sampler moves all.
+MACHINE = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch", "decoding", "compile", "sampler")
 
 
 def settings_of(

@@ -25,6 +25,7 @@ import torch
 from vans import files
 from vans.data.batches import batch_ids, prompts_of
 from vans.data.triplets import Triplets
+from vans.grpo.rollout import numbers, zero
 from vans.models.load import load_vdm, load_vlm
 from vans.models.protocol import protocol_of
 from vans.parallel import Ranks, launch
@@ -86,7 +87,7 @@ def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
         set_lr(optim, schedule(step, s.steps, s.warmup, s.decay))
         mine = ranks.share(batch_ids(ids, step, s.batch, *keys))  # B of this rank
         optim.zero_grad()
-        total = 0.0
+        total = zero(ranks.device)
         for part in torch.arange(len(mine)).split(s.micro_batch):
             rows = [triplets.row(mine[i]) for i in part.tolist()]  # M
             prompts = prompts_of(vlm, triplets, [r["id"] for r in rows])
@@ -95,9 +96,9 @@ def train_vlm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
                 logp = vlm.log_probs(prompts, answers, suppress=False)  # [M, L]
             loss = -(logp.sum(1) / answers.mask.sum(1)).sum() / len(mine)  # mean over answers of the mean over tokens
             loss.backward()
-            total += loss.item()
+            total += loss.detach().double()
         norm = update(optim, trained, ranks, s.grad_clip)
-        run.log(step, loss=total, grad_norm=norm)
+        run.log(step, **numbers({"loss": total, "grad_norm": norm}))
     return run.finish(out, vlm.save_lora)
 
 
@@ -133,7 +134,7 @@ def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
         said = texts_of([triplets.row(i) for i in whole], s, vdm.negative_prompt, numpy_generator(*keys, step))
         mine, levels, said = ranks.share(whole), ranks.share(levels), ranks.share(said)  # B of this rank
         optim.zero_grad()
-        total = 0.0
+        total = zero(ranks.device)
         for part in torch.arange(len(mine)).split(s.micro_batch):
             chosen, captions = [mine[i] for i in part], [said[i] for i in part]  # M
             x = targets[chosen].to(ranks.device)  # [M, C, T', H', W']
@@ -142,9 +143,9 @@ def train_vdm(ranks: Ranks, params: Any, root: Path, out: Path) -> list[dict]:
             sigma = torch.tensor([levels[i] for i in part])  # [M]
             loss = flow_matching_loss(vdm, x, eps, embedded[captions], reference, sigma) * (len(chosen) / len(mine))
             loss.backward()
-            total += loss.item()
+            total += loss.detach().double()
         norm = update(optim, trained, ranks, s.grad_clip)
-        run.log(step, loss=total, grad_norm=norm)
+        run.log(step, **numbers({"loss": total, "grad_norm": norm}))
     return run.finish(out, lambda folder: vdm.dit.save_pretrained(folder / "transformer"))
 
 

@@ -85,9 +85,13 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     trained = vlm.train_lora(cut)
     start = reference(vlm.model)
     optim = optimizer([vlm.model], "adamw", s.lr)
-    vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device) if renders else None
+    place = "cpu" if cut and not s.fp8 else ranks.device
+    vdm = load_vdm(params, base, here / at.vdm_folder, place) if renders else None
     if vdm is not None and s.fp8:
         float8.lower(vdm.dit)
+        vdm.again()
+    elif vdm is not None and cut is not None:
+        vdm.shard(cut)
     size = s.explore_size or s.group_size  # G', or G
     rollouts = Rollouts(params, here, "stage1", vdm, ranks)
     run.attach({"vlm": vlm.model}, {"vlm": optim})

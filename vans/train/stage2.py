@@ -92,7 +92,7 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     vdm = load_vdm(params, base, here / at.vdm_folder, "cpu" if cut else ranks.device)
     save = make_trainable(vdm, s.lora_rank, seed_of(params.seed, params.train_seed, "stage2", "lora") % 2**31, cut)
     trained = [p for p in vdm.dit.parameters() if p.requires_grad]
-    start = reference(vdm.dit)
+    start = reference(vdm.network)
     optim = optimizer([vdm.dit], "adamw", s.lr)
     rollouts = Rollouts(params, here, "stage2", vdm, ranks)
     run.attach({"dit": vdm.dit}, {"dit": optim})
@@ -122,7 +122,7 @@ def train_vdm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
 
         # 2. G stochastic trajectories of each, in one rollout
         repeat = [p for p in range(len(ids)) for _ in range(s.group_size)]  # N = P * G
-        text = embedded[[row[0] for row in captions]][repeat]  # [N, L, D]
+        text = embedded[[row[0] for row in captions]].to(ranks.device)[repeat]  # [N, L, D]
         given = Conditions(text, rollouts.reference(ids)[repeat], rollouts.negative)
         names = [f"{i}/{g}" for i in ids for g in range(s.group_size)]
         with timer("render"):
@@ -310,6 +310,7 @@ def make_trainable(vdm: VDM, lora_rank: int, seed: int, cut: Ranks | None = None
         vdm.dit.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
         for n, p in vdm.dit.named_parameters():
             p.requires_grad_("lora_" in n)
+    vdm.again()
     if cut is not None:
         vdm.shard(cut)
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from functools import lru_cache
 from typing import Any
 
+from vans.local.server import Refused
 from vans.visible import words
 from vans.vote import ballots
 from vans.vote.plan import ASKED, INPUT, LIKERT, TIE, TRUTH, Plan, Side, Trial, well_marked
@@ -20,10 +21,6 @@ from vans.vote.sheets import Sheet, sheet
 TOKENS = 4096  # handed out and still known
 NAME = 60  # characters of a rater's name
 LONGEST = 86_400.0  # s that a vote may have taken
-
-
-class Refused(Exception):
-    """What a browser asked for and does not get; shown to the rater."""
 
 
 class Session:

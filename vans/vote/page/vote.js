@@ -1,24 +1,19 @@
-// The page of `vans vote`. One clock drives all clips: each is a sheet of pictures, drawn on a canvas, so that they
-// start, pause and start again in the same frame. Words from elsewhere are only ever set as text.
+// The page of `vans vote`; its clips are those of player.js.
 "use strict";
 
-const REST = 0.6; // s between the end of the longest clip and the next start
 const SETTLE = 350; // ms in which a new screen takes no vote: a key pressed twice is no second vote
 const RETRY = 1500; // ms
-const SMALL = 64; // px: clips up to this size are enlarged by a whole factor, without smoothing
 const TASKS = { choice: "Which video shows best what happens next?", marks: "1 is bad, 5 is very good." };
 const HELP = {
   semantic: "Does it show what the question asks for?",
   visual: "Is it clear and steady, with the same things in it?",
   overall: "How good is it as an answer?",
 };
-const $ = (id) => document.getElementById(id);
 
 let state = null; // {rater, next, of, plan, asked}
 let screen = null; // {number, sides, clips, marks, at, shown, hidden}
 let ahead = null; // {number, promise}
 let busy = false;
-const clock = { start: 0, paused: null, period: 1 };
 
 // ------------------------------------------------------------------------------------------------- the server
 async function ask(what, given) {
@@ -75,13 +70,7 @@ function load(number) {
   if (ahead && ahead.number === number) return ahead.promise;
   const promise = ask("trial", { rater: state.rater, plan: state.plan, number }).then(async (trial) => {
     const clips = [trial.input, trial.truth, ...trial.sides].filter(Boolean);
-    await Promise.all(
-      clips.map((clip) => {
-        clip.picture = new Image();
-        clip.picture.src = `/clip/${clip.token}`;
-        return clip.picture.decode();
-      }),
-    );
+    await Promise.all(clips.map(loaded));
     return { ...trial, clips };
   });
   promise.catch(() => {});
@@ -134,27 +123,8 @@ function lay(trial) {
   show("trial");
   fit();
   paint();
-  clock.period = Math.max(...trial.clips.map((clip) => clip.frames / clip.fps)) + REST;
+  clock.period = period(trial.clips);
   replay();
-}
-
-function make(tag, name, ...inside) {
-  const one = document.createElement(tag);
-  if (name) one.className = name;
-  one.append(...inside);
-  return one;
-}
-
-function canvas(clip, words) {
-  clip.canvas = make("canvas");
-  clip.canvas.width = clip.width;
-  clip.canvas.height = clip.height;
-  clip.canvas.setAttribute("role", "img");
-  clip.canvas.setAttribute("aria-label", words);
-  clip.small = Math.max(clip.width, clip.height) <= SMALL;
-  if (clip.small) clip.canvas.className = "small";
-  clip.drawn = null;
-  return clip.canvas;
 }
 
 function figure(clip, words) {
@@ -249,15 +219,12 @@ function forward() {
 
 // ------------------------------------------------------------------------------------------------------ clock
 function replay() {
-  clock.start = performance.now();
-  if (clock.paused !== null) clock.paused = clock.start;
+  seek(0);
   pausing();
 }
 
 function pause() {
-  const now = performance.now();
-  if (clock.paused !== null) clock.start += now - clock.paused;
-  clock.paused = clock.paused === null ? now : null;
+  hold(clock.paused === null);
   pausing();
 }
 
@@ -265,25 +232,11 @@ function pausing() {
   $("pausing").textContent = clock.paused === null ? "pause" : "play";
 }
 
-function draw() {
-  requestAnimationFrame(draw);
-  if (!screen || $("trial").hidden) return;
-  const at = ((clock.paused === null ? performance.now() : clock.paused) - clock.start) / 1000;
-  const time = Math.max(0, at) % clock.period;
-  let changed = false;
-  for (const clip of screen.clips) {
-    const frame = Math.min(clip.frames - 1, Math.floor(time * clip.fps + 1e-6));
-    if (frame === clip.drawn) continue;
-    const x = (frame % clip.columns) * clip.width;
-    const y = Math.floor(frame / clip.columns) * clip.height;
-    clip.canvas.getContext("2d").drawImage(clip.picture, x, y, clip.width, clip.height, 0, 0, clip.width, clip.height);
-    clip.canvas.dataset.frame = clip.drawn = frame;
-    changed = true;
-  }
-  if (changed) $("now").style.width = `${Math.min(100, (100 * time) / (clock.period - REST))}%`;
+function moved(now) {
+  $("now").style.width = `${Math.min(100, (100 * now) / (clock.period - REST))}%`;
 }
 
-// Sizes: all candidates equally large; small ones by a whole number of screen pixels to a pixel.
+// All candidates equally large.
 function fit() {
   if (!screen) return;
   const phone = innerWidth <= 640;
@@ -291,9 +244,7 @@ function fit() {
     const side = screen.sides.includes(clip);
     const room = side ? clip.canvas.parentElement.clientWidth : phone ? 110 : 180;
     const high = side ? Math.max(160, innerHeight * (state.asked.length ? 0.28 : 0.47)) : phone ? 110 : 180;
-    const scale = Math.min(room / clip.width, high / clip.height);
-    const factor = clip.small ? Math.max(1, Math.floor(scale * devicePixelRatio)) / devicePixelRatio : scale;
-    clip.canvas.style.width = `${clip.width * factor}px`;
+    enlarge(clip, room, high);
   }
 }
 
@@ -342,7 +293,7 @@ for (const [id, does] of Object.entries({ back, last: back, pause, again: replay
     event.currentTarget.blur(); // the space bar is for the clips
   });
 }
-requestAnimationFrame(draw);
+follow(() => (!screen || $("trial").hidden ? [] : screen.clips), moved);
 const known = sessionStorage.getItem("rater");
 if (known) begin(known);
 else welcome();
