@@ -199,7 +199,9 @@ class Cascade(System):
 
     def load(self) -> None:
         p, at = self.params, self.params.arms.cascade
-        self.vlm = self.vdm = self.pipeline = None
+        self.vlm: Any = None
+        self.vdm: Any = None
+        self.pipeline: Pipeline | None = None
         if at.vlm is None:
             self.vlm = load_vlm(p, self.base, self.models / "vlm", self.device)
         elif at.vlm != ENDPOINT:

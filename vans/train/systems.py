@@ -104,7 +104,8 @@ def flow_step(
     """Gradients of one batch's flow-matching loss; `told(ids, dropped)` [M, L, D] is what the DiT is told of each."""
     levels = ranks.share(training_sigmas(len(whole), vdm.shift, generator(*keys)).tolist())
     dropped = ranks.share((numpy_generator(*keys).random(len(whole)) < s.drop_caption).tolist())
-    mine, total = ranks.share(whole), 0.0
+    mine = ranks.share(whole)
+    total = 0.0
     for part in torch.arange(len(mine)).split(s.micro_batch):
         chosen = [mine[i] for i in part]  # M
         x = clips.targets[chosen].to(ranks.device)  # [M, C, T', H', W']
@@ -120,7 +121,7 @@ def flow_step(
 
 def text_step(ranks: Ranks, params: Any, vlm: VLM, triplets: Triplets, whole: list[str]) -> float:
     """Gradients of one batch's cross-entropy, as in SFT: mean over answers of the mean over tokens."""
-    mine, total, spaces = ranks.share(whole), 0.0, protocol_of(params).spaces
+    mine, spaces, total = ranks.share(whole), protocol_of(params).spaces, 0.0
     for part in torch.arange(len(mine)).split(params.sft.vlm.micro_batch):
         rows = [triplets.row(mine[i]) for i in part.tolist()]
         prompts = prompts_of(vlm, triplets, [r["id"] for r in rows])
@@ -129,7 +130,7 @@ def text_step(ranks: Ranks, params: Any, vlm: VLM, triplets: Triplets, whole: li
             logp = vlm.log_probs(prompts, answers, suppress=False)  # [M, L]
         loss = -(logp.sum(1) / answers.mask.sum(1)).sum() / len(mine)
         loss.backward()
-        total += loss.item()
+        total += float(loss.item())
     return total
 
 
