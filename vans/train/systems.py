@@ -148,7 +148,7 @@ class Learner:
 
     def end(self) -> float:
         """One optimiser step; the gradient's norm."""
-        return update(self.optim, self.trained, self.ranks, self.s.grad_clip)
+        return float(update(self.optim, self.trained, self.ranks, self.s.grad_clip))
 
 
 def fresh_vlm(params: Any, root: Path, device: Any, keys: tuple, cut: Ranks | None = None) -> VLM:
