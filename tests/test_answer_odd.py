@@ -1,6 +1,5 @@
 """`vans answer` on what people bring: videos of odd kinds, pictures, several questions, chains of events."""
 
-import gc
 from fractions import Fraction
 from pathlib import Path
 from threading import Event
@@ -21,7 +20,6 @@ from vans.errors import UserError
 from vans.media import picture, video
 from vans.models.protocol import RELEASE, Protocol
 from vans.params import load
-from vans.uncollected import uncollected
 
 QUESTION = "what happens next ?"
 CLIP = SimpleNamespace(frames=9, height=32, width=32, fps=3.0)
@@ -180,13 +178,6 @@ def test_an_answer_is_the_same_alone_and_the_first_of_a_chain(models, there):
     assert not torch.equal(chain[0][0].frames, chain[1][0].frames)
     other = models.answer(seen, [QUESTION], seed=5, steps=3)[0]
     assert other.caption != alone.caption
-
-
-def test_garbage_is_looked_for_again_after_the_imports():
-    with pytest.raises(KeyError), uncollected():
-        assert not gc.isenabled()
-        raise KeyError
-    assert gc.isenabled()
 
 
 def test_no_output_of_several_is_refused_late(there, monkeypatch):

@@ -113,10 +113,8 @@ def preflight(given: argparse.Namespace) -> None:
 
 def answer(given: argparse.Namespace) -> None:
     """Answer questions about a video or a picture with captions and videos of what happens next."""
-    from vans.uncollected import uncollected
+    from vans.answer.ask import answer as respond
 
-    with uncollected():
-        from vans.answer.ask import answer as respond
     respond(given.input, given.questions, given.output, given.arm, events=given.events, seed=given.seed)
 
 

@@ -23,7 +23,6 @@ from vans.grid import Grid
 from vans.media import video as media
 from vans.models.protocol import protocol_of
 from vans.params import find_root, load
-from vans.uncollected import uncollected
 from vans.visible import words
 
 if TYPE_CHECKING:
@@ -67,10 +66,9 @@ def answer(
     arm = arm or grid.furthest()
     grid.answering(arm)
     seen = watch(path, clip, protocol_of(params))
-    with uncollected():
-        from vans.answer.live import Answerer  # the heavy libraries: what is wrong with the input is said before
+    from vans.answer.live import Answerer  # the heavy libraries: what is wrong with the input is said before
 
-        models = Answerer(params, root, arm)
+    models = Answerer(params, root, arm)
     rows = _answered(models, seen, list(questions), events, seed)
     _write(out, seen, rows, clip.fps)
     print(f"written: {', '.join(str(file) for file in outputs(out, len(questions), events))}", flush=True)
