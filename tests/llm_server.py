@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 TASKS = {"prepare clips": "choose", "write the texts": "write", "check questions": "check", "judge generated": "judge"}
+TASKS |= {"Watch the clip": "cascade"}
 
 
 @dataclass

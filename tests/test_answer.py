@@ -20,7 +20,7 @@ from vans.answer import ask, live, predictions
 from vans.errors import UserError
 from vans.media import video
 from vans.params import load
-from vans.score import run
+from vans.score import anyone, run
 from vans.toy import world
 
 QUESTION = "what happens next ?"
@@ -343,10 +343,10 @@ def test_scores_are_saved_before_they_are_printed(untrained, tmp_path, monkeypat
         raise UnicodeEncodeError("ascii", "→", 0, 1, "cannot")
 
     monkeypatch.chdir(untrained)
-    monkeypatch.setattr(run, "score_arm", lambda *_: Scored())
+    monkeypatch.setattr(run, "score_arm", lambda *_, **__: Scored())
     monkeypatch.setattr(run, "text", broken)
     with pytest.raises(UnicodeEncodeError):
-        run.score_folder("predictions/mine", out=tmp_path / "out")
+        anyone.score_folder("predictions/mine", out=tmp_path / "out")
     assert (tmp_path / "out/mine.csv").read_text() == "scores"
 
 
@@ -367,9 +367,9 @@ def test_where_scores_go_is_checked_before_anything_is_scored(untrained, monkeyp
     monkeypatch.chdir(untrained)
     (untrained / "triplets").mkdir(exist_ok=True)
     (untrained / "predictions/mine").mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr(run, "score_arm", lambda *_: pytest.fail("it was scored"))
+    monkeypatch.setattr(run, "score_arm", lambda *_, **__: pytest.fail("it was scored"))
     with pytest.raises(UserError, match=message):
-        run.score_folder("predictions/mine", **given)
+        anyone.score_folder("predictions/mine", **given)
     assert not (untrained / "out").exists() and not (untrained / "predictions/mine/new").exists()
 
 

@@ -88,6 +88,7 @@ def changed(root: Path) -> set[str]:
 
 written_before: dict[Path, dict[str, str]] = {}
 TRAINED = {"base", "sft", "stage1", "stage2", "all_in_one"}
+SYSTEMS = {"systems", "systems_answer"}
 
 
 def test_every_stage_has_its_file(copy):
@@ -103,12 +104,13 @@ def test_every_stage_has_its_file(copy):
         ("vans/rewards/terms/t1.py", {"rewards/stage1.full", "rewards/stage1.no_v1", "rewards/all_in_one.full"}),
         ("vans/rewards/terms/c2.py", {"rewards/stage2.full", "rewards/stage2.no_v2", "rewards/all_in_one.full"}),
         ("vans/rewards/terms/oracle.py", set()),  # no preset uses it
-        ("vans/rewards/terms/motion.py", {"stage2", "all_in_one"}),  # its energy is logged there
-        ("vans/rewards/plugs.py", {"stage1", "stage2", "all_in_one"}),
-        ("vans/grpo/core.py", {"stage1", "stage2", "all_in_one"}),
-        ("vans/grpo/flow_sde.py", {"stage2", "all_in_one"}),
-        ("vans/train/sft.py", {"sft"}),
-        ("vans/train/stage1.py", {"stage1", "all_in_one"}),
+        ("vans/rewards/terms/motion.py", {"stage2", "all_in_one", "pictures"}),  # its energy is logged there
+        ("vans/rewards/plugs.py", {"stage1", "stage2", "all_in_one", "pictures"}),
+        ("vans/grpo/core.py", {"stage1", "stage2", "all_in_one", "pictures"}),
+        ("vans/grpo/flow_sde.py", {"stage2", "all_in_one", "pictures"}),
+        ("vans/train/sft.py", {"sft", "pictures"}),
+        ("vans/train/systems.py", {"systems"}),
+        ("vans/train/stage1.py", {"stage1", "all_in_one", "pictures"}),
         ("vans/show/style.py", {"tables"}),
         ("vans/tables/report.py", set()),  # prints
         ("vans/data/annotate/rulebook.py", {"curate"}),
@@ -118,8 +120,9 @@ def test_every_stage_has_its_file(copy):
         ("vans/cli.py", set()),
         ("vans/ending.py", set()),
         ("vans/params/sections.py", set()),
-        ("vans/models/vlm.py", {*TRAINED, "answer"}),
-        ("vans/answer/arm.py", {"answer"}),
+        ("vans/models/vlm.py", {*TRAINED, "answer", *SYSTEMS, "pictures"}),
+        ("vans/models/connector.py", SYSTEMS),
+        ("vans/answer/arm.py", {"answer", "systems_answer", "pictures"}),
     ],
 )
 def test_what_a_change_makes_stale(copy, path, stale):
@@ -137,7 +140,7 @@ def test_what_a_change_makes_stale(copy, path, stale):
         ("vans/data/annotate/prompts/write.md", {"curate": {"annotator": "openai"}}, {"curate"}),
         ("vans/data/annotate/prompts/write.md", {}, set()),  # the rules ask nobody
         ("vans/rewards/terms/judge.md", {"rewards": {"stage1": {"judged": {"judge": 1.0}}}}, {"rewards/stage1.judged"}),
-        ("vans/tables/paper.csv", {}, {"tables"}),
+        ("vans/tables/paper.csv", {}, {"tables", "pictures"}),
     ],
 )
 def test_a_file_that_a_module_reads_counts_with_it(copy, path, sections, stale):

@@ -19,9 +19,11 @@ from vans.params import load
 
 ROOT = smoke.ROOT
 GRID = Grid(load(ROOT), ROOT)
-ANSWERS, SCORES = ({f"{stage}@{arm}" for arm in GRID.arms} for stage in ("answer", "score"))
+ANSWERS = {f"answer@{arm}" for arm in GRID.arms} | {f"systems_answer@{key}" for key in GRID.systems} | {"pictures"}
+SCORES = {f"score@{arm}" for arm in [*GRID.arms, *GRID.systems]} | {"pictures"}
+SYSTEMS = {f"systems@{key}" for key in ("extension", "cascade", "unified")}
 CELLS = {stage: {f"{s}@{key}" for s, key in GRID.cells if s == stage} for stage in TRAINED}
-GRPO = set().union(*CELLS.values())
+GRPO = set().union(*CELLS.values()) | {"pictures"}
 TABLES = {"benchmarks", "ablations", "seeds"}
 
 
@@ -36,7 +38,7 @@ class Committed:
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
             shutil.copyfile(ROOT / name, root / name)
-        for folder in ("data", "docs/results/seeds"):
+        for folder in ("data", "docs/results/seeds", "docs/results/others"):
             (root / folder).mkdir(parents=True)
         self.repo = Repo.init(str(root), no_scm=True)
         self._strip()
@@ -170,12 +172,18 @@ def test_parameters_that_change_no_number_make_nothing_stale(committed):
 STALE: dict[str, tuple[dict[str, Callable[[str], str]], set[str]]] = {
     "a term of a reward": (
         {"vans/rewards/terms/c2.py": more},
-        {"stage2@main", "stage2@no_v2", "stage2@vdm_only", *CELLS["all_in_one"]},
+        {"stage2@main", "stage2@no_v2", "stage2@vdm_only", *CELLS["all_in_one"], "pictures"},
     ),
     "a weight": ({"params.yaml": value("rewards.stage2.no_c2.v2", 2.0)}, {"stage2@no_c2", "ablations"}),
     "the main arm's reward": ({"params.yaml": value("stage2.reward", "no_c2")}, {"stage2@main"}),
     "the mathematics of GRPO": ({"vans/grpo/core.py": more}, GRPO),
-    "a trainer": ({"vans/train/stage2.py": more}, CELLS["stage2"] | CELLS["all_in_one"]),
+    "a trainer": ({"vans/train/stage2.py": more}, CELLS["stage2"] | CELLS["all_in_one"] | {"pictures"}),
+    "another system's trainer": ({"vans/train/systems.py": more}, SYSTEMS),
+    "another system's endpoint": (
+        {"params.yaml": value("defaults.arms.cascade.endpoint.temperature", 0.1)},
+        SYSTEMS | {f"systems_answer@{key}" for key in GRID.systems},
+    ),
+    "somebody else's answers": ({"docs/results/others/theirs.json": more}, {"benchmarks", "ablations"}),
     "a new metric": (
         {"vans/score/metrics/new.py": more, "vans/score/metrics/__init__.py": more},
         SCORES | TABLES,
@@ -186,7 +194,7 @@ STALE: dict[str, tuple[dict[str, Callable[[str], str]], set[str]]] = {
     ),
     "the resampling": ({"params.yaml": value("defaults.evaluate.bootstrap", 10)}, SCORES),
     "a picture": ({"vans/show/frames.py": more}, TABLES),
-    "the paper's numbers": ({"vans/tables/paper.csv": lambda text: text + "\n"}, TABLES),
+    "the paper's numbers": ({"vans/tables/paper.csv": lambda text: text + "\n"}, TABLES | {"pictures"}),
     "a layout of sources": (
         {"vans/data/sources/new.py": more, "vans/data/sources/__init__.py": more},
         {"curate"},
@@ -217,9 +225,9 @@ STALE: dict[str, tuple[dict[str, Callable[[str], str]], set[str]]] = {
     "who annotates": ({"params.yaml": value("defaults.curate.annotator", "openai")}, {"curate"}),
     "a key moved to defaults": (
         {"params.yaml": moved("      dtype: float32\n", "    workers: 0")},
-        {"base", "sft", *GRPO, *ANSWERS},
+        {"base", "sft", *SYSTEMS, *GRPO, *ANSWERS},
     ),
-    "the training's seed": ({"params.yaml": value("train_seed", 1)}, {"sft", *GRPO}),
+    "the training's seed": ({"params.yaml": value("train_seed", 1)}, {"sft", *SYSTEMS, *GRPO}),
 }
 
 

@@ -93,7 +93,7 @@ def triplets() -> FakeTriplets:
     return FakeTriplets()
 
 
-def _save(folder: Path, triplets: FakeTriplets, right: int, noise: float, seed: int = 0) -> Path:
+def save(folder: Path, triplets: FakeTriplets, right: int, noise: float, seed: int = 0) -> Path:
     """Predictions of which the first ``right`` of each kind say and show the true event, the others a wrong
     one."""
     rng = np.random.default_rng(seed)
@@ -118,7 +118,7 @@ def scored(triplets: FakeTriplets, tmp_path_factory: pytest.TempPathFactory) -> 
     """Scores of three arms."""
     root = tmp_path_factory.mktemp("arms")
     for arm, right, noise in (("sft", 2, 12.0), ("stage1", 6, 12.0), ("main", 7, 3.0)):
-        _save(root / "predictions" / arm, triplets, right, noise)
+        save(root / "predictions" / arm, triplets, right, noise)
         found = score.score(root / "predictions" / arm, triplets, FakeClip(), FakeDetector(), FAST)
         found.save(root / "scores")
     return root
@@ -128,7 +128,7 @@ def scored(triplets: FakeTriplets, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_scores_of_the_truth_itself(triplets: FakeTriplets, tmp_path: Path) -> None:
-    folder = _save(tmp_path / "truth", triplets, right=8, noise=0)
+    folder = save(tmp_path / "truth", triplets, right=8, noise=0)
     found = score.score(folder, triplets, FakeClip(), FakeDetector(), FAST)
     for kind, n in (("procedural", 8), ("predictive", 8), ("all", 16)):
         ones = (
@@ -207,7 +207,7 @@ def test_batches_do_not_change_scores(scored: Path, triplets: FakeTriplets, monk
 def test_data_that_is_not_the_toy_world_has_no_oracle(triplets: FakeTriplets, tmp_path: Path) -> None:
     other = FakeTriplets()
     other.frame["caption"] = "a man raises his glass"
-    found = score.score(_save(tmp_path / "x", triplets, 8, 0), other, FakeClip(), FakeDetector(), FAST)
+    found = score.score(save(tmp_path / "x", triplets, 8, 0), other, FakeClip(), FakeDetector(), FAST)
     assert found.interval("all", "video_event") is None and found.interval("all", "psnr") is not None
 
 
@@ -215,7 +215,7 @@ def test_data_that_is_not_the_toy_world_has_no_oracle(triplets: FakeTriplets, tm
 
 
 def test_other_sizes_are_fitted_and_counted(triplets: FakeTriplets, tmp_path: Path) -> None:
-    folder = _save(tmp_path / "other", triplets, 8, 0)
+    folder = save(tmp_path / "other", triplets, 8, 0)
     name = triplets.select()[3]
     large = triplets.clips([name], "target")[0].repeat(2, axis=1).repeat(2, axis=2).repeat(2, axis=0)
     (folder / "videos" / f"{name}.avi").unlink()
@@ -226,7 +226,7 @@ def test_other_sizes_are_fitted_and_counted(triplets: FakeTriplets, tmp_path: Pa
 
 
 def test_byte_order_mark_missing_text_and_further_rows_are_fine(triplets: FakeTriplets, tmp_path: Path) -> None:
-    folder = _save(tmp_path / "bom", triplets, 8, 0)
+    folder = save(tmp_path / "bom", triplets, 8, 0)
     lines = ["id,caption", *(f"{name},the ball swells" for name in triplets.select()), "extra,more"]
     (folder / "captions.csv").write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
     answers = predictions.open_folder(folder, triplets.select())
@@ -253,7 +253,7 @@ def test_byte_order_mark_missing_text_and_further_rows_are_fine(triplets: FakeTr
     ],
 )
 def test_broken_predictions_are_one_clear_line(triplets: FakeTriplets, tmp_path: Path, break_it, match: str) -> None:
-    folder = _save(tmp_path / "broken", triplets, 8, 0)
+    folder = save(tmp_path / "broken", triplets, 8, 0)
     break_it(folder)
     with pytest.raises(UserError, match=match) as error:
         score.score(folder, triplets, FakeClip(), FakeDetector(), FAST)

@@ -145,10 +145,10 @@ def export(given: argparse.Namespace) -> None:
 
 
 def score(given: argparse.Namespace) -> None:
-    """Score predictions (captions.csv and videos/) of anyone on the held-out samples."""
-    from vans.score.run import score_folder
+    """Score predictions (captions.csv and videos/, or captions alone) of anyone on the held-out samples."""
+    from vans.score.anyone import score_folder
 
-    score_folder(given.folder, name=given.name, out=given.out)
+    score_folder(given.folder, name=given.name, out=given.out, row=given.row, seeds=given.seeds)
 
 
 def vote(given: argparse.Namespace) -> None:
@@ -281,10 +281,12 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(f"--{model}", metavar="MODELS", help=whose)
     sub = add(score)
     sub.add_argument(
-        "folder", help="predictions: captions.csv (id, caption, text) and videos/<id>.avi or .mp4"
+        "folder", help="predictions: captions.csv (id, caption, text), videos/<id>.avi or .mp4 (or no folder videos)"
     )
     sub.add_argument("--name", help="the row's name (the folder's)")
     sub.add_argument("--out", metavar="FOLDER", help="also write the scores there")
+    sub.add_argument("--as", dest="row", metavar="NAME", help="as a row of this name of both tables and figures")
+    sub.add_argument("--seeds", metavar="TEXT", help="of a row: which seeds made the answers (not told)")
     sub = add(demo)
     sub.add_argument("--arm", help="whose models: an arm of dvc.yaml (the furthest trained)")
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine alone)")

@@ -56,6 +56,7 @@ PLUGS = ("vans.data.annotate.",)
 DATA = {
     "vans/data/annotate/llm.py": "prompts/*.md",
     "vans/rewards/terms/judge.py": "judge.md",
+    "vans/answer/outsiders.py": "cascade.md",
     "vans/tables/orders.py": "paper.csv",
     "vans/page/build.py": "template/*",
     "vans/vote/server.py": "page/*",
@@ -77,7 +78,10 @@ ENTRIES = {
     "stage2": ["vans/train/stage2.py"],
     "all_in_one": ["vans/train/all_in_one.py"],
     "answer": ["vans/answer/arm.py"],
+    "systems": ["vans/train/systems.py"],
+    "systems_answer": ["vans/answer/systems.py"],
     "score": ["vans/score/run.py"],
+    "pictures": ["vans/train/pictures.py", "vans/tables/pictures.py"],
 }
 
 

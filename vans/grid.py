@@ -3,6 +3,9 @@
     stage1: {full: {vlm: sft, vdm: sft, reward: full}, ...}          a run of GRPO: from which models, on which reward
     answer: {main: {vlm: stage1/full, vdm: stage2/main, captions: vlm}, ...}   an arm: who writes and who renders
 
+`systems_answer` has the main table's other systems, each with the models that answer: `systems/<its own training>` or
+those of another stage.
+
 A cell of any stage may start from any other stage's models, so that rounds (1, 2, 1, 2), the reversed order (2, 1) or
 a new reward are lines of dvc.yaml. Model folders hold `vlm/`, `vdm/` or both. `release` is no stage's: `vans import`
 makes models/release of the method's released weights.
@@ -116,6 +119,7 @@ class Grid:
         self.params, self.root, self.stages = params, Path(root), dict(stages)
         self.cells = {(s, key): self._cell(s, key, row) for s in TRAINED for key, row in self._rows(s).items()}
         self.arms = {key: self._arm(key, row) for key, row in self._rows("answer").items()}
+        self.systems = {key: self._system(key, row) for key, row in self._rows("systems_answer").items()}
         trained = {
             "vlm": ["sft", RELEASE, *(cell.name for cell in self.cells.values() if cell.stage != "stage2")],
             "vdm": ["sft", RELEASE, *(cell.name for cell in self.cells.values() if cell.stage != "stage1")],
@@ -136,6 +140,20 @@ class Grid:
     def arm(self, key: str) -> Arm:
         """One arm; UserError names the nearest one where it is unknown."""
         return self._imported(self.arms[_known(key, list(self.arms), "dvc.yaml: answer")], f"answer: {key}")
+
+    def system(self, key: str) -> str:
+        """Whose models a system of the main table answers with; UserError names the nearest one if it is unknown."""
+        return self.systems[_known(key, list(self.systems), "dvc.yaml: systems_answer")]
+
+    def trained_system(self, key: str) -> str:
+        """A system that is trained, by its name; UserError names the nearest one if it is unknown."""
+        return _known(key, self._own(), "dvc.yaml: systems")
+
+    def _own(self) -> list[str]:
+        own = self.stages.get("systems", {}).get("foreach")
+        if not isinstance(own, list):
+            raise UserError("dvc.yaml: systems: has no foreach list of systems; `git checkout dvc.yaml`")
+        return own
 
     def answering(self, key: str) -> Arm:
         """An arm that can answer a question of anybody's; UserError for any other."""
@@ -169,7 +187,12 @@ class Grid:
         deps = self._filled(self.stages[TABLE]["deps"])
         todo = [m[1] for dep in deps if (m := re.fullmatch(r"results/scores/([^/]+)\.json", dep))]
         for arm in todo:
-            found |= {f"answer@{arm}", f"score@{arm}"}
+            found.add(f"score@{arm}")
+            if arm in self.systems:
+                stage, _, key = self.systems[arm].partition("/")
+                found |= {f"systems_answer@{arm}"} | ({f"{stage}@{key}"} if key else set())
+                continue
+            found.add(f"answer@{arm}")
             found |= self._needed(self.arms[arm].vlm) | self._needed(self.arms[arm].vdm)
         return found
 
@@ -209,6 +232,13 @@ class Grid:
         if cell.steps is not None and (type(cell.steps) is not int or cell.steps < 1):
             raise UserError(f"{where}: steps: {cell.steps!r} is not a whole number from 1 up")
         return cell
+
+    def _system(self, key: str, row: Any) -> str:
+        where = f"dvc.yaml: systems_answer: {key}"
+        if not isinstance(row, dict) or set(row) != {"models"}:
+            raise UserError(f"{where}: must hold models, not {row!r}")
+        known = [f"systems/{name}" for name in self._own()]
+        return _known(row["models"], [*known, "sft", *(c.name for c in self.cells.values())], f"{where}: models")
 
     def _arm(self, key: str, row: Any) -> Arm:
         where = f"dvc.yaml: answer: {key}"

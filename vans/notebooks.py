@@ -46,6 +46,9 @@ LAUNCHES = {
     "05_stage2": "vans.train.stage2",
     "06_all_in_one": "vans.train.all_in_one",
     "07_answer": "vans.answer.arm",
+    "12_systems": "vans.train.systems",
+    "13_systems_answer": "vans.answer.systems",
+    "14_pictures": "vans.train.pictures",
 }
 LANGUAGE = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -268,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     execute.add_argument("name")
     execute.add_argument("--cell", help="cell of a GRPO stage: parameter `cell`")
     execute.add_argument("--arm", help="arm of the tables: parameter `arm`")
-    for told in ("vlm", "vdm", "reward", "captions", "steps", "best_of.n", "best_of.by"):
+    for told in ("vlm", "vdm", "reward", "captions", "steps", "best_of.n", "best_of.by", "models"):
         execute.add_argument(f"--{told}", help=argparse.SUPPRESS)  # of the cell; the notebook reads dvc.yaml
     given = parser.parse_args(arguments)
     root = find_root()
@@ -284,7 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_grid(root, f"{stage}@{key}" if key else stage)
     values = {name: getattr(given, name) for name in ("cell", "arm") if getattr(given, name)}
     run(given.name, values, label=key or "", root=root)
-    if (root / "runs").exists():
+    if (root / "runs").exists() and stage != "pictures":  # which scores, too: a new metric trains nothing again
         from vans.train.runs import forget
 
         forget(root, {"base_models": "base"}.get(stage, f"{stage}/{key}" if key else stage))

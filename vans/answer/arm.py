@@ -96,7 +96,7 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
         record = files.sealed(done)
         try:  # another process that answers for this arm, and has ended, removes what both have kept
             if record is not None:
-                _place(names, done, videos)
+                place(names, done, videos)
         except FileNotFoundError:
             record = None
         if record is None:
@@ -105,7 +105,7 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
             for name, (_, _, clip) in zip(names, given, strict=True):
                 media.write(videos / name, clip.numpy(), params.video.fps)
             with suppress(FileNotFoundError), files.atomic_dir(done) as partial:
-                _place(names, videos, partial)
+                place(names, videos, partial)
                 files.seal(partial, record)
         words += record["captions"]
         texts += record["texts"]
@@ -116,7 +116,7 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     return str(kept)
 
 
-def _place(names: list[str], here: Path, there: Path) -> None:
+def place(names: list[str], here: Path, there: Path) -> None:
     """Files of a folder in another one, too: links, or copies where there are none."""
     for name in names:
         (there / name).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Predictions on disk: one caption and one video per sample, in a layout that anyone can write.
 
     <folder>/captions.csv      id,caption,text   (text: the whole answer with its thinking; may be left out)
-    <folder>/videos/<id>.avi   or .mp4, .mkv, .webm, .mov
+    <folder>/videos/<id>.avi   or .mp4, .mkv, .webm, .mov; no folder videos/ at all: answers in words alone
 
 Answers of another size or length than the ground truth are fitted to it (frames picked evenly, cover and
 crop) and counted, so that the scores can say so. Names and ids are compared in NFC. What a spreadsheet would take for a
@@ -11,8 +11,9 @@ formula ("-2 degrees") may stand behind an apostrophe (`vans.spreadsheet`).
 import csv
 import io
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -31,12 +32,14 @@ SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")
 @dataclass(frozen=True)
 class Predictions:
     """Answers in the order of ``ids``; videos are read when asked for. ``texts`` are empty where not
-    given, ``paths`` has the videos by id."""
+    given, ``paths`` has the videos by id (none of answers in words alone). ``shapes``: (T, H, W) of the videos that
+    were read so far, as they are on the disk."""
 
     ids: list[str]
     captions: list[str]
     texts: list[str]
     paths: dict[str, Path]
+    shapes: Counter[tuple[int, int, int]] = field(default_factory=Counter)
 
     def check(self) -> None:
         """Open every video: UserError for one that cannot be (what is damaged further inside shows in `clips`)."""
@@ -49,8 +52,9 @@ class Predictions:
 
         Raises UserError for a video that cannot be read.
         """
-        clips, fitted = zip(*(_clip(self.paths[name], *geometry) for name in ids), strict=True)
-        return np.stack(clips), sum(fitted)
+        clips, shapes = zip(*(_clip(self.paths[name], *geometry) for name in ids), strict=True)
+        self.shapes.update(shapes)
+        return np.stack(clips), sum(shape != geometry for shape in shapes)
 
 
 def captions_csv(ids: Sequence[str], captions: Sequence[str], texts: Sequence[str]) -> str:
@@ -62,19 +66,28 @@ def captions_csv(ids: Sequence[str], captions: Sequence[str], texts: Sequence[st
     return file.getvalue()
 
 
-def open_folder(folder: str | Path, ids: Sequence[str]) -> Predictions:
+def open_folder(folder: str | Path, ids: Sequence[str], words: bool = False) -> Predictions:
     """Check a predictions folder and give the answers to ``ids``, in that order; others in it are ignored.
 
-    Raises UserError if the folder, a column, a caption's row or a video is missing, if a row is short or long, a quote
-    is not closed, a file is no regular one or may not be read, or if two rows or files claim one id.
+    ``words``: may it be without a folder videos/, as answers in words alone are? Raises UserError if the folder, a
+    column, a caption's row or a video is missing, if a row is short or long, a quote is not closed, a file is no
+    regular one or may not be read, or if two rows or files claim one id.
     """
     folder = Path(folder)
     rows = _read_captions(folder / CAPTIONS, ids)
     if missing := [name for name in ids if _nfc(name) not in rows]:
         raise UserError(f"{folder / CAPTIONS}: no row for {_some(missing)}; every held-out sample needs one")
-    paths = _videos(folder / "videos", ids)
+    paths = {} if words and not (folder / "videos").exists() else _videos(folder / "videos", ids)
     captions, texts = ([rows[_nfc(name)][column] for name in ids] for column in (0, 1))
     return Predictions(list(ids), captions, texts, paths)
+
+
+def is_empty(folder: str | Path) -> bool:
+    """Is this the folder of a system that was not run: a captions.csv without a row, and no videos?"""
+    path = Path(folder) / CAPTIONS
+    if (Path(folder) / "videos").exists() or not path.is_file():
+        return False
+    return check_readable(path).read_bytes() == captions_csv([], [], []).encode()
 
 
 def _videos(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
@@ -130,13 +143,14 @@ def _row_id(where: str, row: dict, columns: int, ids: Sequence[str]) -> str:
     return name
 
 
-def _clip(path: Path, frames: int, height: int, width: int) -> tuple[np.ndarray, bool]:
-    """A video as uint8 [frames, height, width, 3], and whether it had another length or size: then frames are picked
-    evenly, cover and crop. Such a one is decoded twice, for its length and for its pictures, and never held whole."""
+def _clip(path: Path, frames: int, height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """A video as uint8 [frames, height, width, 3], and the (T, H, W) that it has: where that is another, frames are
+    picked evenly, cover and crop. Such a one is decoded twice, for its length and for its pictures, and never held
+    whole."""
     source = video.Video(path)
     fits = (source.info.height, source.info.width) == (height, width)
     if fits and len(first := [picture for _, picture in islice(source.frames(), frames + 1)]) == frames:
-        return np.stack(first), False
+        return np.stack(first), (frames, height, width)
     count = sum(1 for _ in source.frames(longest=16))
     if not count:
         raise UserError(f"{path}: holds no picture; replace it")
@@ -145,7 +159,7 @@ def _clip(path: Path, frames: int, height: int, width: int) -> tuple[np.ndarray,
     for i, (_, picture) in enumerate(source.frames()):
         if i in wanted:
             out[[at for at, index in enumerate(picked) if index == i]] = video.fit(picture, height, width)
-    return out, True
+    return out, (count, source.info.height, source.info.width)
 
 
 def _nfc(name: str) -> str:

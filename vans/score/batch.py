@@ -11,16 +11,17 @@ import torch
 class Batch:
     """N answers beside the truth. What costs anything is computed when it is first asked for, and once.
 
-    ids, questions, captions, truth: N strings (truth: the ground-truth captions). answers: N whole texts of the VLM, or
-    None where there are none. videos: uint8 [N, T, H, W, 3]; so are targets (the true next clips) and inputs (the clips
-    that were asked about), which ``triplets`` gives where they are not given. clip, detector: the models behind the
-    features. toy: is it the toy world, which the oracle can read?
+    ids, questions, captions, truth: N strings (truth: the ground-truth captions; captions: None where a system writes
+    none). answers: N whole texts of the VLM, or None where there are none. videos: uint8 [N, T, H, W, 3], or None of a
+    system that answers in words; so are targets (the true next clips) and inputs (the clips that were asked about),
+    which ``triplets`` gives where they are not given. clip, detector: the models behind the features. toy: is it the
+    toy world, which the oracle can read?
     """
 
     def __init__(
         self,
         ids: Sequence[str],
-        captions: Sequence[str],
+        captions: Sequence[str] | None,
         truth: Sequence[str],
         videos: np.ndarray | None = None,
         *,
@@ -33,7 +34,8 @@ class Batch:
         detector: Any = None,
         toy: bool = False,
     ):
-        self.ids, self.captions, self.truth = list(ids), list(captions), list(truth)
+        self.ids, self.truth = list(ids), list(truth)
+        self.captions: Any = None if captions is None else list(captions)
         self.questions, self.answers, self.toy = list(questions), answers, toy
         self.videos: Any = videos
         self._triplets, self._clip, self._detector = triplets, clip, detector

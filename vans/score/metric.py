@@ -37,7 +37,8 @@ class Metric:
     features [N, D] twice and counts [B, N] -> [B], where there is a short way; ``signed``: may it fall below 0, as an
     unbiased estimate does? ``table``: ``measure`` is given the table of all samples instead of a batch, with id, kind,
     group and every column of the metrics before it. ``claim``: are the paper's orders checked for it? ``group``: its
-    heading in the tables.
+    heading in the tables. ``needs``: of "videos" and "captions" what it looks at: a system that answers without the one
+    or the other has no such metric.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Metric:
     signed: bool = False
     table: bool = False
     claim: bool = True
+    needs: tuple[str, ...] = ("videos",)
     group: str = "Further measures"
 
     @property
@@ -130,7 +132,7 @@ def measure(batch: Batch, metrics: Sequence[Metric] | None = None) -> tuple[pd.D
     features: dict[str, np.ndarray] = {}
     given: dict[int, Any] = {}  # by function: one that several metrics share is called once
     for one in METRICS.values() if metrics is None else metrics:
-        if one.table:
+        if one.table or any(getattr(batch, part) is None for part in one.needs):
             continue
         if id(one.measure) not in given:
             given[id(one.measure)] = one.measure(batch)

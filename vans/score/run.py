@@ -1,26 +1,22 @@
-"""Scoring with the models of the current scale: one arm of the grid, or anyone's predictions."""
+"""Scoring with the models of the current scale: one arm of the grid, or anyone's predictions (anyone.py)."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from vans.answer.predictions import open_folder
+from vans.answer.predictions import is_empty, open_folder
 from vans.data.batches import held_out
 from vans.data.triplets import Triplets
-from vans.errors import UserError
-from vans.files import check_output
 from vans.models.clip import load_clip
 from vans.models.detector import load_detector
 from vans.parallel import device_of
-from vans.params import Params, find_root, load
+from vans.params import Params, load
 from vans.preflight import preflight
 from vans.score.metrics import METRICS, NONE, cell, use
-from vans.score.score import Resampling, Scores, score
+from vans.score.score import Resampling, Scores, of_nothing, score
 
-SIZE = 1 << 22  # bytes that an arm's scores may take
 FVD_RESAMPLES = 300  # each costs a matrix decomposition
 
 
@@ -45,39 +41,20 @@ def resampling(params: Params) -> Resampling:
     return Resampling(params.seed, count, min(count, FVD_RESAMPLES))
 
 
-def score_arm(folder: str | Path, root: Path, name: str | None = None, params: Params | None = None) -> Scores:
-    """Score a predictions folder on root's held-out samples; ``name``: of the arm (the folder's)."""
+def score_arm(
+    folder: str | Path, root: Path, name: str | None = None, params: Params | None = None, made: str | None = None
+) -> Scores:
+    """Score a predictions folder on root's held-out samples; ``name``: of the arm (the folder's); ``made``: see
+    `score`. Of an empty one (a system that was not run at this scale) the scores are empty, too."""
     params, triplets = params or load(root), Triplets(root / "triplets")
     use(own_metrics(params))
+    if is_empty(folder):
+        return of_nothing(name or Path(folder).name, resampling(params))
     ids = held_out(triplets, params.evaluate.samples)
     preflight(params, root, "score", ["models/base/clip"])
-    open_folder(folder, ids).check()  # before anything is loaded, let alone computed
+    open_folder(folder, ids, words=True).check()  # before anything is loaded, let alone computed
     clip, detector = judges(params, root)
-    return score(folder, triplets, clip, detector, resampling(params), arm=name, ids=ids, progress=_say)
-
-
-def score_folder(folder: str | Path, name: str | None = None, out: str | Path | None = None) -> Scores:
-    """What ``vans score`` does: score, write the scores to ``out`` where one is named, then print them."""
-    root = find_root()
-    name = os.path.basename(os.path.abspath(folder)) if name is None else name
-    if out is not None:
-        check_name(name)
-        for suffix in (".csv", ".json"):
-            path = Path(out) / f"{name}{suffix}"
-            check_output(path, reads=[folder, root / "triplets", root / "models", root / "data"], size=SIZE)
-    scores = score_arm(folder, root, name)
-    if out is not None:
-        scores.save(out)
-    print(text(scores))
-    if out is not None:
-        print(f"written: {Path(out) / scores.arm}.csv and .json")
-    return scores
-
-
-def check_name(name: str) -> None:
-    """Raise UserError unless a row's name can be a file's."""
-    if not name or "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
-        raise UserError(f"--name {name!r}: the scores' files are called by it; use letters, digits, - and _")
+    return score(folder, triplets, clip, detector, resampling(params), arm=name, ids=ids, progress=_say, made=made)
 
 
 def overview(scores: Scores) -> pd.DataFrame:
@@ -95,6 +72,7 @@ def text(scores: Scores) -> str:
     """The overview, the protocol and the warnings for a terminal."""
     parts = [f"{scores.arm}: {scores.summary['n']} samples", overview(scores).to_string()]
     parts += [f"{name}: {words}" for name, words in scores.summary["protocol"].items()]
+    parts += [f"answers: {scores.summary['answers']}"] if "answers" in scores.summary else []
     parts += [f"warning: {warning}" for warning in scores.summary["warnings"]]
     return "\n".join(parts)
 

@@ -6,7 +6,7 @@ so that memory does not grow with the number of samples. What is measured is a p
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,9 +103,17 @@ def load(folder: str | Path, arm: str) -> Scores:
 
 
 def load_all(folder: str | Path, arms: Sequence[str] | None = None) -> dict[str, Scores]:
-    """The scores that a folder holds, of all arms or of those named that are there."""
+    """The scores that a folder holds, of all arms or of those named that are there; without those of nothing."""
     there = sorted(path.stem for path in Path(folder).glob("*.json"))
-    return {arm: load(folder, arm) for arm in (there if arms is None else arms) if arm in there}
+    found = {arm: load(folder, arm) for arm in (there if arms is None else arms) if arm in there}
+    return {arm: scores for arm, scores in found.items() if scores.summary["n"]}
+
+
+def of_nothing(arm: str, resampling: Resampling) -> Scores:
+    """The scores of an arm that was not run at this scale: no sample, no number, no row of its own."""
+    frame = pd.DataFrame(columns=["id", "kind", "group", "truth", "caption"])
+    summary = {"arm": arm, "n": 0, "metrics": {}, "protocol": {"samples": "none: not run"}, "warnings": []}
+    return Scores(arm, frame, {**summary, "resampling": vars(resampling)})
 
 
 def score(
@@ -117,31 +125,36 @@ def score(
     arm: str | None = None,
     ids: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    made: str | None = None,
 ) -> Scores:
-    """Score the predictions in ``folder`` against the held-out triplets.
+    """Score the predictions in ``folder`` against the held-out triplets; without a folder videos/ their words alone.
 
     ``clip``: ``.image(uint8 [N, T, H, W, 3]) -> [N, T, D]`` and ``.text(list) -> [N, D]``, unit norm.
     ``ids``: which samples (default: all of the test split; each must have a prediction). ``arm``: the name to
-    give (default: the folder's). ``progress(done, of)`` is called after each batch. Raises UserError for
-    predictions that are missing or cannot be read.
+    give (default: the folder's). ``progress(done, of)`` is called after each batch. ``made``: of somebody else's, how
+    they say that the answers came about (their seeds); it stands in the summary with the videos' own length and size.
+    Raises UserError for predictions that are missing or cannot be read.
     """
     ids = list(triplets.select(split="test") if ids is None else ids)
     if not ids:
         raise UserError("triplets/manifest.parquet: the test split is empty; there is nothing to score")
-    answers = predictions.open_folder(folder, ids)
+    answers = predictions.open_folder(folder, ids, words=True)
     rows = triplets.frame.loc[ids]
     frame, toy = _names(rows, answers.captions), None
+    captions = answers.captions if any(text.strip() for text in answers.captions) else None
+    if captions is None and not answers.paths:
+        raise UserError(f"{folder}: neither a caption nor a video; there is nothing to score")
     texts = answers.texts if any(answers.texts) else None
     parts, features, adapted = [], [], 0
     for start in range(0, len(ids), BATCH):
         some, here = ids[start : start + BATCH], slice(start, start + BATCH)
         target = clips_of(triplets.clips(some, "target"))
         toy = metrics.oracle.can_read(frame["truth"], target) if toy is None else toy
-        clips, changed = answers.clips(some, target.shape[1:4])
+        clips, changed = answers.clips(some, target.shape[1:4]) if answers.paths else (None, 0)
         adapted += changed
         batch = Batch(
             some,
-            answers.captions[here],
+            captions and captions[here],
             frame["truth"][here],
             clips,
             questions=rows["question"][here] if "question" in rows else (),
@@ -160,6 +173,8 @@ def score(
     frame = measure_table(pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1))
     resampling, both = resampling or Resampling(), joined(features)
     about = protocol(frame, both, clip, detector, resampling, target.shape[1:4], adapted)
+    if made is not None:
+        about["answers"] = made_of(answers.shapes, made)
     values, draws = summarise(frame, both, resampling)
     summary = {
         "arm": arm or Path(folder).name,
@@ -221,11 +236,13 @@ def protocol(
 ) -> dict[str, Any]:
     """How the numbers were made, in words (``protocol``), and what to beware of (``warnings``)."""
     frames, height, width = geometry
-    size = features["fvd"].shape[2]
+    seen = "fvd" in features  # are there videos?
+    size = features["fvd"].shape[2] if seen else 0
     groups = frame["group"].nunique()
     words = {
         "samples": f"{len(frame)} held out, in {groups} independent groups (one scene or source video each)",
         "clips": f"{frames} frames of {height} x {width}, every frame is used, none is resampled",
+        "videos": "none: the words alone were scored",
         "fvd": f"detector: {detector.name}; {size} features, unbiased covariances",
         "kvd": "the same features / the truth's root mean square, kernel (x·y / D + 1)^3, unbiased: may be < 0",
         "bleu": f"sacrebleu {metrics.text.bleu_signature()}, BLEU@k with max_ngram_order=k, as a share of 1",
@@ -236,15 +253,25 @@ def protocol(
         f"{resampling.fvd_resamples} blocks of groups); of a difference of two by {resampling.fvd_resamples} paired "
         "resamples, centred",
     }
+    for key in ("videos",) if seen else ("clips", "fvd", "kvd", "clip"):
+        del words[key]
     warnings = []
     if adapted:
         warnings.append(f"{adapted} answers had another size or length and were cropped and resampled to fit")
     for kind in KINDS:
         n = len(_of_kind(frame, kind))
-        warning = fvd.few_samples(n, size) if n else None
+        warning = fvd.few_samples(n, size) if n and seen else None
         if warning:
             warnings.append(f"{kind}: {warning}")
     return {"protocol": words, "warnings": warnings}
+
+
+def made_of(shapes: Mapping[tuple[int, int, int], int], seeds: str) -> str:
+    """How somebody's answers came about, in words: length and size of their videos, most of them first, and seeds."""
+    sizes = sorted(shapes.items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{n} videos of {t} frames of {h} x {w}" for (t, h, w), n in sizes[:3]]
+    more = f", {sum(n for _, n in sizes[3:])} of other sizes" if len(sizes) > 3 else ""
+    return f"{', '.join(told) or 'words alone'}{more}; seeds: {seeds or 'not told'}"
 
 
 # ---------------------------------------------------------------- parts

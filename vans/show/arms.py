@@ -33,6 +33,10 @@ TITLES = _Titles(
         "main": "Joint-GRPO",
         "sft_best": "SFT, best by CLIP",
         "sft_oracle": "SFT, best by oracle (ceiling)",
+        "extension": "video extension",
+        "cascade": "cascade",
+        "unified": "unified",
+        "textual": "text alone",
         "ceiling": "true captions, SFT VDM",
         "ceiling_main": "true captions, Joint-GRPO VDM",
     }

@@ -23,9 +23,11 @@ BLAME = {
 def blame(frame: pd.DataFrame) -> pd.Series:
     """The share of each way to be right or wrong, from the columns event, event_named and event_seen.
 
-    A caption is right if it names the true event and no other; vague if it names the true event and others.
+    A caption is right if it names the true event and no other; vague if it names the true event and others. A system
+    that writes none (without event_named) is put down to the VLM that it lacks.
     """
-    named = [set(str(text).split("|")) for text in frame["event_named"].fillna("")]
+    told = frame["event_named"].fillna("") if "event_named" in frame else [""] * len(frame)
+    named = [set(str(text).split("|")) for text in told]
     exact = np.array([events == {event} for events, event in zip(named, frame["event"], strict=True)], bool)
     holds = np.array([event in events for events, event in zip(named, frame["event"], strict=True)], bool)
     seen = (frame["event"] == frame["event_seen"]).to_numpy()

@@ -101,7 +101,7 @@ def answers_sheet(
         for count, (title, caption, clip, mark) in enumerate(lines):
             at = y + head + count * line
             page.text(label, at + height / 2 - 8, title, 11, MUTED if count < 2 else INK, width=start - 10, lines=2)
-            page.image(strip(clip, frames), start, at, width, height)
+            page.image(strip(clip, frames), start, at, strip_size(clip, frames, height)[0], height)
             colour = {None: MUTED, True: GREEN, False: RED}[mark]
             if mark is not None:
                 page.text(words, at + height / 2 - 9, "✓" if mark else "✗", 14, colour, bold=True)

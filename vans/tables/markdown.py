@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from vans.files import atomic_write_text
 from vans.score.metrics import METRICS, NONE, PAPER_METRICS, cell, number
 from vans.score.score import KINDS, Scores
-from vans.tables.orders import Order, sentences
+from vans.tables.orders import SYSTEM_CLAIMS, Order, orders, sentences
 from vans.tables.tables import ABLATION, MAIN, Table, metrics_json
 from vans.visible import words
 
@@ -46,7 +47,7 @@ def write(table: Table, folder: str | Path, more: Sequence[str] = ()) -> None:
     folder = Path(folder)
     atomic_write_text(folder / f"{table.layout.name}.csv", table.csv())
     atomic_write_text(folder / f"{table.layout.name}.md", markdown(table, more))
-    if table.layout is MAIN:
+    if table.layout.name == MAIN.name:
         atomic_write_text(folder / "metrics.json", metrics_json(table))
 
 
@@ -56,17 +57,17 @@ def markdown(table: Table, more: Sequence[str] = ()) -> str:
     parts = [f"# {layout.title}", f"{_ours(table)} {DISCLAIMER}"]
     kinds = [kind for kind in table.kinds if kind != "all"] or table.kinds
     for kind in kinds:
-        parts += [f"## {kind.capitalize()}", _grid(table, kind, HEADLINE, with_paper=True)]
+        parts += [f"## {kind.capitalize()}", grid(table, kind, HEADLINE, with_paper=True)]
     told = NOTES if layout.name == ABLATION.name else {}
     if notes := [
         f"- {escaped(f'{row.title}: {note}')}." for row in layout.rows if (note := row.note or told.get(row.name))
     ]:
         parts.append("\n".join(notes))
-    parts += ["## Do the paper's orders hold?", _claims(table)]
+    parts += ["## Do the paper's orders hold?", claims(table)]
     parts.append(DETAILS)
     for kind in kinds:
         for title, names in _groups(table).items():
-            parts += [f"### {escaped(title)}: {kind}", _grid(table, kind, names, with_paper=False)]
+            parts += [f"### {escaped(title)}: {kind}", grid(table, kind, names, with_paper=False)]
     parts += [*more, "### Every difference", _orders(table)]
     parts += ["## Protocol", _protocol(table)]
     return "\n\n".join(parts) + "\n"
@@ -90,11 +91,12 @@ def _header(name: str, scores: dict[str, Scores]) -> str:
 
 def detector(scores: dict[str, Scores], short: bool = False) -> str:
     """What FVD was measured with; ``short``: its name alone, what stands before the first comma."""
-    words = next(iter(scores.values())).summary["protocol"]["fvd"].removeprefix("detector: ")
+    told = [one.summary["protocol"].get("fvd") for one in scores.values()]
+    words = next(filter(None, told), "none: no videos").removeprefix("detector: ")
     return words.split(",")[0].split(";")[0] if short else words
 
 
-def _grid(table: Table, kind: str, names: tuple[str, ...], with_paper: bool) -> str:
+def grid(table: Table, kind: str, names: tuple[str, ...], with_paper: bool) -> str:
     lines = table.frame[table.frame["kind"] == kind]
     names = tuple(name for name in names if name in lines and (with_paper or lines[name].notna().any())) or names
     head = ["configuration", "n", *(_header(name, table.scores) for name in names)]
@@ -151,7 +153,7 @@ def _orders(table: Table) -> str:
     return f"{ABOUT_ORDERS} {CORRECTED.format(n=len(table.orders))}\n\n{grid_of(head, body)}"
 
 
-def _claims(table: Table) -> str:
+def claims(table: Table) -> str:
     """What became of each claim over all samples, one line each."""
     kinds = {order.kind for order in table.orders}
     kind = "all" if "all" in kinds else min(kinds, default="all")
@@ -159,6 +161,13 @@ def _claims(table: Table) -> str:
     lines = "\n".join(f"- {escaped(capital(line))}" for line in found)
     about = f"{ABOUT_CLAIMS} {CORRECTED.format(n=len(table.orders))}"
     return f"{about}\n\n{lines}" if lines else "None can be checked: no two rows that they compare were scored."
+
+
+def against_systems(table: Table) -> tuple[Table, str]:
+    """The main table with its claims about the other systems in the place of its own, and their section: a family of
+    tests of its own, so that the method's own claims are not corrected for them."""
+    others = replace(table, orders=orders(table.scores, SYSTEM_CLAIMS, table.layout.arms))
+    return others, f"### Against the other systems\n\n{_orders(others)}"
 
 
 def _gap(order: Order, kind: str) -> str:
@@ -181,6 +190,8 @@ def _protocol(table: Table) -> str:
         groups.setdefault(text, []).append(arm)
     for text, arms in groups.items():
         lines += [f"Scored so: {escaped(', '.join(arms))}." if len(groups) > 1 else "", text]
+    if answers := {arm: told for arm, scores in table.scores.items() if (told := scores.summary.get("answers"))}:
+        lines += ["Somebody else's answers:", "\n".join(f"- {escaped(f'{k}: {v}')}." for k, v in answers.items())]
     about = [
         f"- {escaped(f'{METRICS[name].title}: {METRICS[name].about}')}." for name in METRICS if name in table.frame
     ]

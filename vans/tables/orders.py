@@ -36,6 +36,14 @@ MAIN_CLAIMS = (
     ("stage1", "main", "stage 2 improves on stage 1"),
     ("sft", "main", "Joint-GRPO improves on SFT"),
 )
+SYSTEM_CLAIMS = (  # about how a system is built; a family of tests of its own
+    ("extension", "sft", "SFT against frames alone"),
+    ("omni", "sft", "SFT against the unified system"),
+    ("filmweaver", "sft", "SFT against the cascade"),
+    ("textual", "sft", "SFT against text alone"),
+    ("omni", "main", "Joint-GRPO against the unified system"),
+    ("filmweaver", "main", "Joint-GRPO against the cascade"),
+)
 ABLATION_CLAIMS = (
     ("sft", "vlm_only", "GRPO of the VLM alone against SFT"),
     ("sft", "vdm_only", "GRPO of the VDM alone against SFT"),

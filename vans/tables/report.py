@@ -15,6 +15,7 @@ HEADLINE = {"sft": "SFT", "stage1": "+ stage 1", "main": "+ stage 2: Joint-GRPO"
 CLAIMS = "## Do the paper's orders hold?"  # the heading of the main table's verdicts
 SUFFIXES = (".csv", ".md", ".png")
 PICTURES = ("teaser.png",)  # README's, of a question answered by a video
+IMAGES = ("pictures.csv", "pictures.md", "pictures.png")  # the small table of text to image
 SEEDS = ("seeds.csv", "seeds.md", "seeds.png", "seeds_claims.png")  # made from docs/results/seeds/
 PAGE, PUBLISHED_PAGE = "results/page.html", "docs/page.html"
 BEGIN, END = "<!-- results: begin (written by `vans publish`) -->", "<!-- results: end -->"
@@ -67,7 +68,7 @@ def publish() -> None:
         raise UserError(f"{target}: is results/ itself; make it a folder of its own")
     readme = root / "README.md"
     old = []
-    for name in (name for name in SEEDS if (root / "results" / name).exists()):
+    for name in (name for name in (*SEEDS, *IMAGES) if (root / "results" / name).exists()):
         atomic_write_bytes(target / name, (root / "results" / name).read_bytes())
     for name in [*(f"{table}{suffix}" for table in TABLES for suffix in SUFFIXES), *PICTURES, machines.NAME]:
         if (root / "results" / name).exists():
@@ -107,13 +108,13 @@ def headline(folder: Path) -> str:
     from vans.tables import seeds_markdown
     from vans.tables.markdown import escaped, grid_of
 
-    there = [name for name in (*TABLES, "seeds") if (folder / f"{name}.md").exists()]
+    there = [name for name in (*TABLES, "seeds", "pictures") if (folder / f"{name}.md").exists()]
     links = " and ".join(f"[{name} table](docs/results/{name}.md)" for name in there)
     more = f"Every measure, kind of sample and difference with its interval, protocol, warnings: {links}."
     frame = spreadsheet.read(folder / "main.csv", ["kind", "row"])
     kind = "all" if "all" in set(frame["kind"]) else frame["kind"].iloc[0]
     lines = frame[(frame["kind"] == kind) & frame["n"].notna()].set_index("row")
-    detector = str(lines["fvd_detector"].iloc[0]).removeprefix("detector: ").split(",")[0].split(";")[0]
+    detector = str(lines["fvd_detector"].dropna().iloc[0]).removeprefix("detector: ").split(",")[0].split(";")[0]
     if over_seeds := seeds_markdown.headline(folder, HEADLINE):
         return f"{over_seeds}\n\nFVD by {escaped(detector)}. {more}"
     rows = [row for row in HEADLINE if row in lines.index]

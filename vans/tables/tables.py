@@ -16,6 +16,7 @@ from vans import spreadsheet
 from vans.errors import UserError
 from vans.score.metrics import METRICS, PAPER_METRICS, use
 from vans.score.score import KINDS, Scores, load_all
+from vans.tables import others
 from vans.tables.orders import ABLATION_CLAIMS, MAIN_CLAIMS, Order, orders, paper_value
 
 
@@ -48,8 +49,10 @@ MAIN = Layout(
     "main",
     "Main table",
     (
-        Row("omni", "Omni-Video (unified)", None),
-        Row("filmweaver", "Gemini-FilmWeaver (cascade)", None),
+        Row("textual", "text alone (TEMPURA's kind)", "textual", "SFT's VLM; as VLEP, MVP and TEMPURA answer"),
+        Row("extension", "video extension (Video-GPT's kind)", "extension", "a VDM that is told nothing: frames alone"),
+        Row("omni", "unified (Omni-Video's kind)", "unified", "no caption in between: hidden states drive the DiT"),
+        Row("filmweaver", "cascade (Gemini-FilmWeaver's kind)", "cascade", "a VLM and a VDM that never met"),
         Row("copy", "copy of the input", "copy"),
         Row("sft", "VANS (SFT)", "sft"),
         Row("stage1", "VANS (stage 1 only)", "stage1"),
@@ -123,8 +126,11 @@ def _row(key: str, arms: Mapping[str, Any]) -> Row:
     return Row(key, f"{titles[0]}, best of {arm.best_of['n']} by {by}", key, about)
 
 
-def build(folder: str | Path, layout: Layout, own: Sequence[str] = ()) -> Table:
-    """Fill a layout from a folder of scores. ``own``: the user's own metrics, as in ``evaluate.metrics``.
+def build(
+    folder: str | Path, layout: Layout, own: Sequence[str] = (), given: str | Path | None = None
+) -> Table:
+    """Fill a layout from a folder of scores. ``own``: the user's own metrics, as in ``evaluate.metrics``. ``given``: a
+    folder with scores of somebody else's answers, which get rows at the end (`vans.tables.others`).
 
     Raises UserError if none of its arms was scored.
     """
@@ -133,6 +139,11 @@ def build(folder: str | Path, layout: Layout, own: Sequence[str] = ()) -> Table:
     scores = load_all(folder, arms)
     if not scores:
         raise UserError(f"{folder}: holds the scores of none of {', '.join(arms)}; run `dvc repro benchmarks`")
+    if given is not None:
+        more, notes = others.given(given, scores)
+        scores |= more
+        rows = (Row(name, name, name if name in more else None, note) for name, note in notes.items())
+        layout = replace(layout, rows=(*layout.rows, *rows))
     measured = [name for name in METRICS if any(s.interval(k, name) for s in scores.values() for k in KINDS)]
     kinds = [kind for kind in KINDS if any(kind in s.kinds for s in scores.values())]
     lines = [_line(layout, row, kind, scores, measured) for kind in kinds for row in layout.rows]
@@ -160,5 +171,5 @@ def _line(layout: Layout, row: Row, kind: str, scores: dict[str, Scores], measur
         ends = (None, None, None) if found is None else (found.value, found.lo, found.hi)
         line |= dict(zip((name, f"{name}_lo", f"{name}_hi"), ends, strict=True))
     line |= {f"paper_{name}": paper_value(row.name, kind, name) for name in PAPER_METRICS}
-    line["fvd_detector"] = None if arm is None else arm.summary["protocol"]["fvd"]
+    line["fvd_detector"] = None if arm is None else arm.summary["protocol"].get("fvd")
     return line

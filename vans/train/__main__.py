@@ -18,7 +18,7 @@ from functools import partial
 import vans  # noqa: F401 (first of all: what it caps is read when NumPy is imported)
 from vans.cli import guarded
 
-STAGES = ("base", "sft", "stage1", "stage2", "all_in_one")
+STAGES = ("base", "sft", "systems", "stage1", "stage2", "all_in_one")
 
 
 def train(stage: str, cell: str | None) -> None:
@@ -31,6 +31,8 @@ def train(stage: str, cell: str | None) -> None:
     if (at := place()) is not None:
         params = params.with_(machine={"processes": at[1]})  # which batches must be able to share
     given: list = []
+    if stage == "systems":
+        given.append(Grid(params, root).trained_system(cell or "extension"))
     if stage in TRAINED:
         given.append(Grid(params, root).cell(stage, cell or ("main" if stage == "stage2" else "full")))
     with joined(params.machine) as ranks:
@@ -42,7 +44,7 @@ def train(stage: str, cell: str | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m vans.train", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--cell", help="of stage1, stage2 or all_in_one, as dvc.yaml names it (full; of stage2 main)")
+    parser.add_argument("--cell", help="of such a stage, as dvc.yaml names it (full; main; extension)")
     given = parser.parse_args()
     return guarded(partial(train, given.stage, given.cell))
 

@@ -5,7 +5,16 @@ from vans.score.batch import Batch
 from vans.score.metric import metric
 
 
-@metric("format", "format", better="up", about="answers that follow the template", unit="%", digits=1, claim=False)
+@metric(
+    "format",
+    "format",
+    better="up",
+    about="answers that follow the template",
+    unit="%",
+    digits=1,
+    claim=False,
+    needs=("captions",),
+)
 def follows(batch: Batch) -> list[float] | None:
     return None if batch.answers is None else [template.format_reward(text) for text in batch.answers]
 
@@ -18,6 +27,7 @@ def follows(batch: Batch) -> list[float] | None:
     unit="words",
     digits=1,
     claim=False,
+    needs=("captions",),
 )
 def think_words(batch: Batch) -> list[float] | None:
     return None if batch.answers is None else [template.thinking_length(text) for text in batch.answers]

@@ -20,7 +20,13 @@ def clip_t(batch: Batch) -> np.ndarray:
     return numpy(similarity.clip_score(batch.video_features, batch.truth_features))
 
 
-@metric("clip_t_own", "CLIP-T own", better="up", about="cosine of the frames with the arm's own caption")
+@metric(
+    "clip_t_own",
+    "CLIP-T own",
+    better="up",
+    about="cosine of the frames with the arm's own caption",
+    needs=("videos", "captions"),
+)
 def clip_t_own(batch: Batch) -> np.ndarray:
     own = numpy(similarity.clip_score(batch.video_features, batch.caption_features))
     return np.where([not caption.strip() for caption in batch.captions], np.nan, own)

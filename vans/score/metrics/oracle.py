@@ -14,38 +14,51 @@ from vans.toy.render import SIZE
 
 STILL = 0.5  # of the true amplitude
 GROUP = "What the oracle reads in captions and videos"
+COLUMNS = (
+    *("event", "event_named", "event_seen", "caption_event", "caption_renderable"),
+    *("video_event", "identity", "static"),
+)
 
 
 def can_read(captions: Sequence[str], clips: np.ndarray) -> bool:
-    """True if every ground-truth caption is a sentence of the toy world and the clips have its size."""
-    return clips.shape[2:4] == (SIZE, SIZE) and all(world.caption_events(text) for text in captions)
+    """True if every ground-truth caption is a sentence of the toy world and the clips, no single pictures, have its
+    size."""
+    fits = clips.shape[1] > 1 and clips.shape[2:4] == (SIZE, SIZE)
+    return fits and all(world.caption_events(text) for text in captions)
 
 
 def readings(batch: Batch) -> dict[str, list] | None:
-    """Per sample: what the oracle sees in answer, target and input, and whether the caption names it.
+    """Per sample: what the oracle sees in target, answer and input, and whether the caption names it; of answers
+    without captions or without videos what the rest tells.
 
     static: no event is seen, and the object changes less than STILL times as much as in the true video (an event too
     blurred to be read is not a still picture).
     """
     if not batch.toy:
         return None
-    seen, true, given = (oracle.read(clips) for clips in (batch.videos, batch.targets, batch.inputs))
-    named = [world.caption_events(text) for text in batch.captions]
-    both = list(zip(seen, true, strict=True))
-    kept = [(a.colour, a.shape) == (b.colour, b.shape) for a, b in zip(seen, given, strict=True)]
-    return {
-        "event": [reading.event for reading in true],
-        "event_named": ["|".join(sorted(events)) for events in named],
-        "event_seen": [reading.event for reading in seen],
-        "caption_event": [float(t.event in events) for t, events in zip(true, named, strict=True)],
-        "caption_renderable": [float(len(events) == 1) for events in named],
-        "video_event": [float(a.event == b.event) for a, b in both],
-        "identity": [float(same) for same in kept],
-        "static": [float(a.event == "none" and a.change < STILL**2 * b.change) for a, b in both],
-    }
+    true = oracle.read(batch.targets)
+    found: dict[str, list] = {"event": [reading.event for reading in true]}
+    if batch.captions is not None:
+        named = [world.caption_events(text) for text in batch.captions]
+        found |= {
+            "event_named": ["|".join(sorted(events)) for events in named],
+            "caption_event": [float(t.event in events) for t, events in zip(true, named, strict=True)],
+            "caption_renderable": [float(len(events) == 1) for events in named],
+        }
+    if batch.videos is not None:
+        seen, given = oracle.read(batch.videos), oracle.read(batch.inputs)
+        both = list(zip(seen, true, strict=True))
+        kept = [(a.colour, a.shape) == (b.colour, b.shape) for a, b in zip(seen, given, strict=True)]
+        found |= {
+            "event_seen": [reading.event for reading in seen],
+            "video_event": [float(a.event == b.event) for a, b in both],
+            "identity": [float(same) for same in kept],
+            "static": [float(a.event == "none" and a.change < STILL**2 * b.change) for a, b in both],
+        }
+    return {name: found[name] for name in COLUMNS if name in found}
 
 
-share = partial(metric, unit="%", digits=1, group=GROUP)
+share = partial(metric, unit="%", digits=1, needs=(), group=GROUP)
 about = "captions that may mean the true event (a flowery one fits two)"
 share("caption_event", "caption event", better="up", about=about)(readings)
 about = "captions that name exactly one event"

@@ -61,6 +61,7 @@ for k in range(1, ORDERS + 1):
         columns=COLUMNS,
         sums=partial(bleu_from_sums, order=k),
         claim=False,
+        needs=("captions",),
         group="BLEU",
     )(bleu_statistics)
 
@@ -70,6 +71,7 @@ for k in range(1, ORDERS + 1):
     "ROUGE-L",
     better="up",
     about="F-measure of the longest common subsequence, only a-z and 0-9 are read",
+    needs=("captions",),
 )
 def rouge_l(batch: Batch) -> np.ndarray:
     return np.array([similarity.rouge_l(text, truth) for text, truth in zip(batch.captions, batch.truth, strict=True)])
