@@ -72,6 +72,14 @@ def test_one_caption_among_empty_ones_is_a_system_that_writes(whole, triplets):
     assert found is not None and found.value == pytest.approx(1 / 16)
 
 
+def test_answers_that_all_lack_the_form_are_wrong_and_not_missing(tmp_path, triplets):
+    (tmp_path / "broken").mkdir()
+    rows = "".join(f"{i},,[Think] it falls\n" for i in triplets.select())
+    (tmp_path / "broken/captions.csv").write_text(f"id,caption,text\n{rows}")
+    found = scored(tmp_path / "broken", triplets).interval("all", "rouge_l")
+    assert found is not None and found.value == 0
+
+
 def test_neither_words_nor_videos_is_one_line(tmp_path, triplets):
     (tmp_path / "none").mkdir()
     (tmp_path / "none/captions.csv").write_text("id,caption\n" + "".join(f"{i},\n" for i in triplets.select()))
