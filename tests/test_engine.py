@@ -175,7 +175,7 @@ def test_ray_writes_the_same_bytes(toy, tmp_path):
 # -------------------------------------------------------------------------------------------------------- cache
 def entries(cache: Path) -> dict[str, int]:
     """Finished ones, and when they were written."""
-    return {p.name: p.stat().st_mtime_ns for p in cache.glob("*/??/*") if not p.name.startswith(store.PARTIAL)}
+    return {p.name: p.stat().st_mtime_ns for p in cache.glob("*/??/*") if store.PARTIAL not in p.name}
 
 
 def test_finished_sources_are_not_done_again(toy, tmp_path, monkeypatch):

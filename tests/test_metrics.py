@@ -134,15 +134,15 @@ def test_functions_that_several_metrics_share_are_called_once(registry: dict[str
         calls.append(1)
         return {"x": [1.0, 2.0], "y": [4.0, 4.0]}
 
-    metric.metric("x", "x")(both)
-    metric.metric("xy", "x per y", columns=("x", "y"), sums=metric.ratio)(both)
+    metric.metric("x", "x", needs=())(both)
+    metric.metric("xy", "x per y", columns=("x", "y"), sums=metric.ratio, needs=())(both)
     frame, _ = metric.measure(Batch("ab", "ab", "ab"), [registry["x"], registry["xy"]])
     assert calls == [1] and registry["xy"].of(frame, np.ones((1, 2))) == pytest.approx([3 / 8])
 
 
 @pytest.mark.parametrize("given", [[1.0], [[1.0], [2.0]], 3.0])
 def test_a_metric_that_gives_anything_else_than_one_value_a_sample(given, registry: dict[str, metric.Metric]) -> None:
-    metric.metric("odd", "odd")(lambda batch: given)
+    metric.metric("odd", "odd", needs=())(lambda batch: given)
     with pytest.raises(UserError, match="metric odd: gave shape"):
         metric.measure(Batch("ab", "ab", "ab"), [registry["odd"]])
 
@@ -175,8 +175,8 @@ def test_a_distance_is_given_for_every_batch_or_for_none(registry: dict[str, met
     def seldom(batch: Batch) -> tuple[np.ndarray, np.ndarray] | None:
         return None if batch.ids[0] == "b" else (np.ones((1, 2)), np.zeros((1, 2)))
 
-    metric.metric("far", "far", distance=lambda a, b: 0.0)(seldom)
-    metric.metric("near", "near", distance=lambda a, b: 1.0)(seldom)  # the same features, for two distances
+    metric.metric("far", "far", distance=lambda a, b: 0.0, needs=())(seldom)
+    metric.metric("near", "near", distance=lambda a, b: 1.0, needs=())(seldom)  # the same features, for two distances
     parts = [metric.measure(Batch(i, i, i), [registry["far"], registry["near"]])[1] for i in "aba"]
     assert list(parts[0]) == ["far", "near"] and not parts[1]
     assert metric.joined(parts[::2])["near"].tolist() == [[[1, 1], [1, 1]], [[0, 0], [0, 0]]]

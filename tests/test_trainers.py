@@ -268,7 +268,7 @@ def test_train_seed_changes_the_training_and_neither_data_nor_answers(root, tmp_
 def test_a_lora_of_the_vdm_begins_where_both_seeds_say(root, tmp_path, monkeypatch, trainer, cell):
     begun = []
 
-    def begin(vdm, rank, seed):
+    def begin(vdm, rank, seed, cut=None):
         begun.append(seed)
         raise KeyboardInterrupt
 

@@ -106,7 +106,7 @@ def load_all(folder: str | Path, arms: Sequence[str] | None = None) -> dict[str,
     """The scores that a folder holds, of all arms or of those named that are there; without those of nothing."""
     there = sorted(path.stem for path in Path(folder).glob("*.json"))
     found = {arm: load(folder, arm) for arm in (there if arms is None else arms) if arm in there}
-    return {arm: scores for arm, scores in found.items() if scores.summary["n"]}
+    return {arm: scores for arm, scores in found.items() if scores.summary.get("n") != 0}
 
 
 def of_nothing(arm: str, resampling: Resampling) -> Scores:
