@@ -133,6 +133,13 @@ def test_a_row_scored_on_other_samples_stays_empty_and_says_why(kept):
     assert "scored on other samples than this table: `vans score … --as theirs` again" in table.layout.rows[-1].note
 
 
+def test_a_row_never_stands_in_the_place_of_an_arm(kept):
+    for end in ("csv", "json"):
+        (kept / f"others/theirs.{end}").rename(kept / f"others/sft.{end}")
+    with pytest.raises(UserError, match="others/sft.json: the tables have sft of their own"):
+        tables.build(kept / "scores", tables.MAIN, given=kept / "others")
+
+
 def test_a_metric_of_ones_own_that_looks_at_videos_is_not_asked_about_words(whole, triplets, monkeypatch):
     def brightness(batch):
         return batch.videos.mean(axis=(1, 2, 3, 4))
@@ -148,6 +155,8 @@ def test_a_metric_of_ones_own_that_looks_at_videos_is_not_asked_about_words(whol
     [
         ({"row": "main"}, "--as main: the tables have a row of that name; choose another"),
         ({"row": "sft_best"}, "--as sft_best: the tables have a row of that name"),
+        ({"row": "cascade"}, "--as cascade: the tables have a row of that name"),
+        ({"row": "unified"}, "--as unified: the tables have a row of that name"),
         ({"row": "a/b"}, "--as 'a/b': the scores' files are called by it"),
         ({"row": "theirs", "out": "x"}, "--as: names the row .*; leave out --name and --out"),
         ({"seeds": "3"}, "--seeds: is said of a row of the tables; name it with --as NAME"),
