@@ -72,6 +72,18 @@ def test_one_caption_among_empty_ones_is_a_system_that_writes(whole, triplets):
     assert found is not None and found.value == pytest.approx(1 / 16)
 
 
+def test_texts_that_all_break_the_template_are_wrong_and_not_missing(whole, triplets):
+    ids = triplets.select()
+    media_helpers.predictions(whole, ids, [""] * 16, triplets.clips(ids, "input"), ["no tags at all"] * 16)
+    with_videos = scored(whole, triplets)
+    shutil.rmtree(whole / "videos")
+    for found in (with_videos, scored(whole, triplets)):
+        for name in ("rouge_l", "format", "caption_event"):
+            interval = found.interval("all", name)
+            assert interval is not None and interval.value == 0.0 and interval.n == 16
+    assert with_videos.interval("all", "clip_t_own") is None
+
+
 def test_neither_words_nor_videos_is_one_line(tmp_path, triplets):
     (tmp_path / "none").mkdir()
     (tmp_path / "none/captions.csv").write_text("id,caption\n" + "".join(f"{i},\n" for i in triplets.select()))
