@@ -190,6 +190,10 @@ def test_no_output_of_several_is_refused_late(there, monkeypatch):
         ask.answer("a.png", [QUESTION], "a.avi", "sft", events=2)
     with pytest.raises(UserError, match="--events is 0; ask for one or more"):
         ask.answer("a.png", [QUESTION], "a.avi", "sft", events=0)
+    with pytest.raises(UserError, match="--seed is -1; use a whole number from 0 up"):
+        ask.answer("a.png", [QUESTION], "a.avi", "sft", seed=-1)
+    with pytest.raises(UserError, match="the question is empty; ask one"):
+        ask.answer("a.png", [QUESTION, " "], "a.avi", "sft")
 
 
 # ---------------------------------------------------------------------------------- progress, cancel, own captions

@@ -72,12 +72,16 @@ def test_one_caption_among_empty_ones_is_a_system_that_writes(whole, triplets):
     assert found is not None and found.value == pytest.approx(1 / 16)
 
 
-def test_answers_that_all_lack_the_form_are_wrong_and_not_missing(tmp_path, triplets):
-    (tmp_path / "broken").mkdir()
-    rows = "".join(f"{i},,[Think] it falls\n" for i in triplets.select())
-    (tmp_path / "broken/captions.csv").write_text(f"id,caption,text\n{rows}")
-    found = scored(tmp_path / "broken", triplets).interval("all", "rouge_l")
-    assert found is not None and found.value == 0
+def test_texts_that_all_break_the_template_are_wrong_and_not_missing(whole, triplets):
+    ids = triplets.select()
+    media_helpers.predictions(whole, ids, [""] * 16, triplets.clips(ids, "input"), ["no tags at all"] * 16)
+    with_videos = scored(whole, triplets)
+    shutil.rmtree(whole / "videos")
+    for found in (with_videos, scored(whole, triplets)):
+        for name in ("rouge_l", "format", "caption_event"):
+            interval = found.interval("all", name)
+            assert interval is not None and interval.value == 0.0 and interval.n == 16
+    assert with_videos.interval("all", "clip_t_own") is None
 
 
 def test_neither_words_nor_videos_is_one_line(tmp_path, triplets):
@@ -141,6 +145,13 @@ def test_a_row_scored_on_other_samples_stays_empty_and_says_why(kept):
     assert "scored on other samples than this table: `vans score … --as theirs` again" in table.layout.rows[-1].note
 
 
+def test_a_row_never_stands_in_the_place_of_an_arm(kept):
+    for end in ("csv", "json"):
+        (kept / f"others/theirs.{end}").rename(kept / f"others/sft.{end}")
+    with pytest.raises(UserError, match="others/sft.json: the tables have sft of their own"):
+        tables.build(kept / "scores", tables.MAIN, given=kept / "others")
+
+
 def test_a_metric_of_ones_own_that_looks_at_videos_is_not_asked_about_words(whole, triplets, monkeypatch):
     def brightness(batch):
         return batch.videos.mean(axis=(1, 2, 3, 4))
@@ -156,6 +167,8 @@ def test_a_metric_of_ones_own_that_looks_at_videos_is_not_asked_about_words(whol
     [
         ({"row": "main"}, "--as main: the tables have a row of that name; choose another"),
         ({"row": "sft_best"}, "--as sft_best: the tables have a row of that name"),
+        ({"row": "cascade"}, "--as cascade: the tables have a row of that name"),
+        ({"row": "unified"}, "--as unified: the tables have a row of that name"),
         ({"row": "a/b"}, "--as 'a/b': the scores' files are called by it"),
         ({"row": "theirs", "out": "x"}, "--as: names the row .*; leave out --name and --out"),
         ({"seeds": "3"}, "--seeds: is said of a row of the tables; name it with --as NAME"),

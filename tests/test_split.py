@@ -142,6 +142,22 @@ def toy(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--samples", "0"], "--samples 0: so many of each kind, one or more"),
+        (["--samples", "-3"], "--samples -3: so many of each kind, one or more"),
+        (["-o", "data"], "data: is a folder; name a file in it"),
+    ],
+)
+def test_a_list_that_cannot_be_made_is_one_line_and_leaves_nothing(toy, monkeypatch, capsys, given, said):
+    monkeypatch.chdir(toy)
+    before = sorted(path.name for path in toy.iterdir())
+    assert cli.main(["split", *given]) == 1
+    assert capsys.readouterr().err == f"vans: {said}\n"
+    assert sorted(path.name for path in toy.iterdir()) == before
+
+
 def test_curation_holds_out_what_the_list_names(toy, monkeypatch, capsys):
     monkeypatch.chdir(toy)
     assert cli.main(["split", "--samples", "3", "-o", "held.json"]) == 0

@@ -27,6 +27,7 @@ from vans.params import load
 from vans.plan.work import Models
 from vans.score import run, score
 from vans.score.metrics import METRICS
+from vans.tables import orders
 from vans.tables import pictures as small
 from vans.toy.render import Scene, render_event
 from vans.train import pictures, systems
@@ -325,6 +326,7 @@ def test_the_caption_of_a_model_that_was_not_taught_the_form(text, caption):
 def test_every_system_has_its_row():
     grid = Grid(load(smoke.ROOT), smoke.ROOT)
     assert tuple(grid.systems) == ALL
+    assert not [claim for claim in orders.SYSTEM_CLAIMS if set(claim[:2]) == {"textual", "sft"}], "the same captions"
     with pytest.raises(UserError, match=r"dvc.yaml: systems_answer: 'unifid' is unknown; did you mean unified\?"):
         grid.system("unifid")
     with pytest.raises(UserError, match=r"dvc.yaml: systems: 'textual' is unknown"):

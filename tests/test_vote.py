@@ -1,10 +1,12 @@
 """Blind votes: who sees what, what is kept, what the server tells, what the votes say."""
 
+import hashlib
 import importlib.util
 import json
 import os
 import re
 import socket
+import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -247,6 +249,35 @@ def test_an_answer_that_was_rendered_again_is_another_plan(tmp_path):
     assert planned(tmp_path).name != first
 
 
+@pytest.mark.parametrize("film", ["s1-input.avi", "s1-truth.avi"])
+def test_a_plan_is_another_if_what_is_asked_about_or_what_happened_is(tmp_path, film):
+    first = planned(vote_helpers.make(tmp_path)).name
+    second = (tmp_path / film).with_name(film.replace("s1", "s2")).read_bytes()
+    (tmp_path / film).write_bytes(second)
+    assert planned(tmp_path).name != first
+
+
+def test_a_film_of_no_drawn_sample_is_not_of_the_plan(tmp_path):
+    first = planned(vote_helpers.make(tmp_path), count=2)
+    assert first.name
+    (other,) = {"s0", "s1", "s2"} - set(first.samples)
+    (tmp_path / f"{other}-truth.avi").write_bytes(b"")
+    assert planned(tmp_path, count=2).name == first.name
+
+
+def test_a_plan_is_another_if_more_is_shown_or_folders_stand_in_another_order(folder):
+    found = samples.of_csv(folder / "questions.csv")
+    made = [planned(folder), planned(folder, truth=True), planned(folder, captions=True)]
+    made.append(plan.make([str(folder / arm) for arm in reversed(ARMS)], found))
+    assert [one.trials("ann") for one in made[:2]] != [one.trials("ann") for one in made[2:]]  # the order is seen
+    assert len({one.name for one in made}) == len(made)
+
+
+def test_a_film_in_a_shard_is_known_by_its_bytes(tmp_path):
+    triplets = types.SimpleNamespace(folder=tmp_path, file=lambda id, which: f"{id} {which}".encode())
+    assert samples._in_shard(triplets, "s1", "target").digest() == hashlib.sha256(b"s1 target").hexdigest()
+
+
 # ---------------------------------------------------------------------------------------------- what is told
 def test_a_rater_goes_on_where_the_votes_end_and_may_go_back(session):
     ann = {"rater": "  ann ", "plan": session.plan.name}
@@ -301,12 +332,9 @@ def test_what_is_no_vote_is_refused_and_nothing_is_written(session, given):
 
 
 def test_marks_are_whole_or_refused(folder, tmp_path):
-    made = planned(folder, form=LIKERT)
+    made = planned(folder, form=LIKERT, truth=True, captions=True)
     file = ballots.Ballots(tmp_path / "votes.csv", made)
-    session, ann = (
-        Session(made, file, truth=True, captions=True),
-        {"rater": "ann", "plan": made.name, "number": 1, "seconds": 1},
-    )
+    session, ann = Session(made, file), {"rater": "ann", "plan": made.name, "number": 1, "seconds": 1}
     shown = session.trial(ann)
     assert len(shown["sides"]) == 3 and session.start(ann)["asked"] == ["semantic", "visual", "overall"]
     assert shown["truth"]["caption"].startswith("it does <i>") and all(side["caption"] for side in shown["sides"])

@@ -81,8 +81,13 @@ def estimate(given: argparse.Namespace) -> None:
 def split(given: argparse.Namespace) -> None:
     """Write the held-out samples of the benchmark as a list, from the annotations of the sources in data/."""
     from vans.data.split import choose, describe, write
+    from vans.errors import UserError
+    from vans.files import check_output
     from vans.params import find_root
 
+    if given.samples < 1:
+        raise UserError(f"--samples {given.samples}: so many of each kind, one or more")
+    check_output(given.output)
     samples = choose(find_root() / "data", given.samples)
     write(given.output, samples)
     print("\n".join([*describe(samples, given.samples), f"written: {given.output} (curate.held_out takes it)"]))

@@ -56,6 +56,8 @@ def answer(
         check_question(question)
     if events < 1:
         raise UserError(f"--events is {events}; ask for one or more")
+    if seed is not None and seed < 0:
+        raise UserError(f"--seed is {seed}; use a whole number from 0 up")
     out = output_file(output)
     files.check_readable(path)
     clip = params.video

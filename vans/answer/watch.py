@@ -81,7 +81,9 @@ def repeated(still: np.ndarray, frames: int, height: int, width: int) -> Tensor:
 
 
 def check_question(question: str) -> None:
-    """UserError for a question that no model can be asked: bytes that are no text, signs of the models' own."""
+    """UserError for a question that no model can be asked: none, bytes that are no text, signs of the models' own."""
+    if not question.strip():
+        raise UserError('the question is empty; ask one, such as "what happens next ?"')
     check_text(question, "the question")
     check_words(question, "the question")
 

@@ -62,7 +62,8 @@ def check_name(name: str, option: str = "--name") -> None:
 
 
 def check_row(name: str, root: Path) -> None:
-    """Raise UserError if the tables have a row of this name of their own."""
-    own = {row.name for layout in LAYOUTS.values() for row in layout.rows} | set(Grid(load(root), root).arms)
-    if name in own:
+    """Raise UserError if the tables have a row, or scores, of this name of their own."""
+    grid = Grid(load(root), root)
+    own = {of for layout in LAYOUTS.values() for row in layout.rows for of in (row.name, row.arm)}
+    if name in own | grid.arms.keys() | grid.systems.keys():
         raise UserError(f"--as {name}: the tables have a row of that name; choose another")

@@ -141,8 +141,8 @@ def score(
     answers = predictions.open_folder(folder, ids, words=True)
     rows = triplets.frame.loc[ids]
     frame, toy = _names(rows, answers.captions), None
-    said = any(text.strip() for text in [*answers.captions, *answers.texts])  # in the right form or not
-    captions = answers.captions if said else None
+    writes = any(text.strip() for text in (*answers.captions, *answers.texts))  # texts may all break the template
+    captions = answers.captions if writes else None
     if captions is None and not answers.paths:
         raise UserError(f"{folder}: neither a caption nor a video; there is nothing to score")
     texts = answers.texts if any(answers.texts) else None

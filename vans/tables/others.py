@@ -8,6 +8,7 @@ tables stays, empty, with the reason.
 from collections.abc import Mapping
 from pathlib import Path
 
+from vans.errors import UserError
 from vans.score.score import Scores, load_all
 
 FOLDER = "docs/results/others"
@@ -16,8 +17,13 @@ ABOUT = "somebody else's answers: {}"
 
 
 def given(folder: str | Path, own: Mapping[str, Scores]) -> tuple[dict[str, Scores], dict[str, str]]:
-    """(scores, notes) of what is kept in a folder, by name; scores only of what was scored as `own` was."""
+    """(scores, notes) of what is kept in a folder, by name; scores only of what was scored as `own` was.
+
+    UserError for one that is called as one of `own`.
+    """
     every = load_all(folder)
+    if both := sorted(every.keys() & own.keys()):
+        raise UserError(f"{folder}/{both[0]}.json: the tables have {both[0]} of their own; use another --as")
     some = next(iter(own.values()))
     fit = {name: scores for name, scores in every.items() if _alike(scores, some)}
     notes = {name: ABOUT.format(one.summary.get("answers", "nothing is told of them")) for name, one in fit.items()}

@@ -77,7 +77,8 @@ def well_marked(marks: Any, sides: int) -> bool:
 @dataclass(frozen=True)
 class Plan:
     """arms: predictions by name. samples: by id in NFC. at_once: candidates on a screen. each: of a sample's
-    combinations so many are shown to one rater (None: all). checks: attention checks of one rater."""
+    combinations so many are shown to one rater (None: all). checks: attention checks of one rater. truth, captions:
+    show what really happened; the candidates' captions."""
 
     arms: Mapping[str, Predictions]
     samples: Mapping[str, Sample]
@@ -86,15 +87,20 @@ class Plan:
     each: int | None = None
     checks: int = FEWEST_CHECKS
     seed: int = 0
+    truth: bool = False
+    captions: bool = False
 
     @cached_property
     def name(self) -> str:
-        """A digest of all that decides what is seen, videos included."""
-        kept = {
-            arm: [found.captions, [sha256_file(p) for p in found.paths.values()]] for arm, found in self.arms.items()
-        }
-        asked = [[sample.id, sample.question, sample.caption] for sample in self.samples.values()]
-        settings = [self.form, self.at_once, self.each, self.checks, self.seed]
+        """A digest of all that decides what is seen and in which order, bytes of all videos included."""
+        kept = [
+            [arm, found.captions, [sha256_file(p) for p in found.paths.values()]] for arm, found in self.arms.items()
+        ]
+        asked = [
+            [one.id, one.question, one.caption, *(film and film.digest() for film in (one.input, one.truth))]
+            for one in self.samples.values()
+        ]
+        settings = [self.form, self.at_once, self.each, self.checks, self.seed, self.truth, self.captions]
         return digest([kept, asked, settings])[:12]
 
     @cached_property
@@ -115,7 +121,7 @@ class Plan:
         own = sample.truth if side.arm == TRUTH else sample.input
         if own is None:
             raise ValueError(f"{sample.id} has no {side.arm}")
-        return own()
+        return own.read()
 
     def trials(self, rater: str) -> list[Trial]:
         """All screens of a rater, in order, the checks spread evenly among them."""
@@ -195,6 +201,8 @@ def make(
     each: int | None = None,
     checks: int | None = None,
     seed: int = 0,
+    truth: bool = False,
+    captions: bool = False,
 ) -> Plan:
     """A plan over `count` samples, drawn by the seed from those of which every folder has a video.
 
@@ -219,4 +227,4 @@ def make(
     if checks is None:
         combined = math.comb(len(arms), at_once) if form == CHOICE else math.ceil(len(arms) / at_once)
         checks = max(FEWEST_CHECKS, len(ids) * min(combined, each or combined) // ONE_CHECK_IN)
-    return Plan(arms, {id: samples[id] for id in drawn}, form, at_once, each, checks, seed)
+    return Plan(arms, {id: samples[id] for id in drawn}, form, at_once, each, checks, seed, truth, captions)

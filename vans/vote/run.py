@@ -22,9 +22,10 @@ def serve(given: argparse.Namespace) -> None:
     plan = plans.make(
         *(given.folders, _questions(given.questions)),
         *(given.samples, given.form, given.at_once, given.each, given.checks, given.seed),
+        *(given.truth, given.captions),
     )
     file = Ballots(given.out or VOTES, plan)
-    session = Session(plan, file, given.truth, given.captions)
+    session = Session(plan, file)
     try:
         with Server(session, given.host, given.port) as server:
             print(describe(plan, file))

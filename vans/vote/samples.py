@@ -6,6 +6,7 @@ From the held-out triplets of a project, or from anyone's CSV file with the colu
 """
 
 import csv
+import hashlib
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 
 from vans import spreadsheet
 from vans.errors import UserError
-from vans.files import check_readable
+from vans.files import check_readable, sha256_file
 from vans.vote import sheets
 
 COLUMNS = ("id", "question", "input", "truth", "caption")
@@ -23,14 +24,22 @@ Clip = tuple[np.ndarray, float]  # uint8 [T, H, W, 3], pictures per second
 
 
 @dataclass(frozen=True)
+class Film:
+    """A clip in a file. read: its pictures; digest: SHA-256 of the file's bytes."""
+
+    read: Callable[[], Clip]
+    digest: Callable[[], str]
+
+
+@dataclass(frozen=True)
 class Sample:
-    """input, truth: read a clip; None where there is none. caption: what really happened, in words."""
+    """input, truth: None where there is none. caption: what really happened, in words."""
 
     id: str
     question: str
     caption: str
-    input: Callable[[], Clip] | None
-    truth: Callable[[], Clip] | None
+    input: Film | None
+    truth: Film | None
 
 
 def of_triplets(folder: Path) -> Mapping[str, Sample]:
@@ -46,8 +55,11 @@ def of_triplets(folder: Path) -> Mapping[str, Sample]:
     return found
 
 
-def _in_shard(triplets, id: str, which: str) -> Callable[[], Clip]:
-    return lambda: sheets.decoded(triplets.file(id, which), f"{triplets.folder}: {which} clip of {id}")
+def _in_shard(triplets, id: str, which: str) -> Film:
+    return Film(
+        lambda: sheets.decoded(triplets.file(id, which), f"{triplets.folder}: {which} clip of {id}"),
+        lambda: hashlib.sha256(triplets.file(id, which)).hexdigest(),
+    )
 
 
 def of_csv(path: Path) -> Mapping[str, Sample]:
@@ -75,9 +87,9 @@ def of_csv(path: Path) -> Mapping[str, Sample]:
     return found
 
 
-def _in_file(path: Path, where: str, name: str) -> Callable[[], Clip] | None:
+def _in_file(path: Path, where: str, name: str) -> Film | None:
     if not name:
         return None
     if not path.is_file():
         raise UserError(f"{where}: {path} is not there; name a video beside the CSV file")
-    return lambda: sheets.read(path)
+    return Film(lambda: sheets.read(path), lambda: sha256_file(path))

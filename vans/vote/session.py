@@ -24,13 +24,10 @@ LONGEST = 86_400.0  # s that a vote may have taken
 
 
 class Session:
-    """One plan, its file of votes, and the raters who come and go. Safe to be used by several threads.
+    """One plan, its file of votes, and the raters who come and go. Safe to be used by several threads."""
 
-    truth, captions: show what really happened; the candidates' captions.
-    """
-
-    def __init__(self, plan: Plan, file: ballots.Ballots, truth: bool = False, captions: bool = False) -> None:
-        self.plan, self.file, self.truth, self.captions = plan, file, truth, captions
+    def __init__(self, plan: Plan, file: ballots.Ballots) -> None:
+        self.plan, self.file = plan, file
         self._tokens: OrderedDict[str, Side] = OrderedDict()
         self._lock = threading.Lock()
         self._sheet = lru_cache(maxsize=64)(lambda side: sheet(*plan.clip(side)))
@@ -60,7 +57,7 @@ class Session:
         before = self.file.votes.get(rater, {}).get(number)
         shown = {"number": number, "question": words(sample.question), "before": self._before(trial, before)}
         shown["input"] = None if sample.input is None else self._clip(Side(INPUT, trial.sample))
-        if self.truth and sample.truth is not None:
+        if self.plan.truth and sample.truth is not None:
             shown["truth"] = {**self._clip(Side(TRUTH, trial.sample)), "caption": words(sample.caption)}
         shown["sides"] = [{**self._clip(side), "caption": self._caption(side)} for side in trial.sides]
         return shown
@@ -134,7 +131,7 @@ class Session:
         return {"token": token, **self._sheet(side).described()}
 
     def _caption(self, side: Side) -> str:
-        if not self.captions:
+        if not self.plan.captions:
             return ""
         sample = self.plan.samples[side.sample]
         if side.arm == TRUTH:
