@@ -215,6 +215,11 @@ def test_the_history_outlives_a_server_that_is_killed(tmp_path):
         assert gone["gone"] == [kept[0]["id"]]
 
 
+def test_a_history_is_for_its_owner_alone(tmp_path):
+    shelf.Shelf(tmp_path / "runs/demo")
+    assert (tmp_path / "runs/demo").stat().st_mode & 0o777 == 0o700
+
+
 def test_the_oldest_go_when_there_are_too_many(served, me, monkeypatch):
     monkeypatch.setattr(shelf, "COUNT", 3)
     ids = [me.until(me.run(f"{n} ?"))[0]["id"] for n in range(5)]

@@ -6,7 +6,9 @@ batches are kept under runs/systems_answer/ until all are there, and what an end
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +114,12 @@ def identity(params: Any, root: Path, ranks: Ranks, key: str, models: str, said:
     told = {name: value for name, value in params.resolved().items() if name in DECIDING}
     machine = params.resolved()["machine"]
     told["machine"] = {name: machine[name] for name in BATCHES} | {"device": ranks.device.type, "caps": cpu.caps_set()}
-    folders = [root / "models/base/vlm", root / "models/base/vdm", root / "models" / models]
+    told["protocol"] = asdict(protocol_of(params))
+    at = params.arms.cascade  # local folders that it names count with their files
+    own = [root / name for name in (at.vlm, at.vdm) if key == "cascade" and name and (root / name).is_dir()]
+    folders = [root / "models/base/vlm", root / "models/base/vdm", root / "models" / models, *own]
     paths = sorted({p for folder in folders for p in folder.rglob("*") if p.is_file() and "groups" not in p.parts})
-    told["files"] = [[str(p.relative_to(root)), files.sha256_file(p)] for p in paths]
+    told["files"] = [[os.path.relpath(p, root), files.sha256_file(p)] for p in paths]
     told["triplets"] = [files.sha256_file(root / "triplets/manifest.parquet"), shards.identity(root / "triplets")]
     told["code"] = code.digest(["vans/answer/systems.py"], Path(__file__).resolve().parents[2])
     return files.digest(told | {"key": key, "said": said})[:12]

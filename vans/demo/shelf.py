@@ -44,7 +44,8 @@ class Shelf:
         """UserError if another process has it, or it cannot be written."""
         self.folder = folder
         files.check_output(folder / LOCK)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700, exist_ok=True)  # what was asked is nobody else's on this machine
         self._handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
