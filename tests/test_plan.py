@@ -242,6 +242,10 @@ def test_memory_by_parts(paper):
     assert painted.frozen == pytest.approx(whole + (2 * (3_754_622_976 - tower) + dit) / 8)
     on = Models(paper.params.with_(machine={"shard": True}))
     assert how_of(on, "stage2").shard == 8 and how_of(on, "answer").shard == 1
+    frozen = memory(paper, "answer", 1, how_of(paper, "answer")).frozen
+    lora = 4 * flops.lora_parameters(paper.language, 8)
+    read = 2 * (3_754_622_976 + 5_680_910_336) + lora
+    assert frozen == pytest.approx(read + 4 * 126_892_531 + 0.6e9 + dit / 2), "of a DiT that only renders two bytes"
     sft = memory(paper, "sft/vdm", 8, how_of(paper, "sft/vdm"))
     assert sft.start == 0 and sft.frozen == 4 * 126_892_531  # the text encoder has gone
     assert [what.split(",")[0] for what, _ in cures(How(0, 2, 1, 1, 1), 8)][:2] == [
