@@ -281,6 +281,9 @@ def test_what_does_not_fit_and_what_to_change(paper):
     large = {"vdm": {"repo": "Wan-AI/Wan2.1-T2V-14B-Diffusers"}, "vlm": {"repo": "Qwen/Qwen2.5-VL-7B-Instruct"}}
     models = Models(paper.params.with_(models=large))
     assert models.vdm["dit"]["num_layers"] == 40
+    assert remedy(models, "answer", 8, gpus.GPUS["h100"])[1] == "dit_batch: 1 and sample_batch: 1: 63 GB"
+    told = "\n".join(report.held(models, 8, gpus.GPUS["h100"]))
+    assert "over 8 GPUs, GB of each: SFT, VDM" in told and ", answer" not in told.partition("GB of each")[2]
     for stage in ("sft/vlm", "sft/vdm", "stage1", "stage2"):
         change = remedy(models, stage, 8, gpus.GPUS["h100"])[1]
         assert change == "" or re.match(r"machine.shard: true.*: \d\d GB", change), stage

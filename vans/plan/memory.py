@@ -76,7 +76,7 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
     lora = flops.lora_parameters(models.language, p.sft.vlm.lora_rank) if vlm else 0
     sizes = {name: meta.parameters(name, vdm[name]) for name in (meta.DIT, meta.VAE, meta.TEXT)} if dit else {}
     dit_trains = stage in ("sft/vdm", "stage2", "all_in_one")
-    halved = c == 2 and how.shard == 1  # the DiT computes in a copy
+    halved = c == 2 and (how.shard == 1 or stage == "answer")  # the DiT computes in a copy
     vlm_trains = stage in ("sft/vlm", "stage1", "all_in_one")
 
     frozen: float = meta.parameters(meta.VLM, models.vlm) * c if vlm else 0
