@@ -121,6 +121,19 @@ def test_what_goes_wrong_in_the_background_is_said_with_the_next_step(tmp_path, 
     assert there(run) == ["step-0000001"] and not list(run.folder.glob(".step-*"))
 
 
+def test_a_disk_that_is_full_when_it_is_sealed_is_one_line_too(tmp_path, monkeypatch):
+    run, model = begun(tmp_path)
+    stepped(run, model, 1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "seal", full)
+    with pytest.raises(UserError, match=r"step-0000001: no space left on the disk; free some and run again"):
+        run.checkpoints.settle()
+    assert there(run) == [] and not list(run.folder.glob(".step-*"))
+
+
 def test_what_another_process_could_not_write_is_said_by_all(tmp_path):
     run, model = begun(tmp_path)
     stepped(run, model, 1)

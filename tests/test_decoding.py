@@ -3,6 +3,7 @@ by an object of its form where there is no GPU."""
 
 import contextlib
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +79,17 @@ def test_every_pass_has_the_same_shapes_and_the_same_memory(vlm, clips, monkeypa
 def test_without_a_gpu_a_graph_is_asked_for_in_vain(vlm, clips, monkeypatch):
     monkeypatch.setattr(decoding, "captured", None)
     agree(vlm, drawn(vlm, clips, "graph"), drawn(vlm, clips, "dynamic"))
+
+
+def test_what_is_cut_up_over_ranks_is_not_captured(monkeypatch):
+    """FSDP's streams would be forked into the capture and never joined."""
+    mask: Any = SimpleNamespace(device=torch.device("cuda"), repeat_interleave=lambda times, axis: mask)
+    cache = SimpleNamespace(batch_repeat_interleave=lambda times: None, is_sliding=[False])
+    policy = SimpleNamespace(decoding="graph", model=None, autocast=None)
+    monkeypatch.setattr(decoding, "Fixed", lambda *given: "captured" if given[5] else "static")
+    assert decoding.decoder(policy, cache, mask, mask, 1, 1) == "captured"
+    monkeypatch.setattr(decoding, "sharded", lambda model: True)
+    assert isinstance(decoding.decoder(policy, cache, mask, mask, 1, 1), decoding.Growing)
 
 
 def test_a_captured_pass_is_replayed_for_every_token(vlm, clips, monkeypatch):

@@ -224,9 +224,11 @@ def test_of_several_processes_each_has_an_engine_in_the_group_that_is_there(vllm
     monkeypatch.setattr(engine.dist, "is_initialized", lambda: True)
     monkeypatch.setattr(engine.dist, "get_world_size", lambda: 4)
     monkeypatch.setattr(engine.dist, "get_rank", lambda: 2)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")  # of rank 0, which has an engine, too, and started this process
     found: dict = {}
     monkeypatch.setattr(sys.modules["vllm"], "LLM", lambda **given: found.update(given))
     vlm = policy(folder)
@@ -234,3 +236,8 @@ def test_of_several_processes_each_has_an_engine_in_the_group_that_is_there(vllm
     vlm.engine._start(vlm, 100)
     assert found["distributed_executor_backend"] == "external_launcher" and found["max_model_len"] == 100
     assert (engine.os.environ["RANK"], engine.os.environ["WORLD_SIZE"]) == ("2", "4")
+
+
+def test_it_takes_no_adapter_that_is_cut_up():
+    with pytest.raises(UserError, match=r"machine\.sampler: takes whole adapters"):
+        load(smoke.ROOT, scale="tiny").with_(machine={"sampler": "vllm", "shard": True})

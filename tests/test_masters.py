@@ -1,6 +1,7 @@
 """The DiT's copy in bfloat16 over float32 masters: what it shares with them, that gradients reach them, and that it
 follows them; its blocks compiled one by one."""
 
+import weakref
 from functools import partial
 
 import pytest
@@ -137,6 +138,26 @@ def test_its_error_is_that_of_autocast():
 def test_in_float32_there_is_no_copy():
     vdm = vdm_of(None)
     assert vdm.network is vdm.dit
+    dit, v = vdm.dit, vdm.velocity(*given(vdm))
+    assert vdm.rounded().dit is dit and torch.equal(vdm.velocity(*given(vdm)), v)
+
+
+def test_what_only_renders_holds_one_copy_and_renders_the_same():
+    def rendered(vdm: VDM) -> torch.Tensor:
+        x, _, text, reference = given(vdm)
+        return vdm.render_latents(text, reference, x, 3, 3.0, text[:1])
+
+    vdm = vdm_of()
+    v, latents = vdm.velocity(*given(vdm)), rendered(vdm)
+    kept = {p.data_ptr() for p in vdm.network.parameters() if p.dtype == torch.float32}
+    masters = [weakref.ref(p.untyped_storage()) for p in vdm.dit.parameters() if p.data_ptr() not in kept]
+    vdm.rounded()
+    assert masters and not any(storage() for storage in masters), "nobody holds the masters"
+    ours, its = ([p.data_ptr() for p in module.parameters()] for module in (vdm.dit, vdm.network))
+    assert ours == its, "dit and network are the same memory"
+    assert torch.equal(vdm.velocity(*given(vdm)), v) and torch.equal(rendered(vdm), latents)
+    lowered = vdm_of().lowered(True, None)
+    assert torch.equal(rendered(vdm.lowered(True, None)), rendered(lowered)), "the release's way, too"
 
 
 def test_compiled_blocks_compute_the_same_with_and_without_gradients(vdm, monkeypatch):

@@ -242,6 +242,10 @@ def test_memory_by_parts(paper):
     assert painted.frozen == pytest.approx(whole + (2 * (3_754_622_976 - tower) + dit) / 8)
     on = Models(paper.params.with_(machine={"shard": True}))
     assert how_of(on, "stage2").shard == 8 and how_of(on, "answer").shard == 1
+    frozen = memory(paper, "answer", 1, how_of(paper, "answer")).frozen
+    lora = 4 * flops.lora_parameters(paper.language, 8)
+    read = 2 * (3_754_622_976 + 5_680_910_336) + lora
+    assert frozen == pytest.approx(read + 4 * 126_892_531 + 0.6e9 + dit / 2), "of a DiT that only renders two bytes"
     sft = memory(paper, "sft/vdm", 8, how_of(paper, "sft/vdm"))
     assert sft.start == 0 and sft.frozen == 4 * 126_892_531  # the text encoder has gone
     assert [what.split(",")[0] for what, _ in cures(How(0, 2, 1, 1, 1), 8)][:2] == [
@@ -277,6 +281,9 @@ def test_what_does_not_fit_and_what_to_change(paper):
     large = {"vdm": {"repo": "Wan-AI/Wan2.1-T2V-14B-Diffusers"}, "vlm": {"repo": "Qwen/Qwen2.5-VL-7B-Instruct"}}
     models = Models(paper.params.with_(models=large))
     assert models.vdm["dit"]["num_layers"] == 40
+    assert remedy(models, "answer", 8, gpus.GPUS["h100"])[1] == "dit_batch: 1 and sample_batch: 1: 63 GB"
+    told = "\n".join(report.held(models, 8, gpus.GPUS["h100"]))
+    assert "over 8 GPUs, GB of each: SFT, VDM" in told and ", answer" not in told.partition("GB of each")[2]
     for stage in ("sft/vlm", "sft/vdm", "stage1", "stage2"):
         change = remedy(models, stage, 8, gpus.GPUS["h100"])[1]
         assert change == "" or re.match(r"machine.shard: true.*: \d\d GB", change), stage

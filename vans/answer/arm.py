@@ -62,7 +62,7 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     triplets = Triplets(here / "triplets")
     ids = ranks.share(held_out(triplets, params.evaluate.samples))
     vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device) if captions == "vlm" else None
-    vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device) if captions != "none" else None
+    vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device, True) if captions != "none" else None
     chooser = judge(at.best_of["by"], params, base, triplets, ranks.device) if at.best_of else None
     texts: list[str] = []
     words: list[str] = []

@@ -65,7 +65,7 @@ class Answerer:
         device = device_of("cpu" if params.machine.device == "cpu" else "auto", 0)
         torch.set_num_threads(params.machine.threads)
         self.vlm = load_vlm(params, root / "models/base", root / models.vlm_folder, device)
-        self.vdm = load_vdm(params, root / "models/base", root / models.vdm_folder, device)
+        self.vdm = load_vdm(params, root / "models/base", root / models.vdm_folder, device, True)
 
     def watch(self, path: str | Path) -> Watched:
         """A video or a picture as the models look at it; UserError for what is neither."""

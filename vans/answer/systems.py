@@ -174,7 +174,7 @@ class Extension(System):
     """Frames alone. There is nothing to guide towards, so guidance is 1."""
 
     def load(self) -> None:
-        self.vdm = load_vdm(self.params, self.base, self.models / "vdm", self.device)
+        self.vdm = load_vdm(self.params, self.base, self.models / "vdm", self.device, True)
 
     def answer(self, ids: list[str]) -> Answers:
         nothing = [""] * len(ids)
@@ -187,7 +187,7 @@ class Unified(System):
 
     def load(self) -> None:
         self.vlm = load_vlm(self.params, self.base, self.models / "vlm", self.device)
-        self.vdm = load_vdm(self.params, self.base, self.models / "vdm", self.device)
+        self.vdm = load_vdm(self.params, self.base, self.models / "vdm", self.device, True)
         self.connector = Connector.load(self.models).to(self.device)
 
     @torch.no_grad()
@@ -215,7 +215,7 @@ class Cascade(System):
             self.vlm.sample_batch = p.machine.sample_batch
             self.vlm.to(self.device)
         if at.vdm is None:
-            self.vdm = load_vdm(p, self.base, self.models / "vdm", self.device)
+            self.vdm = load_vdm(p, self.base, self.models / "vdm", self.device, True)
         else:
             self.pipeline = Pipeline(p, self.device)
 

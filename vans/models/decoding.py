@@ -3,7 +3,8 @@
     dynamic  keys and values grow by a token a pass: no two passes have the same shapes
     static   they have their final length from the start, and a mask says what of it there is yet
     graph    static, and the pass is captured once as a CUDA graph and replayed: one launch a token instead of
-             thousands; where there is no CUDA, dynamic
+             thousands; dynamic where there is no CUDA, and for a model that is cut up over ranks: what gathers it
+             has streams of its own, which no capture may hold
 
 The same sums: masked places add exact zeros, so that they differ in the last bits at most, where a kernel adds up in
 blocks of another length. A graph lives for one batch: weights that change between batches are met by the next capture.
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import StaticCache
 
+from vans.sharding import sharded
 from vans.visible import words
 
 BLOCK = 8  # places that the cache's length is a multiple of: masked attention reads aligned rows
@@ -127,7 +129,7 @@ def decoder(policy: Any, cache: Any, mask: Tensor, place: Tensor, times: int, mo
     """
     cache.batch_repeat_interleave(times)
     mask, place = mask.repeat_interleave(times, 0), place.repeat_interleave(times, 1)
-    graph = policy.decoding == "graph" and mask.device.type == "cuda"
+    graph = policy.decoding == "graph" and mask.device.type == "cuda" and not sharded(policy.model)
     if policy.decoding == "dynamic" or (policy.decoding == "graph" and not graph) or any(cache.is_sliding):
         return Growing(policy.model, cache, mask, place)
     return Fixed(policy.model, cache, mask, place, most, graph, lambda: policy.autocast(cache=not graph))

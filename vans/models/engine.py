@@ -68,8 +68,9 @@ class Engine:
         if dist.is_initialized() and dist.get_world_size() > 1:  # an engine in each process, in the group that is there
             options["distributed_executor_backend"] = "external_launcher"
             place = {"RANK": dist.get_rank(), "WORLD_SIZE": dist.get_world_size(), "LOCAL_RANK": policy.device.index}
-            for name, value in (place | {"MASTER_ADDR": "localhost", "MASTER_PORT": 0}).items():
-                os.environ.setdefault(name, str(value or 0))
+            os.environ.update({name: str(value or 0) for name, value in place.items()})  # not those of who started it
+            os.environ.setdefault("MASTER_ADDR", "localhost")
+            os.environ.setdefault("MASTER_PORT", "0")
         else:
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process
         if isinstance(policy.model, PeftModel):

@@ -41,14 +41,18 @@ def vdm_options(params) -> dict:
     }
 
 
-def load_vdm(params, base: Path, tuned: Path | None = None, device="cpu") -> VDM:
-    """The VDM of `base` (or of the hub), its DiT replaced by that of `tuned`/transformer where given."""
+def load_vdm(params, base: Path, tuned: Path | None = None, device="cpu", renders: bool = False) -> VDM:
+    """The VDM of `base` (or of the hub), its DiT replaced by that of `tuned`/transformer where given.
+
+    renders: and nothing else (`VDM.rounded`).
+    """
     model = params.models.vdm
     vdm = VDM.load(model.repo or Path(base) / "vdm", model.revision, frozen_dtype(params), **vdm_options(params))
     if tuned is not None:
         vdm.dit = load_dit(tuned)
     vdm.checkpoint_activations(params.machine.gradient_checkpointing)
-    return vdm.frozen().to(device)
+    vdm.frozen()
+    return (vdm.rounded() if renders else vdm).to(device)
 
 
 def load_dit(folder: Path) -> WanTransformer3DModel:

@@ -20,14 +20,14 @@ class Halved:
 
     What trains in the masters (`requires_grad`) is asked at every look, and so is whether they have changed: an
     optimiser's step, a checkpoint read back and a weight set by hand are all followed. Modules that are put in or taken
-    out (an adapter) are not: make another copy.
+    out (an adapter) are not: make another copy. What is in `dtype` already is not held twice.
     """
 
     def __init__(self, masters: Any, dtype: torch.dtype):
         self.masters = masters
         kept = set(getattr(masters, "_keep_in_fp32_modules", None) or ())
         self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []  # master, its copy
-        known: dict[int, Any] = {}
+        known: dict[int, Any] = {id(buffer): buffer for buffer in masters.buffers()}
         for name, master in masters.named_parameters():
             if kept.isdisjoint(name.split(".")) and master.is_floating_point():
                 half = nn.Parameter(master.detach().to(dtype))

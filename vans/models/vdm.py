@@ -172,6 +172,15 @@ class VDM:
             part.to(device)
         return self
 
+    def rounded(self) -> VDM:
+        """For rendering alone: the DiT gives its float32 weights up for those of its copy. The numbers stay those of
+        `network`; what is rounded is not to be trained or saved. Where there is no copy it stays as it is.
+        """
+        if self.again().network is not self.dit and self._copy is not None:
+            for master, half in self._copy.pairs:
+                master.data = half.data
+        return self
+
     def lowered(self, half: bool, tile: tuple[int, int] | None) -> VDM:
         """For answers alone, as the method's release makes them: weights, latents and time step in bfloat16 (half), and
         the VAE in tiles of so many latents, half of which overlap, in bfloat16. Neither (None): as it is.
@@ -197,6 +206,11 @@ class VDM:
     @property
     def device(self) -> torch.device:
         return self.dit.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of latents and time steps: float32, unless `lowered`."""
+        return torch.float32 if self.autocast_dtype else self.dit.dtype
 
     # ------------------------------------------------------------------ latents and text
     def _statistics(self) -> tuple[Tensor, Tensor]:
@@ -265,12 +279,12 @@ class VDM:
         network = dit or self.network
         start = 0 if reference is None else reference.shape[2]
         hidden = x if reference is None else torch.cat([reference.to(x), x], dim=2)
-        dtype = self.autocast_dtype if self.autocast_dtype and self.halved else self.dit.dtype
+        dtype = self.autocast_dtype if self.autocast_dtype and self.halved else self.dtype
         learns = torch.is_grad_enabled()
         with torch.set_grad_enabled(learns or (self.compiled and dit is None)), self.autocast():
             out = network(
                 hidden_states=hidden.to(dtype),
-                timestep=(sigma.to(x.device) * 1000.0).to(self.dit.dtype),  # of 1000 bfloat16 tells 4 apart
+                timestep=(sigma.to(x.device) * 1000.0).to(self.dtype),  # of 1000 bfloat16 tells 4 apart
                 encoder_hidden_states=text.to(x.device, dtype),
                 return_dict=False,
             )[0]
@@ -332,7 +346,7 @@ class VDM:
         batch = batch or self.dit_batch
         out = []
         for part, own in rounds(self.dit, noise.shape[0], batch):
-            x = noise[part].to(self.device, self.dit.dtype)  # float32, unless `lowered`
+            x = noise[part].to(self.device, self.dtype)
             ref, cond = reference[part].to(self.device), text[part].to(self.device)
             for k, (now, then) in enumerate(pairwise(grid.tolist())):
                 sigma = torch.full((x.shape[0],), float(now), device=self.device)

@@ -280,6 +280,8 @@ class Params(Section):
                 "clip needs models.clip.repo; this scale trains its CLIP after the curation, so write none",
                 *("curate", "agreement"),
             )
+        if self.machine.sampler == "vllm" and self.machine.shard:
+            raise Wrong("takes whole adapters, and machine.shard cuts them up; use vans", "machine", "sampler")
         if self.stage2.explore_size and self.machine.shard:
             raise Wrong(
                 "machine.shard needs all GPUs to render equally often, and candidates are not; use 0",

@@ -5,8 +5,8 @@ updating) needs beside them. Stage 2 holds VLM and text encoder until its anchor
 are gradients and moments, and neither of them in its steps. As the trainers do it: frozen weights of the VLM and the
 text encoder in machine.dtype, DiT and VAE in float32; what trains in float32, with its gradients, AdamW's two moments,
 the policy at the start of the stage (for the KL; not in SFT) and, with several processes, one flat buffer of gradients.
-In bfloat16 the DiT computes in a copy (vans/models/masters.py), of which the start of the stage is another one; of a
-LoRA autocast keeps a copy. Sharded, there is neither.
+In bfloat16 the DiT computes in a copy (vans/models/masters.py), of which the start of the stage is another one; where
+it does not train, the copy is all that there is. Of a LoRA autocast keeps a copy. Sharded, there is neither.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ def memory(models: Models, stage: str, gpus: int, how: How) -> Memory:
     lora = flops.lora_parameters(models.language, p.sft.vlm.lora_rank) if vlm else 0
     sizes = {name: meta.parameters(name, vdm[name]) for name in (meta.DIT, meta.VAE, meta.TEXT)} if dit else {}
     dit_trains = stage in ("sft/vdm", "stage2", "all_in_one")
-    halved = c == 2 and how.shard == 1  # the DiT computes in a copy
+    halved = c == 2 and (how.shard == 1 or stage == "answer")  # the DiT computes in a copy
     vlm_trains = stage in ("sft/vlm", "stage1", "all_in_one")
 
     frozen: float = meta.parameters(meta.VLM, models.vlm) * c if vlm else 0
     if dit:
         frozen += 4 * sizes[meta.VAE] + (0 if stage == "sft/vdm" else c * sizes[meta.TEXT] + CLIP)
-        frozen += 0 if dit_trains else (4 + (c if halved else 0)) * sizes[meta.DIT]
+        frozen += 0 if dit_trains else (c if halved else 4) * sizes[meta.DIT]
     frozen += 0 if vlm_trains else 4 * lora
     gone: float = 0  # before the first step
     if stage == "stage2":

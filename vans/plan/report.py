@@ -180,7 +180,7 @@ def held(models: Models, gpus: int, gpu: GPU) -> list[str]:
         f"{_settings(how)}. Of {gpu.memory} GB {gpu.usable / 1e9:.0f} can be filled.",
         "",
         *(ends or [f"Every stage fits {gpu.name}."]),
-        *_sharded(models, gpus, gpu, [stage for stage, (_, what) in found.items() if what]),
+        *_sharded(models, gpus, gpu, [s for s, (_, what) in found.items() if what and s != "answer"]),
     ]
 
 

@@ -111,8 +111,12 @@ class Checkpoints:
                 writing.result()  # raises this rank's own
             raise UserError(f"another process: {parts['']}")
         if self.ranks.main:
-            files.seal(self.partial, self.record, parts)
-            files.publish_dir(self.partial, self.place)
+            try:
+                with files.no_space_is_a_user_error(self.place):
+                    files.seal(self.partial, self.record, parts)
+                    files.publish_dir(self.partial, self.place)
+            finally:
+                shutil.rmtree(self.partial, ignore_errors=True)
             for old in sorted(self.folder.glob("step-*"))[:-KEPT]:
                 files.discard(old)
 

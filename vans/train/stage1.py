@@ -86,10 +86,11 @@ def train_vlm(ranks: Ranks, params: Any, root: str, out: str, cell: dict) -> lis
     start = reference(vlm.model)
     optim = optimizer([vlm.model], "adamw", s.lr)
     place = "cpu" if cut and not s.fp8 else ranks.device
-    vdm = load_vdm(params, base, here / at.vdm_folder, place) if renders else None
+    whole = s.fp8 or cut is not None
+    vdm = load_vdm(params, base, here / at.vdm_folder, place, not whole) if renders else None
     if vdm is not None and s.fp8:
         float8.lower(vdm.dit)
-        vdm.again()
+        vdm.rounded()
     elif vdm is not None and cut is not None:
         vdm.shard(cut)
     size = s.explore_size or s.group_size  # G', or G
