@@ -49,7 +49,7 @@ def test_two_clones_give_the_same_lock(clones):
     """To the hash of every output. In a new lock DVC writes stages in the order in which it has run them, and of
     several that could be next it takes any (its graph of a target is a set); a lock that is there keeps its order."""
     locks = [yaml.safe_load((clone / "dvc.lock").read_text())["stages"] for clone in clones]
-    assert len(locks[0]) == 19 and len(locks[1]) == 8 and {name: locks[0].get(name) for name in locks[1]} == locks[1]
+    assert len(locks[0]) == 30 and len(locks[1]) == 8 and {name: locks[0].get(name) for name in locks[1]} == locks[1]
 
 
 def test_every_notebook_ran_headless_and_left_a_page(whole):
