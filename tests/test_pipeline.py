@@ -63,8 +63,9 @@ def test_every_notebook_ran_headless_and_left_a_page(whole):
 
 
 def test_the_tables_are_there_and_printed(whole):
-    arms = Grid(load(whole), whole).arms
-    assert {path.stem for path in (whole / "results/scores").glob("*.json")} == set(arms)
+    grid = Grid(load(whole), whole)
+    assert {path.stem for path in (whole / "results/scores").glob("*.json")} == {*grid.arms, *grid.systems}
+    assert (whole / "results/pictures.md").stat().st_size > 0
     for name in ("main", "ablation"):
         for suffix in (".csv", ".md", ".png"):
             assert (whole / f"results/{name}{suffix}").stat().st_size > 0
