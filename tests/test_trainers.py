@@ -682,6 +682,8 @@ def test_kept_text_embeddings_are_those_of_the_encoder(root, tmp_path):
 
 # ---- answers -------------------------------------------------------------------------------------------------
 def test_an_arm_goes_on_where_it_stopped_and_ends_in_the_same_bytes(root, tmp_path, monkeypatch):
+    from vans.files import HOST, PARTIAL
+
     def files(folder: Path) -> dict[str, bytes]:
         return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -704,10 +706,12 @@ def test_an_arm_goes_on_where_it_stopped_and_ends_in_the_same_bytes(root, tmp_pa
         answers.predict(params, arm, broken)
     kept = list((broken / "runs/answer/sft").rglob("batch-*"))
     assert len(kept) == 1 and not (broken / "predictions/sft").exists()
+    left = kept[0].parent.parent / f".0{PARTIAL}{HOST}-999999999-gone"  # a kill in the middle of a deletion
+    left.mkdir()
     rendered.append([])  # the next call renders: `stopped` counts one more
     assert files(answers.predict(params, arm, broken)) == expected
     assert rendered[0] not in rendered[2:] and len(rendered) == 2 + (len(expected) - 1) // 2 - 1
-    assert not list((broken / "runs").rglob("batch-*"))
+    assert not list((broken / "runs").rglob("batch-*")) and not left.exists()
 
     # another process that answers for the same arm ends, and removes what both have kept: at any moment
     params, shared = changed(root, tmp_path / "shared", generate={"batch": 2})

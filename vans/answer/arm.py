@@ -87,7 +87,8 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
 
     kept = here / "runs/answer" / at.key / ranks.gather(identity(params, here, ranks, at) if ranks.main else "")[0]
     if ranks.main:
-        files.sweep(kept)
+        for folder in (kept.parent, kept):  # what a kill left half-written, or half-deleted at the end
+            files.sweep(folder)
     ranks.barrier()
     videos = Path(out) / "videos"
     videos.mkdir(exist_ok=True)

@@ -77,7 +77,8 @@ def predict_share(
     name = ranks.gather(identity(params, here, ranks, key, models, said) if ranks.main else "")[0]
     kept = here / "runs/systems_answer" / key / name
     if ranks.main:
-        files.sweep(kept)
+        for folder in (kept.parent, kept):  # what a kill left half-written, or half-deleted at the end
+            files.sweep(folder)
     ranks.barrier()
     rows: list[tuple[str, str, str]] = []
     chunks = [ids[i : i + g.batch] for i in range(0, len(ids), g.batch)]
