@@ -7,33 +7,23 @@ it would give without that, and the k-th is drawn from (seed, sample/k).
 
 from __future__ import annotations
 
-import os
-import shutil
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from vans import code, cpu, files
-from vans.answer import predictions
+from vans import files
+from vans.answer import batchwise
 from vans.answer.best import Answer, best_of, judge
 from vans.answer.draw import render as render
 from vans.answer.draw import write_answers as write_answers
-from vans.data import shards
 from vans.data.batches import clips_of, held_out
 from vans.data.triplets import Triplets
 from vans.grid import Arm
-from vans.media import video as media
 from vans.models.load import load_vdm, load_vlm
 from vans.models.protocol import protocol_of
 from vans.parallel import Ranks, launch
 from vans.preflight import preflight
 
-# Of the machine, what moves last bits; the sampler moves all.
-BATCHES = ("dtype", "threads", "vae_batch", "dit_batch", "sample_batch", "decoding", "compile", "sampler")
-DECIDING = ("seed", "video", "generate", "curate", "models", "machine")  # sections of the parameters
+DECIDING = ("seed", "video", "generate", "curate", "models")  # sections of the parameters
 
 
 def predict(params: Any, arm: Arm, root: Path) -> Path:
@@ -56,7 +46,7 @@ def predict(params: Any, arm: Arm, root: Path) -> Path:
 
 def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> str:
     """This rank's share of an arm's predictions; returns the folder in which batches are kept."""
-    g, here, at = params.generate, Path(root), Arm(**arm)
+    here, at = Path(root), Arm(**arm)
     protocol = protocol_of(params)
     base, captions = here / "models/base", at.captions
     triplets = Triplets(here / "triplets")
@@ -64,10 +54,6 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
     vlm = load_vlm(params, base, here / at.vlm_folder, ranks.device) if captions == "vlm" else None
     vdm = load_vdm(params, base, here / at.vdm_folder, ranks.device, True) if captions != "none" else None
     chooser = judge(at.best_of["by"], params, base, triplets, ranks.device) if at.best_of else None
-    texts: list[str] = []
-    words: list[str] = []
-    suffix = ".avi" if params.curate.codec == "raw" else ".mp4"
-    chunks = [ids[i : i + g.batch] for i in range(0, len(ids), g.batch)]
 
     def draw(some: list[str], k: int = 0) -> list[Answer]:
         """The k-th answer to each of some questions."""
@@ -85,59 +71,18 @@ def predict_share(ranks: Ranks, params: Any, root: str, out: str, arm: dict) -> 
         videos = clips if vdm is None else render(params, vdm, clips, found, names)
         return list(zip(found, answers, videos, strict=True))
 
+    def answer(some: list[str]) -> batchwise.Answers:
+        chosen = best_of(at.best_of["n"], chooser, some, draw) if at.best_of and chooser else draw(some)
+        words, texts, videos = zip(*chosen, strict=True)
+        return words, texts, videos
+
     kept = here / "runs/answer" / at.key / ranks.gather(identity(params, here, ranks, at) if ranks.main else "")[0]
-    if ranks.main:
-        for folder in (kept.parent, kept):  # what a kill left half-written, or half-deleted at the end
-            files.sweep(folder)
-    ranks.barrier()
-    videos = Path(out) / "videos"
-    videos.mkdir(exist_ok=True)
-    for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
-        done, names = kept / f"batch-{files.digest(chunk)[:12]}", [f"{id}{suffix}" for id in chunk]
-        record = files.sealed(done)
-        try:  # another process that answers for this arm, and has ended, removes what both have kept
-            if record is not None:
-                place(names, done, videos)
-        except FileNotFoundError:
-            record = None
-        if record is None:
-            given = best_of(at.best_of["n"], chooser, chunk, draw) if at.best_of and chooser else draw(chunk)
-            record = {"captions": [caption for caption, _, _ in given], "texts": [text for _, text, _ in given]}
-            for name, (_, _, clip) in zip(names, given, strict=True):
-                media.write(videos / name, clip.numpy(), params.video.fps)
-            with suppress(FileNotFoundError), files.atomic_dir(done) as partial:
-                place(names, videos, partial)
-                files.seal(partial, record)
-        words += record["captions"]
-        texts += record["texts"]
-    rows_out = ranks.collect(list(zip(ids, words, texts, strict=True)))
-    if ranks.main:
-        table = predictions.captions_csv(*zip(*rows_out, strict=True))
-        (Path(out) / predictions.CAPTIONS).write_text(table, encoding="utf-8", newline="")
+    batchwise.predict(ranks, params, ids, Path(out), kept, answer)
     return str(kept)
 
 
-def place(names: list[str], here: Path, there: Path) -> None:
-    """Files of a folder in another one, too: links, or copies where there are none."""
-    for name in names:
-        (there / name).unlink(missing_ok=True)
-        try:
-            os.link(here / name, there / name)
-        except OSError:
-            shutil.copyfile(here / name, there / name)
-
-
 def identity(params: Any, root: Path, ranks: Ranks, arm: Arm) -> str:
-    """Of what decides an arm's answers: parameters, data, models, code, and what computes them. Batches of another one
-    are not taken."""
-    told = {key: value for key, value in params.resolved().items() if key in DECIDING}
-    told["machine"] = {key: told["machine"][key] for key in BATCHES}
-    told["protocol"] = asdict(protocol_of(params))  # the release's prompts, too, which stand outside of the parameters
-    told["machine"] |= {"device": ranks.device.type, "caps": cpu.caps_set()}
-    base = ["vlm", "vdm", *(["clip"] if arm.best_of else [])]
-    folders = [f"models/base/{name}" for name in base] + [arm.vlm_folder, arm.vdm_folder]
-    paths = sorted({p for name in folders for p in (root / name).rglob("*") if p.is_file() and "groups" not in p.parts})
-    told["files"] = [[str(p.relative_to(root)), files.sha256_file(p)] for p in paths]
-    told["triplets"] = [files.sha256_file(root / "triplets/manifest.parquet"), shards.identity(root / "triplets")]
-    told["code"] = code.digest(["vans/answer/arm.py"], Path(__file__).resolve().parents[2])
-    return files.digest(told | {"arm": arm.plain()})[:12]
+    """Of what decides an arm's answers (`batchwise.identity`)."""
+    base = [f"models/base/{name}" for name in ("vlm", "vdm", *(["clip"] if arm.best_of else []))]
+    folders = [root / name for name in (*base, arm.vlm_folder, arm.vdm_folder)]
+    return batchwise.identity(params, root, ranks, "vans/answer/arm.py", DECIDING, folders, arm=arm.plain())

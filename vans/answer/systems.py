@@ -6,25 +6,18 @@ batches are kept under runs/systems_answer/ until all are there, and what an end
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from vans import code, cpu, files
-from vans.answer import predictions
-from vans.answer.arm import BATCHES, place
+from vans import files
+from vans.answer import batchwise, predictions
 from vans.answer.draw import render, write_answers
 from vans.answer.outsiders import Pipeline, caption_of, captions_of_endpoint
-from vans.data import shards
 from vans.data.batches import clips_of, held_out, prompts_of
 from vans.data.triplets import Triplets
-from vans.media import video as media
 from vans.models.connector import Connector, driven
 from vans.models.load import frozen_dtype, load_vdm, load_vlm, vlm_options
 from vans.models.protocol import protocol_of
@@ -35,7 +28,6 @@ from vans.preflight import preflight
 from vans.rng import noise
 
 DECIDING = ("seed", "video", "generate", "arms", "curate", "models")  # sections of the parameters
-Answers = tuple[list[str], list[str], Any]  # captions, whole texts, videos (N of uint8 [T, H, W, 3]) or None
 
 
 def predict(params: Any, key: str, models: str, root: Path) -> Path:
@@ -68,62 +60,23 @@ def predict_share(
     ranks: Ranks, params: Any, root: str, out: str, key: str, models: str, said: dict[str, str] | None
 ) -> str:
     """This rank's share of a system's predictions; returns the folder in which batches are kept."""
-    here, g = Path(root), params.generate
+    here = Path(root)
     triplets = Triplets(here / "triplets")
     ids = ranks.share(held_out(triplets, params.evaluate.samples))
     system = SYSTEMS[key](params, here, here / "models" / models, ranks.device, triplets)
     system.said = said
-    suffix = ".avi" if params.curate.codec == "raw" else ".mp4"
     name = ranks.gather(identity(params, here, ranks, key, models, said) if ranks.main else "")[0]
     kept = here / "runs/systems_answer" / key / name
-    if ranks.main:
-        for folder in (kept.parent, kept):  # what a kill left half-written, or half-deleted at the end
-            files.sweep(folder)
-    ranks.barrier()
-    rows: list[tuple[str, str, str]] = []
-    chunks = [ids[i : i + g.batch] for i in range(0, len(ids), g.batch)]
-    folder = Path(out) / "videos"
-    if key != "textual":
-        folder.mkdir(exist_ok=True)
-    for chunk in tqdm(chunks, desc="answers", disable=not ranks.main, mininterval=2, ncols=100):
-        done = kept / f"batch-{files.digest(chunk)[:12]}"
-        names = [f"{id}{suffix}" for id in chunk] if key != "textual" else []
-        record = files.sealed(done)
-        try:  # as in vans/answer/arm.py: another process that has ended removes what both have kept
-            if record is not None:
-                place(names, done, folder)
-        except FileNotFoundError:
-            record = None
-        if record is None:
-            captions, texts, videos = system.answer(chunk)
-            record = {"captions": captions, "texts": texts}
-            for file, clip in zip(names, [] if videos is None else videos, strict=True):
-                media.write(folder / file, clip.numpy(), params.video.fps)
-            with suppress(FileNotFoundError), files.atomic_dir(done) as partial:
-                place(names, folder, partial)
-                files.seal(partial, record)
-        rows += zip(chunk, record["captions"], record["texts"], strict=True)
-    every = ranks.collect(rows)
-    if ranks.main:
-        table = predictions.captions_csv(*zip(*every, strict=True))
-        (Path(out) / predictions.CAPTIONS).write_text(table, encoding="utf-8", newline="")
+    batchwise.predict(ranks, params, ids, Path(out), kept, system.answer, videos=key != "textual")
     return str(kept)
 
 
 def identity(params: Any, root: Path, ranks: Ranks, key: str, models: str, said: Any) -> str:
-    """Of what decides a system's answers; batches of another one are not taken."""
-    told = {name: value for name, value in params.resolved().items() if name in DECIDING}
-    machine = params.resolved()["machine"]
-    told["machine"] = {name: machine[name] for name in BATCHES} | {"device": ranks.device.type, "caps": cpu.caps_set()}
-    told["protocol"] = asdict(protocol_of(params))
-    at = params.arms.cascade  # local folders that it names count with their files
+    """Of what decides a system's answers (`batchwise.identity`); local folders that the cascade names count, too."""
+    at = params.arms.cascade
     own = [root / name for name in (at.vlm, at.vdm) if key == "cascade" and name and (root / name).is_dir()]
     folders = [root / "models/base/vlm", root / "models/base/vdm", root / "models" / models, *own]
-    paths = sorted({p for folder in folders for p in folder.rglob("*") if p.is_file() and "groups" not in p.parts})
-    told["files"] = [[os.path.relpath(p, root), files.sha256_file(p)] for p in paths]
-    told["triplets"] = [files.sha256_file(root / "triplets/manifest.parquet"), shards.identity(root / "triplets")]
-    told["code"] = code.digest(["vans/answer/systems.py"], Path(__file__).resolve().parents[2])
-    return files.digest(told | {"key": key, "said": said})[:12]
+    return batchwise.identity(params, root, ranks, "vans/answer/systems.py", DECIDING, folders, key=key, said=said)
 
 
 # ---------------------------------------------------------------------------------------------- the systems
@@ -140,7 +93,7 @@ class System:
     def load(self) -> None:
         raise NotImplementedError
 
-    def answer(self, ids: list[str]) -> Answers:
+    def answer(self, ids: list[str]) -> batchwise.Answers:
         raise NotImplementedError
 
     def seen(self, ids: list[str]) -> Tensor:
@@ -166,7 +119,7 @@ class Textual(System):
     def load(self) -> None:
         self.vlm = load_vlm(self.params, self.base, self.models / "vlm", self.device)
 
-    def answer(self, ids: list[str]) -> Answers:
+    def answer(self, ids: list[str]) -> batchwise.Answers:
         texts = self.written(self.vlm, ids)
         return [self.protocol.caption(t) or "" for t in texts], texts, None
 
@@ -177,7 +130,7 @@ class Extension(System):
     def load(self) -> None:
         self.vdm = load_vdm(self.params, self.base, self.models / "vdm", self.device, True)
 
-    def answer(self, ids: list[str]) -> Answers:
+    def answer(self, ids: list[str]) -> batchwise.Answers:
         nothing = [""] * len(ids)
         plain = self.params.with_(generate={"guidance": 1.0})
         return nothing, nothing, render(plain, self.vdm, self.seen(ids), nothing, ids)
@@ -192,7 +145,7 @@ class Unified(System):
         self.connector = Connector.load(self.models).to(self.device)
 
     @torch.no_grad()
-    def answer(self, ids: list[str]) -> Answers:
+    def answer(self, ids: list[str]) -> batchwise.Answers:
         texts = self.written(self.vlm, ids)
         prompts = prompts_of(self.vlm, self.triplets, ids)
         told = driven(self.vlm, prompts, self.connector, self.params.arms.unified.tokens)
@@ -220,7 +173,7 @@ class Cascade(System):
         else:
             self.pipeline = Pipeline(p, self.device)
 
-    def answer(self, ids: list[str]) -> Answers:
+    def answer(self, ids: list[str]) -> batchwise.Answers:
         texts = [self.said[i] for i in ids] if self.said is not None else self.written(self.vlm, ids)
         captions = [caption_of(text) for text in texts]
         if self.pipeline is not None:

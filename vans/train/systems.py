@@ -7,11 +7,12 @@ cascade    Gemini-FilmWeaver's kind: a VLM and a VDM that never met. Each learns
 unified    Omni-Video's kind: no caption in between. The VLM's hidden states drive the DiT through a connector
            (vans/models/connector.py); cross-entropy of the answer and flow matching are one loss, with equal weights.
 
-Held equal: batch, optimiser, rates and schedule of every model are SFT's (`sft.vlm`, `sft.vdm`), and so is how often it
-sees a sample (steps x batch). The unified one passes its VLM twice a step: `arms.unified.steps` are as many as
-take the FLOPs of both models' SFT (tests/test_systems.py counts them). Reference latents of extension and unified are
-those of SFT. machine.shard cuts up the models of extension and cascade; those of the unified one stay whole, since its
-VLM is called without its head, too. The textual system needs no training of its own: it is SFT's VLM without a VDM.
+Held equal: batch, optimiser, rates and schedule of every model are SFT's (`sft.vlm`, `sft.vdm`), and so is how many
+samples it sees in all (steps x batch; those of the cascade's halves so come twice as often). The unified one passes its
+VLM twice a step: `arms.unified.steps` are as many as take the FLOPs of both models' SFT (tests/test_systems.py counts
+them). Reference latents of extension and unified are those of SFT. machine.shard cuts up the models of extension and
+cascade; those of the unified one stay whole, since its VLM is called without its head, too. The textual system needs no
+training of its own: it is SFT's VLM without a VDM.
 """
 
 from __future__ import annotations
