@@ -338,7 +338,15 @@ def test_every_stage_of_the_grid_is_in_the_plan_once(toy):
     main, rest = toy.stages(grid, 100)
     names = [stage.name for stage in [*main, *rest]]
     cells, arms = [cell.name for cell in grid.cells.values()], [f"answer/{key}" for key in grid.arms]
-    assert sorted(names) == sorted(["sft/vlm", "sft/vdm", *cells, *arms])
+    systems = ["systems/extension", "systems/cascade VLM", "systems/cascade VDM", "systems/unified"]
+    answered = [f"answer/{key}" for key in ("extension", "cascade", "unified", "textual")]
+    assert sorted(names) == sorted(["sft/vlm", "sft/vdm", *cells, *arms, *systems, *answered])
+    assert not [stage.name for stage in rest if stage.name in systems + answered], "rows of the main table"
     of = {stage.name: stage for stage in [*main, *rest]}
+    steps, sft = (of[name].flop for name in ("systems/unified", "sft/vlm")), of["sft/vdm"]
+    unified, vlm = steps
+    assert unified == pytest.approx(vlm + sft.flop - sum(p.flop for p in sft.once), rel=0.01), "SFT's FLOPs"
+    assert of["systems/extension"].steps == TINY.sft.vdm.steps and of["answer/extension"].parts[-1].name == "decode"
+    assert [p.name for p in of["answer/textual"].parts] == ["generate"]
     assert of["answer/copy"].flop == 0 and of["answer/sft_best"].flop == 8 * of["answer/sft"].flop
     assert of["stage1/no_v1"].flop < of["stage1/full"].flop and len(of["stage2/vdm_only"].parts) == 3

@@ -147,9 +147,10 @@ class Grid:
 
     def trained_system(self, key: str) -> str:
         """A system that is trained, by its name; UserError names the nearest one if it is unknown."""
-        return _known(key, self._own(), "dvc.yaml: systems")
+        return _known(key, self.trained_systems(), "dvc.yaml: systems")
 
-    def _own(self) -> list[str]:
+    def trained_systems(self) -> list[str]:
+        """The other systems that are trained, in the order of dvc.yaml."""
         own = self.stages.get("systems", {}).get("foreach")
         if not isinstance(own, list):
             raise UserError("dvc.yaml: systems: has no foreach list of systems; `git checkout dvc.yaml`")
@@ -237,7 +238,7 @@ class Grid:
         where = f"dvc.yaml: systems_answer: {key}"
         if not isinstance(row, dict) or set(row) != {"models"}:
             raise UserError(f"{where}: must hold models, not {row!r}")
-        known = [f"systems/{name}" for name in self._own()]
+        known = [f"systems/{name}" for name in self.trained_systems()]
         return _known(row["models"], [*known, "sft", *(c.name for c in self.cells.values())], f"{where}: models")
 
     def _arm(self, key: str, row: Any) -> Arm:

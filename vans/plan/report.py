@@ -237,18 +237,22 @@ def sizes(models: Models, grid: Grid, triplets: int) -> list[tuple[str, float, s
     chain = grid.main_chain()
     run = [cell for cell in grid.cells.values() if p.machine.grid or f"{cell.stage}@{cell.key}" in chain]
     arms = [arm for arm in grid.arms.values() if p.machine.grid or f"answer@{arm.key}" in chain]
+    systems = [key for key in grid.systems if key in p.arms.run]
+    named = {"cascade"} if p.arms.cascade.vdm else set()
+    tuned = [key for key in grid.trained_systems() if key in systems and key not in named]
     base = c * meta.parameters(meta.VLM, models.vlm) + c * meta.parameters(meta.TEXT, models.vdm["text_encoder"])
     base += 4 * meta.parameters(meta.VAE, models.vdm["vae"]) + dit
-    saved = dit * (1 + sum(cell.stage != "stage1" for cell in run))
-    shards, videos = 2 * triplets * clip, 2 * p.evaluate.samples * clip * len(arms)
+    saved = dit * (1 + sum(cell.stage != "stage1" for cell in run) + len(tuned))
+    filmed = len(arms) + sum(key != "textual" for key in systems)
+    shards, videos = 2 * triplets * clip, 2 * p.evaluate.samples * clip * filmed
     return [
         ("triplets", shards, f"two clips of each, {clip / 1e6:.2g} MB a clip"),
         ("latents", 2 * triplets * latent, f"{latent / 1e6:.3g} MB a clip, float16, in cache/"),
         ("text embeddings", texts, f"{min(TOKENS, p.models.vdm.max_text)} tokens a caption, in cache/"),
         ("base models", base, "downloaded or trained"),
-        ("trained models", saved, "a DiT of SFT and of each cell that tunes one"),
+        ("trained models", saved, "a DiT of SFT and of each cell or system that tunes one"),
         ("checkpoints", 3 * 3 * dit, "weights and two moments of the DiT, the last two and the next"),
-        ("predictions", videos, f"{len(arms)} arms"),
+        ("predictions", videos, f"{filmed} arms and systems"),
         ("DVC's cache", shards + saved + videos, "the same again; none where it links (reflink)"),
     ]
 
