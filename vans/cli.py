@@ -223,10 +223,19 @@ def summary(given: argparse.Namespace) -> None:
 
 
 def targets(given: argparse.Namespace) -> None:
-    """The stages that `make repro` asks DVC for: all, or the main chain where the grid is off."""
-    from vans.params import load
+    """The stages that `make repro` asks DVC for: all, or the main chain where the grid is off. chain, grid: the scores
+    of our arms, as `dvc exp run` takes them, without the other systems.
+    """
+    from vans.grid import Grid
+    from vans.params import find_root, load
 
-    print("" if load().machine.grid else "benchmarks")
+    if given.of is None:
+        print("" if load().machine.grid else "benchmarks")
+        return
+    root = find_root()
+    grid = Grid(load(root), root)
+    wanted = grid.main_chain() if given.of == "chain" else [f"score@{key}" for key in grid.arms]
+    print(*(f"score@{key}" for key in grid.arms if f"score@{key}" in wanted))
 
 
 # --------------------------------------------------------------------------------------------------- parser
@@ -324,7 +333,8 @@ def parser() -> argparse.ArgumentParser:
     add(publish)
     add(seeds)
     add(summary)
-    add(targets)
+    sub = add(targets)
+    sub.add_argument("of", nargs="?", choices=("chain", "grid"), help="scores of the main chain, or of the whole grid")
     return top
 
 
