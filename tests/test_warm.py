@@ -137,6 +137,26 @@ def test_vans_repro_waits_for_dvc_when_it_is_stopped(tmp_path, monkeypatch):
     assert ended.value.code == 7
 
 
+def test_vans_repro_ends_dvc_and_its_stage_when_it_is_terminated(tmp_path):
+    (tmp_path / "params.yaml").write_bytes((smoke.ROOT / "params.yaml").read_bytes())
+    (tmp_path / "dvc.yaml").write_text("stages:\n  a: {cmd: 'echo here $$; exec sleep 600', outs: [a]}\n")
+    smoke.run("dvc", "init", "-q", "--no-scm", cwd=tmp_path)
+    script = (
+        "import contextlib, sys\nfrom vans import cli, warm_server\n"
+        "warm_server.running = lambda _: contextlib.nullcontext()\nsys.exit(cli.main(['repro']))"
+    )
+    env = smoke.environment(smoke.ROOT)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = next(int(line.split()[1]) for line in process.stdout if line.startswith("here"))
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert not (tmp_path / "dvc.lock").exists()
+
+
 @pytest.mark.parametrize("given, code", [("| true", 141), ("> /dev/full 2>&1", 1)])
 def test_what_dvc_has_done_is_kept_also_where_nobody_reads_along(tmp_path, given, code):
     """By itself it gives up, and its lock file with it, as soon as it cannot print."""
