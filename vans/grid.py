@@ -139,6 +139,9 @@ class Grid:
 
     def arm(self, key: str) -> Arm:
         """One arm; UserError names the nearest one where it is unknown."""
+        if key == RELEASE and key not in self.arms:
+            line = f"{RELEASE}: {{vlm: {RELEASE}, vdm: {RELEASE}}}"
+            raise UserError(f"dvc.yaml: answer: no arm {RELEASE!r}; add the line `{line}` there (docs/release.md)")
         return self._imported(self.arms[_known(key, list(self.arms), "dvc.yaml: answer")], f"answer: {key}")
 
     def system(self, key: str) -> str:
