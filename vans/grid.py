@@ -200,6 +200,17 @@ class Grid:
             found |= self._needed(self.arms[arm].vlm) | self._needed(self.arms[arm].vdm)
         return found
 
+    def of_release(self) -> set[str]:
+        """Answers and scores of arms of the imported models for which nothing beside the main chain is trained, as DVC
+        names them."""
+        main = self.main_chain()
+        arms = [
+            arm
+            for arm in self.arms.values()
+            if RELEASE in (arm.vlm, arm.vdm) and self._needed(arm.vlm) | self._needed(arm.vdm) <= main
+        ]
+        return {f"{stage}@{arm.key}" for stage in ("answer", "score") for arm in arms}
+
     def _needed(self, models: str, after: tuple[str, ...] = ()) -> set[str]:
         """The cells behind some models, as DVC names them. after: those on the way, none of which may come again."""
         stage, _, key = models.partition("/")
