@@ -339,7 +339,7 @@ def test_gpus_that_cannot_share_the_batches_are_told():
         plan = report.describe(TINY, smoke.ROOT, gpus.gpu("h100"), count, 0.4, 10)
         said = [line for line in plan.splitlines() if "refuse" in line]
         assert len(said) == refused
-    assert said[0].startswith("Training would refuse 3 processes as it stands: ") and "machine.processes" in said[0]
+    assert said[0].startswith("Training would refuse 3 processes as it stands: base.vae.batch is 16, which")
 
 
 def test_every_stage_of_the_grid_is_in_the_plan_once(toy):

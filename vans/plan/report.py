@@ -64,7 +64,7 @@ def _processes(params: Any, gpus: int) -> tuple[int, str]:
     try:
         params.with_(machine={"processes": gpus})
     except UserError as error:
-        return params.machine.processes, str(error)
+        return params.machine.processes, str(error).removeprefix("with_: ")
     return gpus, ""
 
 
