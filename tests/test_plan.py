@@ -328,9 +328,18 @@ def test_bad_options_are_one_line(monkeypatch, capsys):
         (["--fraction", "1.5"], "--fraction 1.5: is the part of the peak"),
         (["--gpus", "0"], "--gpus 0: use a whole number from 1 up"),
         (["--vlm", "no/such"], "models.vlm.repo: nothing is known of no/such"),
+        (["--scale", "papr"], "vans: --scale papr: is unknown; use tiny or paper"),
     ):
         assert cli.main(["plan", *options]) == 1
         assert said in capsys.readouterr().err
+
+
+def test_gpus_that_cannot_share_the_batches_are_told():
+    for count, refused in ((2, False), (3, True)):
+        plan = report.describe(TINY, smoke.ROOT, gpus.gpu("h100"), count, 0.4, 10)
+        said = [line for line in plan.splitlines() if "refuse" in line]
+        assert len(said) == refused
+    assert said[0].startswith("Training would refuse 3 processes as it stands: base.vae.batch is 16, which")
 
 
 def test_every_stage_of_the_grid_is_in_the_plan_once(toy):

@@ -252,6 +252,16 @@ def test_forks_have_random_numbers_of_their_own(tmp_path):
     assert one[0] != two[0] and one[1] != two[1]
 
 
+def test_there_is_no_server_where_there_is_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.delenv(warm_server.VARIABLE, raising=False)
+    assert "/dev/nvidiactl" in warm_server.GPUS and "/dev/dxg" in warm_server.GPUS  # Linux, and Linux within Windows
+    (tmp_path / "gpu").touch()
+    for name, there in (("gpu", False), ("none", True)):
+        monkeypatch.setattr(warm_server, "GPUS", (str(tmp_path / name),))
+        with warm_server.running(os.environ, ["json"]):
+            assert (warm_server.VARIABLE in os.environ) == there
+
+
 def test_there_is_no_server_where_a_sockets_name_would_be_too_long(monkeypatch):
     monkeypatch.delenv(warm_server.VARIABLE, raising=False)
     with tempfile.TemporaryDirectory(dir="/tmp") as short:  # pytest's own folder may be too long already

@@ -139,6 +139,9 @@ class Grid:
 
     def arm(self, key: str) -> Arm:
         """One arm; UserError names the nearest one where it is unknown."""
+        if key == RELEASE and key not in self.arms:
+            line = f"{RELEASE}: {{vlm: {RELEASE}, vdm: {RELEASE}}}"
+            raise UserError(f"dvc.yaml: answer: no arm {RELEASE!r}; add the line `{line}` there (docs/release.md)")
         return self._imported(self.arms[_known(key, list(self.arms), "dvc.yaml: answer")], f"answer: {key}")
 
     def system(self, key: str) -> str:
@@ -196,6 +199,17 @@ class Grid:
             found.add(f"answer@{arm}")
             found |= self._needed(self.arms[arm].vlm) | self._needed(self.arms[arm].vdm)
         return found
+
+    def of_release(self) -> set[str]:
+        """Answers and scores of arms of the imported models for which nothing beside the main chain is trained, as DVC
+        names them."""
+        main = self.main_chain()
+        arms = [
+            arm
+            for arm in self.arms.values()
+            if RELEASE in (arm.vlm, arm.vdm) and self._needed(arm.vlm) | self._needed(arm.vdm) <= main
+        ]
+        return {f"{stage}@{arm.key}" for stage in ("answer", "score") for arm in arms}
 
     def _needed(self, models: str, after: tuple[str, ...] = ()) -> set[str]:
         """The cells behind some models, as DVC names them. after: those on the way, none of which may come again."""

@@ -36,7 +36,8 @@ def describe(params: Any, root: Path, gpu: GPU, gpus: int, fraction: float, trip
         raise UserError(f"--gpus {gpus}: use a whole number from 1 up")
     if triplets is not None and triplets < 1:
         raise UserError(f"--triplets {triplets}: use a whole number from 1 up")
-    params = params.with_(machine={"processes": _processes(params, gpus)})
+    processes, refused = _processes(params, gpus)
+    params = params.with_(machine={"processes": processes})
     models, grid = Models(params), Grid(params, root)
     count = triplets or counted(root) or TRIPLETS
     main, rest = models.stages(grid, count)
@@ -44,6 +45,7 @@ def describe(params: Any, root: Path, gpu: GPU, gpus: int, fraction: float, trip
         f"Scale `{params.scale}` on {gpus} × {gpu.name} ({gpu.memory} GB, {gpu.peak:g} TFLOP/s in dense bfloat16, of "
         f"which {fraction:.0%} are reckoned with), {count:,} triplets.",
         "",
+        *([f"Training would refuse {gpus} processes as it stands: {refused}", ""] if refused else []),
         *passes(models),
         "",
         *hours(main, rest, gpu, gpus, fraction),
@@ -57,13 +59,13 @@ def describe(params: Any, root: Path, gpu: GPU, gpus: int, fraction: float, trip
     return "\n".join(lines) + "\n"
 
 
-def _processes(params: Any, gpus: int) -> int:
-    """As many processes as GPUs, if the batches can be shared so; else as the scale says."""
+def _processes(params: Any, gpus: int) -> tuple[int, str]:
+    """As many processes as GPUs, if the batches can be shared so; else as the scale says, and why."""
     try:
         params.with_(machine={"processes": gpus})
-    except UserError:
-        return params.machine.processes
-    return gpus
+    except UserError as error:
+        return params.machine.processes, str(error).removeprefix("with_: ")
+    return gpus, ""
 
 
 def counted(root: Path) -> int:

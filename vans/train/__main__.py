@@ -17,6 +17,7 @@ from functools import partial
 
 import vans  # noqa: F401 (first of all: what it caps is read when NumPy is imported)
 from vans.cli import guarded
+from vans.errors import UserError
 
 STAGES = ("base", "sft", "systems", "stage1", "stage2", "all_in_one")
 
@@ -26,6 +27,8 @@ def train(stage: str, cell: str | None) -> None:
     from vans.outside import joined, place
     from vans.params import find_root, load
 
+    if cell is not None and stage not in (*TRAINED, "systems"):
+        raise UserError(f"--cell {cell}: {stage} has no cells; leave it out")
     root = find_root()
     params = load(root)
     if (at := place()) is not None:
