@@ -135,7 +135,8 @@ def test_what_ranks_cannot_share_is_one_line(ready, tmp_path):
     env = {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     told = run(root, "-m", "vans.train", "stage1", **env)
     assert told.returncode == 1 and told.stderr.count("\n") == 1, told.stderr
-    assert "multiple of machine.processes" in told.stderr
+    assert "3 processes: " in told.stderr and "multiple of machine.processes" in told.stderr
+    assert "with_" not in told.stderr
 
 
 @pytest.mark.parametrize("stage", ["base", "sft"])

@@ -32,7 +32,10 @@ def train(stage: str, cell: str | None) -> None:
     root = find_root()
     params = load(root)
     if (at := place()) is not None:
-        params = params.with_(machine={"processes": at[1]})  # which batches must be able to share
+        try:
+            params = params.with_(machine={"processes": at[1]})  # which batches must be able to share
+        except UserError as error:
+            raise UserError(f"{at[1]} processes: {str(error).removeprefix('with_: ')}") from error
     given: list = []
     if stage == "systems":
         given.append(Grid(params, root).trained_system(cell or "extension"))
@@ -45,7 +48,8 @@ def train(stage: str, cell: str | None) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m vans.train", description=(__doc__ or "").split("\n")[0])
+    first = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m vans.train", description=first, allow_abbrev=False)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--cell", help="of such a stage, as dvc.yaml names it (full; main; extension)")
     given = parser.parse_args()
