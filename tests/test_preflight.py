@@ -195,4 +195,5 @@ def test_the_command(root, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main(["preflight"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("base: ") and "clip/model.safetensors: not whole: 0 bytes" in lines[0]
+    assert len(lines) == 1 and lines[0].startswith("base: ")
+    assert "clip/model.safetensors: not whole: 0 bytes" in lines[0]
