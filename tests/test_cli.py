@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests import smoke
 from vans import cli, files, setup
@@ -83,6 +84,18 @@ def test_an_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["wrold"])
     assert caught.value.code == 2 and "world" in capsys.readouterr().err
+
+
+def test_targets_of_a_seed_are_scores_of_our_arms(monkeypatch, capsys):
+    monkeypatch.chdir(smoke.ROOT)
+    printed = {}
+    for of in ("chain", "grid"):
+        assert cli.main(["targets", of]) == 0
+        printed[of] = capsys.readouterr().out.split()
+    chain = ["copy", "sft", "stage1", "main", "ceiling", "ceiling_main"]
+    assert printed["chain"] == [f"score@{arm}" for arm in chain]
+    stages = yaml.safe_load((smoke.ROOT / "dvc.yaml").read_text())["stages"]
+    assert printed["grid"] == [f"score@{arm}" for arm in stages["answer"]["foreach"]]
 
 
 def test_a_misspelt_parameter_is_one_line(tmp_path):

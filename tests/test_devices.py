@@ -54,6 +54,12 @@ def test_why_there_is_no_cuda(cuda):
         assert said in str(caught.value) and "lower machine.processes" not in str(caught.value)
 
 
+def test_a_fork_speaks_of_the_gpu_and_not_of_the_fork(cuda, monkeypatch):
+    cuda(0, "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, ...")
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    assert no_cuda() == "no GPU is visible; see that nvidia-smi lists a GPU, or write machine.device: cpu"
+
+
 def test_processes_beyond_the_gpus_that_work(cuda):
     cuda(2)
     assert no_cuda() == "" and device_of("cuda", 1) == device_of("auto", 1) == torch.device("cuda", 1)

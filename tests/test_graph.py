@@ -126,6 +126,9 @@ def test_an_unknown_cell_or_arm_is_one_line():
         GRID.cell("stage2", "no_c")
     with pytest.raises(UserError, match=r"^dvc.yaml: answer: 'mian' is unknown; did you mean main\?"):
         GRID.arm("mian")
+    line = "add the line `release: {vlm: release, vdm: release}` there"
+    with pytest.raises(UserError, match=re.escape(f"dvc.yaml: answer: no arm 'release'; {line}")):
+        GRID.arm("release")
 
 
 # ---- against DVC itself --------------------------------------------------------------------------------------

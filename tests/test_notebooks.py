@@ -166,6 +166,16 @@ def test_the_grid_stops_where_it_is_switched_off(repository):
         notebooks.check_grid(repository, "ablations")
     for stage in ("stage1@full", "sft", "answer@main", "score@main", "benchmarks"):
         notebooks.check_grid(repository, stage)
+    # an arm of the imported release trains nothing; one that needs a cell of the grid does
+    graph = repository / "dvc.yaml"
+    told = graph.read_text()
+    rows = "release: {vlm: release, vdm: release}\n      half: {vlm: stage1/no_t1, vdm: release}\n      "
+    graph.write_text(told.replace("copy: {vlm: sft", f"{rows}copy: {{vlm: sft", 1))
+    for stage in ("answer@release", "score@release"):
+        notebooks.check_grid(repository, stage)
+    with pytest.raises(UserError, match="answer@half belongs to it"):
+        notebooks.check_grid(repository, "answer@half")
+    graph.write_text(told)
     # what the main chain follows may be trained, whichever preset that is
     path.write_text(text.replace("stage1:\n  reward: full\n", "stage1:\n  reward: no_t1\n", 1))
     notebooks.check_grid(repository, "stage1@no_t1")

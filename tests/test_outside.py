@@ -2,6 +2,7 @@
 number of them."""
 
 import contextlib
+import importlib
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from vans.errors import UserError
 from vans.grid import Grid
 from vans.params import load
 from vans.train import base, runs, sft, stage1
+from vans.train.__main__ import train
 from vans.train.runs import Run
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -133,7 +135,15 @@ def test_what_ranks_cannot_share_is_one_line(ready, tmp_path):
     env = {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     told = run(root, "-m", "vans.train", "stage1", **env)
     assert told.returncode == 1 and told.stderr.count("\n") == 1, told.stderr
-    assert "multiple of machine.processes" in told.stderr
+    assert "3 processes: " in told.stderr and "multiple of machine.processes" in told.stderr
+    assert "with_" not in told.stderr
+
+
+@pytest.mark.parametrize("stage", ["base", "sft"])
+def test_a_cell_of_a_stage_without_cells_is_refused(stage, monkeypatch):
+    monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail("trained"))
+    with pytest.raises(UserError, match=f"^--cell full: {stage} has no cells; leave it out$"):
+        train(stage, "full")
 
 
 def test_what_was_trained_without_a_notebook_is_not_trained_again(ready, tmp_path, monkeypatch, capsys):

@@ -328,9 +328,18 @@ def test_bad_options_are_one_line(monkeypatch, capsys):
         (["--fraction", "1.5"], "--fraction 1.5: is the part of the peak"),
         (["--gpus", "0"], "--gpus 0: use a whole number from 1 up"),
         (["--vlm", "no/such"], "models.vlm.repo: nothing is known of no/such"),
+        (["--scale", "papr"], "vans: --scale papr: is unknown; use tiny or paper"),
     ):
         assert cli.main(["plan", *options]) == 1
         assert said in capsys.readouterr().err
+
+
+def test_gpus_that_cannot_share_the_batches_are_told():
+    for count, refused in ((2, False), (3, True)):
+        plan = report.describe(TINY, smoke.ROOT, gpus.gpu("h100"), count, 0.4, 10)
+        said = [line for line in plan.splitlines() if "refuse" in line]
+        assert len(said) == refused
+    assert said[0].startswith("Training would refuse 3 processes as it stands: base.vae.batch is 16, which")
 
 
 def test_every_stage_of_the_grid_is_in_the_plan_once(toy):
@@ -338,7 +347,15 @@ def test_every_stage_of_the_grid_is_in_the_plan_once(toy):
     main, rest = toy.stages(grid, 100)
     names = [stage.name for stage in [*main, *rest]]
     cells, arms = [cell.name for cell in grid.cells.values()], [f"answer/{key}" for key in grid.arms]
-    assert sorted(names) == sorted(["sft/vlm", "sft/vdm", *cells, *arms])
+    systems = ["systems/extension", "systems/cascade VLM", "systems/cascade VDM", "systems/unified"]
+    answered = [f"answer/{key}" for key in ("extension", "cascade", "unified", "textual")]
+    assert sorted(names) == sorted(["sft/vlm", "sft/vdm", *cells, *arms, *systems, *answered])
+    assert not [stage.name for stage in rest if stage.name in systems + answered], "rows of the main table"
     of = {stage.name: stage for stage in [*main, *rest]}
+    steps, sft = (of[name].flop for name in ("systems/unified", "sft/vlm")), of["sft/vdm"]
+    unified, vlm = steps
+    assert unified == pytest.approx(vlm + sft.flop - sum(p.flop for p in sft.once), rel=0.01), "SFT's FLOPs"
+    assert of["systems/extension"].steps == TINY.sft.vdm.steps and of["answer/extension"].parts[-1].name == "decode"
+    assert [p.name for p in of["answer/textual"].parts] == ["generate"]
     assert of["answer/copy"].flop == 0 and of["answer/sft_best"].flop == 8 * of["answer/sft"].flop
     assert of["stage1/no_v1"].flop < of["stage1/full"].flop and len(of["stage2/vdm_only"].parts) == 3

@@ -1,6 +1,7 @@
 """Before a stage: weights that are not there or not whole, the device, FVD's network, the disk; one line each."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -169,13 +170,30 @@ def test_the_gpus_memory_against_the_plan(params, gpu, monkeypatch):
     assert list(preflight.machine(one, "score")) == []
 
 
+def test_the_disk_of_a_whole_run_at_the_papers_scale(params, tmp_path, monkeypatch):
+    shutil.copyfile(smoke.ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    paper = load(smoke.ROOT, scale="paper")
+    free = SimpleNamespace(free=300e9)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: free)
+    (problem,) = preflight.whole_run(paper, tmp_path)
+    said = r"about (\d+) GB by plan for 100,000 triplets \(`vans plan`\), 300 are free; use a larger disk"
+    found = re.fullmatch(said, problem.what)
+    assert found and 600 < int(found[1]) < 700 and not problem.stops
+    free.free = 1e12
+    assert not list(preflight.whole_run(paper, tmp_path))
+    free.free = 0
+    assert not list(preflight.whole_run(params, tmp_path)), "a toy's fits"
+
+
 def test_the_command(root, capsys, monkeypatch):
     path = root / "params.yaml"
     path.write_text(path.read_text().replace("device: auto ", "device: cpu  "))
     assert cli.main(["preflight"]) == 0
-    assert capsys.readouterr().out == "nothing is missing: weights, disk, device and memory of every stage\n"
+    said = "nothing is wrong: weights that are here, disk, device and memory of every stage\n"
+    assert capsys.readouterr().out == said
     (root / "models/base/clip/model.safetensors").write_bytes(b"")
     with pytest.raises(SystemExit):
         cli.main(["preflight"])
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 1 and said[0].startswith("base: ") and "clip/model.safetensors: not whole: 0 bytes" in said[0]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("base: ")
+    assert "clip/model.safetensors: not whole: 0 bytes" in lines[0]

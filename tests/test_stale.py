@@ -200,7 +200,8 @@ STALE: dict[str, tuple[dict[str, Callable[[str], str]], set[str]]] = {
         {"curate"},
     ),
     "an annotator": ({"vans/data/annotate/new.py": more, "vans/data/annotate/__init__.py": more}, {"curate"}),
-    "how answers are rendered": ({"vans/answer/arm.py": more}, ANSWERS),
+    "how answers are rendered": ({"vans/answer/draw.py": more}, ANSWERS),
+    "how an arm answers": ({"vans/answer/arm.py": more}, {a for a in ANSWERS if not a.startswith("systems")}),
     "a notebook's code": ({"notebooks/05_stage2.ipynb": cell(-1, more, "code")}, CELLS["stage2"]),
     # What a section holds may stand in defaults; of a single key DVC says that it is gone from the scale.
     "the video, in defaults": (

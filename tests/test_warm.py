@@ -137,6 +137,26 @@ def test_vans_repro_waits_for_dvc_when_it_is_stopped(tmp_path, monkeypatch):
     assert ended.value.code == 7
 
 
+def test_vans_repro_ends_dvc_and_its_stage_when_it_is_terminated(tmp_path):
+    (tmp_path / "params.yaml").write_bytes((smoke.ROOT / "params.yaml").read_bytes())
+    (tmp_path / "dvc.yaml").write_text("stages:\n  a: {cmd: 'echo here $$; exec sleep 600', outs: [a]}\n")
+    smoke.run("dvc", "init", "-q", "--no-scm", cwd=tmp_path)
+    script = (
+        "import contextlib, sys\nfrom vans import cli, warm_server\n"
+        "warm_server.running = lambda _: contextlib.nullcontext()\nsys.exit(cli.main(['repro']))"
+    )
+    env = smoke.environment(smoke.ROOT)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = next(int(line.split()[1]) for line in process.stdout if line.startswith("here"))
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert not (tmp_path / "dvc.lock").exists()
+
+
 @pytest.mark.parametrize("given, code", [("| true", 141), ("> /dev/full 2>&1", 1)])
 def test_what_dvc_has_done_is_kept_also_where_nobody_reads_along(tmp_path, given, code):
     """By itself it gives up, and its lock file with it, as soon as it cannot print."""
@@ -230,6 +250,16 @@ def test_forks_have_random_numbers_of_their_own(tmp_path):
                 assert job is not None and job.wait(60) == 0
     one, two = ((tmp_path / name).read_text().split() for name in ("one", "two"))
     assert one[0] != two[0] and one[1] != two[1]
+
+
+def test_there_is_no_server_where_there_is_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.delenv(warm_server.VARIABLE, raising=False)
+    assert "/dev/nvidiactl" in warm_server.GPUS and "/dev/dxg" in warm_server.GPUS  # Linux, and Linux within Windows
+    (tmp_path / "gpu").touch()
+    for name, there in (("gpu", False), ("none", True)):
+        monkeypatch.setattr(warm_server, "GPUS", (str(tmp_path / name),))
+        with warm_server.running(os.environ, ["json"]):
+            assert (warm_server.VARIABLE in os.environ) == there
 
 
 def test_there_is_no_server_where_a_sockets_name_would_be_too_long(monkeypatch):

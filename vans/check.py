@@ -186,7 +186,8 @@ def space(params: Any, root: Path) -> float:
     grid = Grid(params, root)
     chain = grid.main_chain()
     cells = [c for c in grid.cells.values() if params.machine.grid or f"{c.stage}@{c.key}" in chain]
-    return clips + DOWNLOADS + TRAINING + 2 * DIT * (1 + sum(cell.stage != "stage1" for cell in cells))
+    systems = [key for key in grid.trained_systems() if key in params.arms.run]
+    return clips + DOWNLOADS + TRAINING + 2 * DIT * (1 + sum(cell.stage != "stage1" for cell in cells) + len(systems))
 
 
 def size(folder: Path) -> int:
@@ -244,11 +245,12 @@ def stages(params: Any, root: Path, folder: Path) -> dict[str, Callable[[], Any]
     """Every stage as a call, in order; they read and write `folder`. The first cell of each GRPO stage stands for
     all.
     """
+    from vans.answer import systems as other_systems
     from vans.answer.arm import predict
     from vans.data.curate import curate
     from vans.score.run import score_arm
     from vans.toy.world import generate
-    from vans.train import all_in_one, base, sft, stage1, stage2
+    from vans.train import all_in_one, base, sft, stage1, stage2, systems
 
     trainers = {"stage1": stage1, "stage2": stage2, "all_in_one": all_in_one}
     firsts = [next(c for c in Grid(params, root).cells.values() if c.stage == stage) for stage in TRAINED]
@@ -265,7 +267,10 @@ def stages(params: Any, root: Path, folder: Path) -> dict[str, Callable[[], Any]
     }
     for stage, cell in cells.items():
         found[stage] = partial(trainers[stage].train, params, cell, folder)
-    arm = Grid(params, root).arm("main")
+    grid = Grid(params, root)
+    arm, others = grid.arm("main"), [key for key in grid.trained_systems() if key in params.arms.run]
     found["answer"] = lambda: predict(params, arm, folder)
+    found["systems"] = lambda: [systems.train(params, key, folder) for key in others]
+    found["systems_answer"] = lambda: [other_systems.predict(params, k, grid.system(k), folder) for k in others]
     found["score"] = lambda: score_arm(folder / "predictions/main", folder, params=params)
     return found

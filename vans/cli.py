@@ -7,8 +7,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vans.arguments import plain
+from vans.ending import end_below
 from vans.ending import guarded as guarded
 from vans.visible import terminal
 
@@ -37,7 +39,7 @@ def repro(given: argparse.Namespace) -> None:
     """Run `dvc repro` with these arguments; the stages' libraries are imported once.
 
     DVC keeps nothing of a stage that is done if it cannot print so (a closed pipe, a log on a full disk). So it never
-    meets such a stream: what is no terminal gets its words from here.
+    meets such a stream: what is no terminal gets its words from here. SIGTERM ends the running stage and DVC, too.
     """
     import os
     import signal
@@ -53,14 +55,24 @@ def repro(given: argparse.Namespace) -> None:
         env[warm_server.VARIABLE] = os.environ.get(warm_server.VARIABLE, "")
         out, err = (None if stream.isatty() else subprocess.PIPE for stream in (sys.stdout, sys.stderr))
         command = ["dvc", "repro", *given.arguments]
-        before = signal.getsignal(signal.SIGINT)
-        if before is not signal.SIG_IGN:  # Ctrl-C: dvc has it, too, and waits for its stage to end
-            signal.signal(signal.SIGINT, lambda *_: None)
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        told: list[int] = []
+
+        def end(number: int, _: Any) -> None:
+            told.append(number)
+            end_below(dvc.pid)
+
         try:
             with subprocess.Popen(command, env=env, stdout=out, stderr=err) as dvc, passed_on(dvc):
+                if before[signal.SIGINT] is not signal.SIG_IGN:  # Ctrl-C: dvc has it, too, and waits for its stage
+                    signal.signal(signal.SIGINT, lambda *_: None)
+                signal.signal(signal.SIGTERM, end)
                 dvc.wait()
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    if told:
+        raise SystemExit(128 + told[0])
     if dvc.returncode:
         raise SystemExit(dvc.returncode)
 
@@ -223,10 +235,19 @@ def summary(given: argparse.Namespace) -> None:
 
 
 def targets(given: argparse.Namespace) -> None:
-    """The stages that `make repro` asks DVC for: all, or the main chain where the grid is off."""
-    from vans.params import load
+    """The stages that `make repro` asks DVC for: all, or the main chain where the grid is off. chain, grid: the scores
+    of our arms, as `dvc exp run` takes them, without the other systems.
+    """
+    from vans.grid import Grid
+    from vans.params import find_root, load
 
-    print("" if load().machine.grid else "benchmarks")
+    if given.of is None:
+        print("" if load().machine.grid else "benchmarks")
+        return
+    root = find_root()
+    grid = Grid(load(root), root)
+    wanted = grid.main_chain() if given.of == "chain" else [f"score@{key}" for key in grid.arms]
+    print(*(f"score@{key}" for key in grid.arms if f"score@{key}" in wanted))
 
 
 # --------------------------------------------------------------------------------------------------- parser
@@ -324,7 +345,8 @@ def parser() -> argparse.ArgumentParser:
     add(publish)
     add(seeds)
     add(summary)
-    add(targets)
+    sub = add(targets)
+    sub.add_argument("of", nargs="?", choices=("chain", "grid"), help="scores of the main chain, or of the whole grid")
     return top
 
 

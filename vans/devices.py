@@ -40,7 +40,8 @@ def no_cuda() -> str:
     if torch.version.cuda is None:
         return "this torch is built without CUDA; install a build with it, or write machine.device: cpu"
     try:
-        torch.cuda.init()
+        if not torch.cuda._is_in_bad_fork():  # then it would speak of the fork; one is made where there is no GPU alone
+            torch.cuda.init()
     except Exception as error:  # of several kinds: RuntimeError, AssertionError, torch's own
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     else:

@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from vans.errors import UserError
 from vans.files import is_full
@@ -36,6 +37,23 @@ def guarded(command: Callable[[], object], verbose: bool = False, to_print: bool
             return 141
         print(f"vans: standard output: {out.failed.strerror}; the command itself is done", file=sys.stderr)
         return 1
+
+
+def end_below(pid: int, patience: float = 10.0) -> None:
+    """SIGTERM to all processes below this one and then to itself: it may still say what became of them.
+
+    patience: seconds that those below have for it.
+    """
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        below = top.children(recursive=True)
+        for process in below:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        psutil.wait_procs(below, timeout=patience)
+        top.terminate()
 
 
 def _line(error: Exception) -> str | None:

@@ -139,6 +139,9 @@ class Grid:
 
     def arm(self, key: str) -> Arm:
         """One arm; UserError names the nearest one where it is unknown."""
+        if key == RELEASE and key not in self.arms:
+            line = f"{RELEASE}: {{vlm: {RELEASE}, vdm: {RELEASE}}}"
+            raise UserError(f"dvc.yaml: answer: no arm {RELEASE!r}; add the line `{line}` there (docs/release.md)")
         return self._imported(self.arms[_known(key, list(self.arms), "dvc.yaml: answer")], f"answer: {key}")
 
     def system(self, key: str) -> str:
@@ -147,9 +150,10 @@ class Grid:
 
     def trained_system(self, key: str) -> str:
         """A system that is trained, by its name; UserError names the nearest one if it is unknown."""
-        return _known(key, self._own(), "dvc.yaml: systems")
+        return _known(key, self.trained_systems(), "dvc.yaml: systems")
 
-    def _own(self) -> list[str]:
+    def trained_systems(self) -> list[str]:
+        """The other systems that are trained, in the order of dvc.yaml."""
         own = self.stages.get("systems", {}).get("foreach")
         if not isinstance(own, list):
             raise UserError("dvc.yaml: systems: has no foreach list of systems; `git checkout dvc.yaml`")
@@ -196,6 +200,17 @@ class Grid:
             found |= self._needed(self.arms[arm].vlm) | self._needed(self.arms[arm].vdm)
         return found
 
+    def of_release(self) -> set[str]:
+        """Answers and scores of arms of the imported models for which nothing beside the main chain is trained, as DVC
+        names them."""
+        main = self.main_chain()
+        arms = [
+            arm
+            for arm in self.arms.values()
+            if RELEASE in (arm.vlm, arm.vdm) and self._needed(arm.vlm) | self._needed(arm.vdm) <= main
+        ]
+        return {f"{stage}@{arm.key}" for stage in ("answer", "score") for arm in arms}
+
     def _needed(self, models: str, after: tuple[str, ...] = ()) -> set[str]:
         """The cells behind some models, as DVC names them. after: those on the way, none of which may come again."""
         stage, _, key = models.partition("/")
@@ -237,7 +252,7 @@ class Grid:
         where = f"dvc.yaml: systems_answer: {key}"
         if not isinstance(row, dict) or set(row) != {"models"}:
             raise UserError(f"{where}: must hold models, not {row!r}")
-        known = [f"systems/{name}" for name in self._own()]
+        known = [f"systems/{name}" for name in self.trained_systems()]
         return _known(row["models"], [*known, "sft", *(c.name for c in self.cells.values())], f"{where}: models")
 
     def _arm(self, key: str, row: Any) -> Arm:

@@ -60,10 +60,12 @@ def look(params: Any, root: Path) -> bool:
         problems = [*machine(params, stage), *detector(params, root, stage), *disk(params, root, stage)]
         for problem in problems if stage != "base" else [*weights(params, root, dict.fromkeys(every)), *problems]:
             said.setdefault(problem.what, []).append(stage)
+    for problem in whole_run(params, root):
+        said[problem.what] = ["a whole run"]
     for what, stages in said.items():
         print(f"{', '.join(stages) if len(stages) < 7 else 'all stages'}: {what}")
     if not said:
-        print("nothing is missing: weights, disk, device and memory of every stage")
+        print("nothing is wrong: weights that are here, disk, device and memory of every stage")
     return not said
 
 
@@ -183,6 +185,23 @@ def detector(params: Any, root: Path, stage: str) -> Iterator[Problem]:
 
 
 # ---------------------------------------------------------------------------------------------------------- disk
+def whole_run(params: Any, root: Path) -> Iterator[Problem]:
+    """Room for all that a run at the paper's scale leaves, by plan, less what of it is there."""
+    if not params.models.vdm.repo:
+        return
+    from vans.grid import Grid
+    from vans.plan.report import TRIPLETS, counted, sizes
+    from vans.plan.work import Models
+
+    count = counted(root) or TRIPLETS
+    needed = sum(size for _, size, _ in sizes(Models(params), Grid(params, root), count))
+    free = shutil.disk_usage(root).free
+    there = sum(_size(root / name) for name in ("triplets", "cache", "models", "predictions", ".dvc/cache"))
+    if free + there < needed:
+        told = f"about {needed / 1e9:.0f} GB by plan for {count:,} triplets (`vans plan`)"
+        yield Problem(f"{told}, {free / 1e9:.0f} are free; use a larger disk", stops=False)
+
+
 def disk(params: Any, root: Path, stage: str) -> Iterator[Problem]:
     """Room for the latents that are not there yet, for three checkpoints and for the result."""
     if stage not in ("sft", "stage1", "stage2", "all_in_one"):

@@ -53,6 +53,7 @@ FIXED = (
     *("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "NPY_"),
     *("PYTHONHASHSEED", "HF_", "TRANSFORMERS_", "CUDA_", "MPL", "MATPLOTLIB"),
 )
+GPUS = ("/dev/nvidiactl", "/dev/dxg")  # there where a GPU is; the second within Windows
 LONGEST = 107  # bytes of a socket's name
 PARENTS = ("JPY_PARENT_PID", "VANS_PARENT")  # variables that hold the parent's process id: the keeper's, for a fork
 
@@ -153,7 +154,7 @@ def running(environment: Mapping[str, str], libraries: Sequence[str] = LIBRARIES
 
     prefix = temporary("warm")
     too_long = len(os.fsencode(f"{tempfile.gettempdir()}/{prefix}12345678/socket")) > LONGEST
-    if too_long or not sys.platform.startswith("linux") or Path("/dev/nvidiactl").exists():
+    if too_long or not sys.platform.startswith("linux") or any(map(os.path.exists, GPUS)):
         yield
         return
     with tempfile.TemporaryDirectory(prefix=prefix) as folder:

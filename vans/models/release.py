@@ -65,7 +65,15 @@ def bring(path: str | Path, out: str | Path, params: Any, base: Path) -> dict[st
     found, out = released(Path(path)), Path(out)
     _check_out(out, found)
     expected = {"vlm": lambda: adapter_shapes(params, base), "vdm": lambda: dit_shapes(params, base)}
-    names = {kind: _accounted(file, kind, expected[kind]()) for kind, file in found.items()}
+    names = {}
+    for kind, file in found.items():
+        try:
+            names[kind] = _accounted(file, kind, expected[kind]())
+        except UserError as error:
+            if getattr(params.models, kind).repo is not None:
+                raise
+            own = f"scale `{params.scale}` trains its own models, the published release is for `scale: paper`"
+            raise UserError(f"{error} ({own} in params.yaml)") from error
     for kind, file in found.items():
         check_finite(file, _tensors(file, names[kind]))
     files.check_free_space(out, 2 * sum(file.stat().st_size for file in found.values()))

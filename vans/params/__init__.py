@@ -95,6 +95,8 @@ def from_dict(tree: dict[str, Any], scale: str | None = None) -> Params:
     if not isinstance(scales := tree.pop("scales", None), dict) or not scales:
         raise UserError(f"{FILE}: scales: missing; it must hold a section for each scale")
     chosen = scale or tree.get("scale")
+    if scale and scale not in scales:
+        raise UserError(f"--scale {scale}: is unknown; use {one_of(scales)}")
     if chosen not in scales:
         raise UserError(f"{FILE}: scale: {chosen!r} is unknown; use {one_of(scales)}")
     built = {name: _built(tree, defaults, name, scales[name]) for name in scales}

@@ -36,7 +36,8 @@ def describe(params: Any, root: Path, gpu: GPU, gpus: int, fraction: float, trip
         raise UserError(f"--gpus {gpus}: use a whole number from 1 up")
     if triplets is not None and triplets < 1:
         raise UserError(f"--triplets {triplets}: use a whole number from 1 up")
-    params = params.with_(machine={"processes": _processes(params, gpus)})
+    processes, refused = _processes(params, gpus)
+    params = params.with_(machine={"processes": processes})
     models, grid = Models(params), Grid(params, root)
     count = triplets or counted(root) or TRIPLETS
     main, rest = models.stages(grid, count)
@@ -44,6 +45,7 @@ def describe(params: Any, root: Path, gpu: GPU, gpus: int, fraction: float, trip
         f"Scale `{params.scale}` on {gpus} × {gpu.name} ({gpu.memory} GB, {gpu.peak:g} TFLOP/s in dense bfloat16, of "
         f"which {fraction:.0%} are reckoned with), {count:,} triplets.",
         "",
+        *([f"Training would refuse {gpus} processes as it stands: {refused}", ""] if refused else []),
         *passes(models),
         "",
         *hours(main, rest, gpu, gpus, fraction),
@@ -57,13 +59,13 @@ def describe(params: Any, root: Path, gpu: GPU, gpus: int, fraction: float, trip
     return "\n".join(lines) + "\n"
 
 
-def _processes(params: Any, gpus: int) -> int:
-    """As many processes as GPUs, if the batches can be shared so; else as the scale says."""
+def _processes(params: Any, gpus: int) -> tuple[int, str]:
+    """As many processes as GPUs, if the batches can be shared so; else as the scale says, and why."""
     try:
         params.with_(machine={"processes": gpus})
-    except UserError:
-        return params.machine.processes
-    return gpus
+    except UserError as error:
+        return params.machine.processes, str(error).removeprefix("with_: ")
+    return gpus, ""
 
 
 def counted(root: Path) -> int:
@@ -237,18 +239,22 @@ def sizes(models: Models, grid: Grid, triplets: int) -> list[tuple[str, float, s
     chain = grid.main_chain()
     run = [cell for cell in grid.cells.values() if p.machine.grid or f"{cell.stage}@{cell.key}" in chain]
     arms = [arm for arm in grid.arms.values() if p.machine.grid or f"answer@{arm.key}" in chain]
+    systems = [key for key in grid.systems if key in p.arms.run]
+    named = {"cascade"} if p.arms.cascade.vdm else set()
+    tuned = [key for key in grid.trained_systems() if key in systems and key not in named]
     base = c * meta.parameters(meta.VLM, models.vlm) + c * meta.parameters(meta.TEXT, models.vdm["text_encoder"])
     base += 4 * meta.parameters(meta.VAE, models.vdm["vae"]) + dit
-    saved = dit * (1 + sum(cell.stage != "stage1" for cell in run))
-    shards, videos = 2 * triplets * clip, 2 * p.evaluate.samples * clip * len(arms)
+    saved = dit * (1 + sum(cell.stage != "stage1" for cell in run) + len(tuned))
+    filmed = len(arms) + sum(key != "textual" for key in systems)
+    shards, videos = 2 * triplets * clip, 2 * p.evaluate.samples * clip * filmed
     return [
         ("triplets", shards, f"two clips of each, {clip / 1e6:.2g} MB a clip"),
         ("latents", 2 * triplets * latent, f"{latent / 1e6:.3g} MB a clip, float16, in cache/"),
         ("text embeddings", texts, f"{min(TOKENS, p.models.vdm.max_text)} tokens a caption, in cache/"),
         ("base models", base, "downloaded or trained"),
-        ("trained models", saved, "a DiT of SFT and of each cell that tunes one"),
+        ("trained models", saved, "a DiT of SFT and of each cell or system that tunes one"),
         ("checkpoints", 3 * 3 * dit, "weights and two moments of the DiT, the last two and the next"),
-        ("predictions", videos, f"{len(arms)} arms"),
+        ("predictions", videos, f"{filmed} arms and systems"),
         ("DVC's cache", shards + saved + videos, "the same again; none where it links (reflink)"),
     ]
 

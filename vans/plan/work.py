@@ -5,7 +5,8 @@ Reckoned with
 2. A backward pass costs two forward ones where weights train, one and two attentions under a LoRA; with
    machine.gradient_checkpointing one forward pass more.
 3. Anchors of stage 2 are found at the first attempt, captions of a group differ, every prompt's clip is read anew.
-4. CLIP, FVD's network, the optimisers and what CPUs do are left out.
+4. The cascade's own VDM is reckoned as the others are, though it has no reference latents.
+5. CLIP, FVD's network, the optimisers and what CPUs do are left out, and what an endpoint computes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from vans.grid import Arm, Cell, Grid
 from vans.models.flow import in_interval
+from vans.params.arms import ENDPOINT
 from vans.plan import flops, meta, released
 from vans.plan.gpus import GPU
 
@@ -233,8 +235,39 @@ class Models:
             parts += (self.encoded(1), self.render(1, g.steps, g.guidance), self.decode(1))
         return Stage(f"answer/{arm.key}", samples * draws, parts)
 
+    def system(self, key: str) -> list[Stage]:
+        """What another system of the main table is trained with, a stage for each run of its own (see
+        vans/train/systems.py).
+        """
+        p, name = self.params, f"systems/{key}"
+        sft = {part: (getattr(p.sft, part).steps, self.step(f"sft/{part}")) for part in ("vlm", "vdm")}
+        if key == "extension":
+            return [Stage(name, *sft["vdm"])]
+        if key == "cascade":
+            ours = [part for part in sft if getattr(p.arms.cascade, part) is None]
+            return [Stage(f"{name} {part.upper()}", *sft[part]) for part in ours]
+        from vans.train.systems import flops as of_unified
+
+        return [Stage(name, p.arms.unified.steps, (Part("update", of_unified(p)),))]
+
+    def answering(self, key: str) -> Stage:
+        """Another system's answers. What an endpoint or a pipeline of the cascade computes is not known."""
+        p, g = self.params, self.params.generate
+        at = p.arms.cascade if key == "cascade" else None
+        parts: list[Part] = []
+        if key != "extension" and not (at and at.vlm == ENDPOINT):
+            parts.append(self.generate(1, 1))
+        if key == "unified":
+            parts.append(Part("connect", self.read_prompt))
+        if key != "textual" and not (at and at.vdm):
+            guidance = 1.0 if key == "extension" else g.guidance
+            parts += [self.encoded(1), self.render(1, g.steps, guidance), self.decode(1)]
+        return Stage(f"answer/{key}", 2 * p.evaluate.samples, tuple(parts))
+
     def stages(self, grid: Grid, triplets: int) -> tuple[list[Stage], list[Stage]]:
-        """(main chain, the rest of the grid), in the order in which they can run."""
+        """(main chain, the rest of the grid), in the order in which they can run; of the other systems those of
+        `arms.run`.
+        """
         p, chain = self.params, grid.main_chain()
         vdm_once = (self.encoded(2 * triplets), Part("text", triplets * self.text))
         first = [
@@ -243,6 +276,8 @@ class Models:
         ]
         told = [(f"{c.stage}@{c.key}", self.cell(c)) for c in grid.cells.values()]
         told += [(f"answer@{key}", self.arm(arm)) for key, arm in grid.arms.items()]
+        told += [(f"systems@{key}", s) for key in grid.trained_systems() if key in p.arms.run for s in self.system(key)]
+        told += [(f"systems_answer@{key}", self.answering(key)) for key in grid.systems if key in p.arms.run]
         return first + [s for name, s in told if name in chain], [s for name, s in told if name not in chain]
 
 

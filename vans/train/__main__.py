@@ -17,6 +17,7 @@ from functools import partial
 
 import vans  # noqa: F401 (first of all: what it caps is read when NumPy is imported)
 from vans.cli import guarded
+from vans.errors import UserError
 
 STAGES = ("base", "sft", "systems", "stage1", "stage2", "all_in_one")
 
@@ -26,10 +27,15 @@ def train(stage: str, cell: str | None) -> None:
     from vans.outside import joined, place
     from vans.params import find_root, load
 
+    if cell is not None and stage not in (*TRAINED, "systems"):
+        raise UserError(f"--cell {cell}: {stage} has no cells; leave it out")
     root = find_root()
     params = load(root)
     if (at := place()) is not None:
-        params = params.with_(machine={"processes": at[1]})  # which batches must be able to share
+        try:
+            params = params.with_(machine={"processes": at[1]})  # which batches must be able to share
+        except UserError as error:
+            raise UserError(f"{at[1]} processes: {str(error).removeprefix('with_: ')}") from error
     given: list = []
     if stage == "systems":
         given.append(Grid(params, root).trained_system(cell or "extension"))
@@ -42,7 +48,8 @@ def train(stage: str, cell: str | None) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m vans.train", description=(__doc__ or "").split("\n")[0])
+    first = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m vans.train", description=first, allow_abbrev=False)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--cell", help="of such a stage, as dvc.yaml names it (full; main; extension)")
     given = parser.parse_args()
