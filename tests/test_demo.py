@@ -417,6 +417,7 @@ def test_what_is_no_video_and_no_picture_is_refused_in_one_line(served, me, tmp_
     status, told = me.bring(content, "x.mp4")
     assert status == 409 and words in told["error"] and told["error"].startswith("x.mp4: ")
     assert "/tmp" not in told["error"] and "passwd" not in told["error"] and "\n" not in told["error"]
+    assert told["error"].endswith("; bring another one") and "Errno" not in told["error"]
 
 
 def test_a_decoder_that_crashes_or_hangs_takes_nothing_with_it(served, me, tmp_path, monkeypatch):

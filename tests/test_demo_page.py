@@ -148,3 +148,25 @@ def test_the_history_outlives_a_reload_and_a_server_that_is_killed(page, server,
     page.wait_for_selector(f".past >> nth={count}")
     shown(page)
     assert page.locator(".past canvas").count() == 2 * (count + 1)
+
+
+def test_what_is_brought_last_is_asked_about_however_long_it_is_looked_at(page, untrained):
+    drawn = render_event(Scene(shape="ball", colour="red"), "jump").repeat(5, 1).repeat(5, 2)
+    video.write(untrained / "other.mp4", drawn, 3.0)
+    data = base64.b64encode((untrained / "other.mp4").read_bytes()).decode()
+    held = []
+    page.route("**/bring", lambda route: held.append(route))
+    for name in ("first.mp4", "second.mp4"):
+        with page.expect_request("**/bring"):
+            page.evaluate(DROP, [data, name])
+    assert page.inner_text("#about") == "looking at second.mp4 …"
+    with page.expect_request("**/ask") as asked:
+        page.click("#go")
+        with page.expect_response("**/bring"):
+            held[0].continue_()
+        with page.expect_response("**/bring") as brought:
+            held[1].continue_()
+    page.unroute("**/bring")
+    assert asked.value.post_data_json["source"] == brought.value.json()["source"]
+    shown(page)
+    assert page.inner_text("#about") == "second.mp4"

@@ -132,6 +132,16 @@ $$J=\frac1G\sum_i\underbrace{x_i}_{\text{the form}}
     assert "$$" not in body and "\\sum" not in body and "begin{equation}" not in body
 
 
+def test_the_page_shows_a_progress_bar_as_a_terminal_does_at_its_end(tmp_path):
+    told = ["step 1\n\rbar:  0%", "\rbar: 50%", "\r        \r", "step 2\n\rbar: 50%", "\rbar: 100%", "\n", "done"]
+    outputs = [new_output("stream", name="stdout", text=text) for text in told]
+    path = tmp_path / "a.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("1", execution_count=1, outputs=outputs)]), path)
+    notebooks.write_html(path)
+    assert "<pre>step 1\nstep 2\nbar: 100%\ndone</pre>" in path.with_suffix(".html").read_text()
+    assert "50%" in path.read_text(), "the notebook keeps what was printed"
+
+
 def test_formulas_of_the_committed_notebooks_can_be_drawn():
     for path in COMMITTED:
         notebook = nbformat.read(path, as_version=4)

@@ -159,6 +159,18 @@ def test_what_stands_in_it_is_what_the_files_say(root, whole):
     assert "dvc repro benchmarks" in page and "author = {{The vans developers}}" in page
 
 
+def test_other_systems_are_not_taken_for_those_that_are_published(root, whole):
+    path, words = root / "results/main.csv", "a system of that kind, not that system"
+    before = path.read_text()
+    rows = pd.read_csv(path)
+    more = rows[rows["arm"] == "main"].assign(row="filmweaver", title="cascade", arm="cascade")
+    try:
+        pd.concat([rows, more]).to_csv(path, index=False)
+        assert words not in whole[0] and words in written(root)[0]
+    finally:
+        path.write_text(before)
+
+
 def test_nothing_of_it_is_markup_or_asks_for_anything(whole):
     page, _ = whole
     assert 'onerror="' not in page and "<b>it</b>" not in page and "<i>" not in page

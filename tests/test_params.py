@@ -355,3 +355,11 @@ def test_batches_that_the_processes_cannot_share_are_refused():
     tree["scales"]["tiny"]["sft"]["vlm"]["batch"] = 3
     with pytest.raises(UserError, match=r"sft\.vlm\.batch is 3, which 2 processes"):
         from_dict(tree)
+
+
+def test_a_model_of_others_without_a_revision_may_be_a_misspelt_endpoint():
+    params = load(ROOT)
+    with pytest.raises(UserError, match="arms.cascade.vlm_revision: needs a pinned revision .* is vlm: endpoint meant"):
+        params.with_(arms={"cascade": {"vlm": "endpiont"}})
+    with pytest.raises(UserError, match=r"arms.cascade.vdm_revision: .* any word\)$"):
+        params.with_(arms={"cascade": {"vdm": "Wan-AI/X"}})

@@ -563,7 +563,9 @@ def test_changed_votes_count_once_and_raters_who_fail_are_left_out():
     assert found.votes == 7 and found.wins.tolist() == [[0, 6.5], [0.5, 0]]
     assert "left out, fewer than 70% of their attention checks right: 1: eve (50%)" in found.text()
     assert report.analyse(said(rows), least=0.5, resamples=5).left_out == {}
-    with pytest.raises(UserError, match="no votes are left"):
+    alone = report.analyse(said([("a", 1, "s", ["a", "b"], "a")]), resamples=5).text()
+    assert "Krippendorff's alpha: choice —;" in alone and "nan" not in alone.split("preferred, row")[1]
+    with pytest.raises(UserError, match="no votes are left: .* leave out 1 of 1 raters; --right says"):
         report.analyse(said([("a", 1, "s", ["a", "b"], "a"), ("a", 2, "s", ["a", "a"], "a", IDENTICAL, "wrong")]))
     with pytest.raises(UserError, match="one at a time"):
         report.analyse(pd.concat([said(rows), said(rows, "likert").assign(plan="q")]))

@@ -229,11 +229,12 @@ def write_html(path: Path) -> None:
     """The executed notebook as a page that any browser shows, also without a network, beside it.
 
     Formulas become MathML, which browsers draw by themselves. HTML in Markdown, where names from anywhere may stand, is
-    shown and not run.
+    shown and not run. Of a progress bar the last state alone: a browser begins a new line at each carriage return.
     """
     from jinja2 import pass_context
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     class Offline(IPythonRenderer):
         def block_html(self, text: str) -> str:
@@ -257,6 +258,7 @@ def write_html(path: Path) -> None:
 
     exporter = HTMLExporter(template_name="lab", raw_template=PAGE)
     exporter.register_filter("markdown2html", markdown)
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
     body, _ = exporter.from_filename(str(path))
     atomic_write_text(path.with_suffix(".html"), visible(body))
 

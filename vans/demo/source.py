@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import re
 import resource
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,8 +97,15 @@ def look(path: Path, name: str, clip: Any, protocol: Protocol, folder: Path) -> 
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: cannot be read; bring another one") from error
     if "error" in told:
-        raise UserError(told["error"].replace(str(path), name))
+        raise UserError(_to_who_brought_it(told["error"], str(path), name))
     return load(folder, told | {"name": name})
+
+
+def _to_who_brought_it(error: str, path: str, name: str) -> str:
+    """What curation says of a file, said to somebody who can bring another one."""
+    if error.startswith(f"{path}: cannot be read as a video ("):
+        return f"{name}: cannot be read as a video or a picture; bring another one"
+    return re.sub("; replace (or remove )?it$", "; bring another one", error.replace(path, name))
 
 
 def ready() -> None:

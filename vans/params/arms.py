@@ -27,7 +27,9 @@ class Cascade(Section):
     def check(self) -> Self:
         for name in ("vlm", "vdm"):
             if getattr(self, name) not in (None, ENDPOINT) and not getattr(self, f"{name}_revision"):
-                raise Wrong("needs a pinned revision (a commit id; of a folder any word)", f"{name}_revision")
+                or_else = f"; or is {name}: {ENDPOINT} meant?" if name == "vlm" else ""
+                words = f"needs a pinned revision (a commit id; of a folder any word){or_else}"
+                raise Wrong(words, f"{name}_revision")
         if self.vdm == ENDPOINT:
             raise Wrong("an endpoint writes and does not render; name a diffusers pipeline, or null", "vdm")
         return self

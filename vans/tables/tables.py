@@ -45,14 +45,19 @@ class Layout:
         return {row.name: row.arm for row in self.rows if row.arm}
 
 
+TOLD = {  # of the other systems: what they are, and what they were trained for
+    "extension": "a VDM that is told nothing: frames alone; as many samples as SFT's",
+    "unified": "no caption in between: hidden states drive the DiT; the FLOPs of both SFTs",
+    "cascade": "a VLM and a VDM that never met; each on half of the scenes, as many samples as SFT's",
+}
 MAIN = Layout(
     "main",
     "Main table",
     (
         Row("textual", "text alone (TEMPURA's kind)", "textual", "SFT's VLM; as VLEP, MVP and TEMPURA answer"),
-        Row("extension", "video extension (Video-GPT's kind)", "extension", "a VDM that is told nothing: frames alone"),
-        Row("omni", "unified (Omni-Video's kind)", "unified", "no caption in between: hidden states drive the DiT"),
-        Row("filmweaver", "cascade (Gemini-FilmWeaver's kind)", "cascade", "a VLM and a VDM that never met"),
+        Row("extension", "video extension (Video-GPT's kind)", "extension", TOLD["extension"]),
+        Row("omni", "unified (Omni-Video's kind)", "unified", TOLD["unified"]),
+        Row("filmweaver", "cascade (Gemini-FilmWeaver's kind)", "cascade", TOLD["cascade"]),
         Row("copy", "copy of the input", "copy"),
         Row("sft", "VANS (SFT)", "sft"),
         Row("stage1", "VANS (stage 1 only)", "stage1"),

@@ -64,7 +64,7 @@ def _matrix(axes, found: Found) -> None:
 
 
 def _foot(found: Found) -> str:
-    alpha = ", ".join(f"{name} {value:.2f}" for name, value in found.alpha.items())
+    alpha = ", ".join(f"{name} {value:.2f}" if value == value else f"{name} —" for name, value in found.alpha.items())
     out = f", {len(found.left_out)} people left out by attention checks" if found.left_out else ""
     people = f"{found.votes} votes of {len(found.raters)} people on {found.samples} samples{out}"
     return f"{people}. Lines: 95 % over people and samples; ties count half. Krippendorff's alpha: {alpha}."

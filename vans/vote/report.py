@@ -74,7 +74,10 @@ def analyse(frame: pd.DataFrame, least: float = 0.7, seed: int = 0, resamples: i
     left_out = {str(name): float(value) for name, value in share.items() if value < least}
     votes = votes[(votes["check"] == "") & ~votes["rater"].isin(list(left_out))]
     if votes.empty:
-        raise UserError(f"no votes are left ({len(left_out)} raters left out by their attention checks)")
+        raise UserError(
+            f"no votes are left: attention checks leave out {len(left_out)} of {frame['rater'].nunique()} raters; "
+            "--right says how many must be right (0: leaves nobody out)"
+        )
     raters, samples = (sorted(set(votes[name])) for name in ("rater", "sample"))
     place = votes["rater"].map(raters.index).to_numpy(), votes["sample"].map(samples.index).to_numpy()
     arms = sorted({arm for sides in votes["sides"] for arm in sides})
@@ -238,7 +241,7 @@ def _verdict(steps: dict[str, Interval]) -> str:
 
 
 def _foot(found: Found) -> list[str]:
-    alpha = ", ".join(f"{name} {value:.2f}" for name, value in found.alpha.items())
+    alpha = ", ".join(f"{name} {value:.2f}" if value == value else f"{name} —" for name, value in found.alpha.items())
     wins = pd.DataFrame(
         [
             [f"{w:g} of {m:g}" if m else "—" for w, m in zip(*row, strict=True)]

@@ -7,6 +7,7 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 let told = null; // of /start
 let source = null; // {source, clip, name}
+let looking = null; // the promise of what was brought last, until it or something else is shown
 
 // ------------------------------------------------------------------------------------------------- the server
 async function ask(what, given) {
@@ -62,6 +63,8 @@ function take(news) {
 // ---------------------------------------------------------------------------------------------- what is shown
 function show(one) {
   source = one;
+  looking = null;
+  $("drop").classList.remove("busy");
   groups.source = [];
   place("source", one.clip, "what you ask about", $("seen"), () => $("drop").clientWidth - 40, () => 200);
   $("about").textContent = one.name || "";
@@ -76,16 +79,20 @@ async function bring(file) {
   notice("");
   $("drop").classList.add("busy");
   $("about").textContent = `looking at ${file.name} …`;
+  const headers = { "Content-Type": "application/octet-stream", "X-Name": encodeURIComponent(file.name) };
+  const mine = (looking = fetch("/bring", { method: "POST", headers, body: file }).then(answered));
+  $("file").value = "";
   try {
-    const headers = { "Content-Type": "application/octet-stream", "X-Name": encodeURIComponent(file.name) };
-    show(await answered(await fetch("/bring", { method: "POST", headers, body: file })));
+    const one = await mine;
+    if (looking !== mine) return; // something else was chosen since
+    show(one);
     if (!questions().length) $("questions").querySelector("input").focus({ preventScroll: true });
   } catch (problem) {
+    if (looking !== mine) return;
+    looking = null;
+    $("drop").classList.remove("busy");
     $("about").textContent = source ? source.name || "" : "";
     trouble(problem);
-  } finally {
-    $("drop").classList.remove("busy");
-    $("file").value = "";
   }
 }
 
@@ -140,11 +147,12 @@ function describe() {
 }
 
 async function go() {
-  if (!source) return notice("First show a video or a picture, or take one of the samples.");
+  if (!source && !looking) return notice("First show a video or a picture, or take one of the samples.");
   if (!questions().length) return notice("Ask at least one question.");
   notice("");
   $("go").disabled = true;
   try {
+    while (looking) await looking; // what was brought is asked about, not what was shown before
     open((await ask("ask", { source: source.source, questions: questions(), ...settings() })).run);
   } catch (problem) {
     trouble(problem);
