@@ -83,7 +83,11 @@ def test_an_unexpected_error_keeps_its_traceback():
 def test_an_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["wrold"])
-    assert caught.value.code == 2 and "world" in capsys.readouterr().err
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith("there is no command 'wrold'; did you mean world?\n")
+    with pytest.raises(SystemExit):
+        cli.main(["qqq"])
+    assert "'qqq'" in capsys.readouterr().err
 
 
 def test_targets_of_a_seed_are_scores_of_our_arms(monkeypatch, capsys):

@@ -129,6 +129,8 @@ def test_an_unknown_cell_or_arm_is_one_line():
     line = "add the line `release: {vlm: release, vdm: release}` there"
     with pytest.raises(UserError, match=re.escape(f"dvc.yaml: answer: no arm 'release'; {line}")):
         GRID.arm("release")
+    with pytest.raises(UserError, match=r"^'cascade' is another system, .* alone; use main, stage1 or sft$"):
+        GRID.arm("cascade")
 
 
 # ---- against DVC itself --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ The heavy libraries are imported inside the commands, so that ``vans --help`` is
 """
 
 import argparse
+import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -359,6 +360,8 @@ def main(arguments: list[str] | None = None) -> int:
     if at < len(arguments) and arguments[at] in commands:
         options = {name: a.nargs != 0 for a in commands[arguments[at]]._actions for name in a.option_strings}
         arguments[at + 1 :] = plain(arguments[at + 1 :], options)
+    elif at < len(arguments) and (near := difflib.get_close_matches(arguments[at], commands, 1)):
+        top.error(f"there is no command {arguments[at]!r}; did you mean {near[0]}?")
     with terminal():
         given = top.parse_args(arguments)
     return guarded(lambda: given.function(given), verbose=given.verbose)

@@ -142,6 +142,9 @@ class Grid:
         if key == RELEASE and key not in self.arms:
             line = f"{RELEASE}: {{vlm: {RELEASE}, vdm: {RELEASE}}}"
             raise UserError(f"dvc.yaml: answer: no arm {RELEASE!r}; add the line `{line}` there (docs/release.md)")
+        if key in self.systems:
+            only = "is another system, which answers the held-out questions alone"
+            raise UserError(f"{key!r} {only}; use main, stage1 or sft")
         return self._imported(self.arms[_known(key, list(self.arms), "dvc.yaml: answer")], f"answer: {key}")
 
     def system(self, key: str) -> str:
