@@ -20,6 +20,7 @@ from vans.params import load
 ROOT = smoke.ROOT
 GRID = Grid(load(ROOT), ROOT)
 ANSWERS = {f"answer@{arm}" for arm in GRID.arms} | {f"systems_answer@{key}" for key in GRID.systems} | {"pictures"}
+OURS = {each for each in ANSWERS if not each.startswith("systems")}
 SCORES = {f"score@{arm}" for arm in [*GRID.arms, *GRID.systems]} | {"pictures"}
 SYSTEMS = {f"systems@{key}" for key in ("extension", "cascade", "unified")}
 CELLS = {stage: {f"{s}@{key}" for s, key in GRID.cells if s == stage} for stage in TRAINED}
@@ -201,7 +202,7 @@ STALE: dict[str, tuple[dict[str, Callable[[str], str]], set[str]]] = {
     ),
     "an annotator": ({"vans/data/annotate/new.py": more, "vans/data/annotate/__init__.py": more}, {"curate"}),
     "how answers are rendered": ({"vans/answer/draw.py": more}, ANSWERS),
-    "how an arm answers": ({"vans/answer/arm.py": more}, {a for a in ANSWERS if not a.startswith("systems")}),
+    "how an arm answers": ({"vans/answer/arm.py": more}, OURS),
     "a notebook's code": ({"notebooks/05_stage2.ipynb": cell(-1, more, "code")}, CELLS["stage2"]),
     # What a section holds may stand in defaults; of a single key DVC says that it is gone from the scale.
     "the video, in defaults": (
@@ -210,7 +211,7 @@ STALE: dict[str, tuple[dict[str, Callable[[str], str]], set[str]]] = {
     ),
     "CLIP, in defaults": (
         {"params.yaml": value("defaults.models.clip", {"config": {"embed_dim": 32}})},
-        {"base", *GRPO, *ANSWERS, *SCORES},
+        {"base", *GRPO, *OURS, *SCORES},
     ),
     "the detector's hash, filled in": ({"params.yaml": value("defaults.models.detector.sha256", "0" * 64)}, SCORES),
     "the detector's architecture": (

@@ -58,16 +58,21 @@ def repro(given: argparse.Namespace) -> None:
         command = ["dvc", "repro", *given.arguments]
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         told: list[int] = []
+        started: list[int] = []
 
         def end(number: int, _: Any) -> None:
             told.append(number)
-            end_below(dvc.pid)
+            for pid in started:
+                end_below(pid)
 
         try:
+            if before[signal.SIGINT] is not signal.SIG_IGN:  # Ctrl-C: dvc has it, too, and waits for its stage to end
+                signal.signal(signal.SIGINT, lambda *_: None)
+            signal.signal(signal.SIGTERM, end)
             with subprocess.Popen(command, env=env, stdout=out, stderr=err) as dvc, passed_on(dvc):
-                if before[signal.SIGINT] is not signal.SIG_IGN:  # Ctrl-C: dvc has it, too, and waits for its stage
-                    signal.signal(signal.SIGINT, lambda *_: None)
-                signal.signal(signal.SIGTERM, end)
+                started.append(dvc.pid)
+                if told:
+                    end_below(dvc.pid)
                 dvc.wait()
         finally:
             for number, handler in before.items():

@@ -65,7 +65,7 @@ class Run:
     settings: Settings
     parts: list[Part]
     id: str = field(default_factory=lambda: secrets.token_hex(16))
-    made: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    made: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
     state: str = "waiting"
     stage: str = ""
     share: float = 0.0
