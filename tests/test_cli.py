@@ -19,7 +19,7 @@ from vans.tables import report
 
 COMMANDS = (
     *("world", "check", "plan", "preflight", "repro", "estimate", "answer", "import", "export", "score", "vote"),
-    *("demo", "split", "tables", "compare", "page", "publish", "seeds", "summary", "targets"),
+    *("demo", "split", "tables", "compare", "page", "publish", "queue", "seeds", "summary", "targets"),
 )
 
 

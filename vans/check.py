@@ -186,8 +186,8 @@ def space(params: Any, root: Path) -> float:
     grid = Grid(params, root)
     chain = grid.main_chain()
     cells = [c for c in grid.cells.values() if params.machine.grid or f"{c.stage}@{c.key}" in chain]
-    systems = [key for key in grid.trained_systems() if key in params.arms.run]
-    return clips + DOWNLOADS + TRAINING + 2 * DIT * (1 + sum(cell.stage != "stage1" for cell in cells) + len(systems))
+    systems = len(grid.systems_run(trained=True))
+    return clips + DOWNLOADS + TRAINING + 2 * DIT * (1 + sum(cell.stage != "stage1" for cell in cells) + systems)
 
 
 def size(folder: Path) -> int:
@@ -268,7 +268,7 @@ def stages(params: Any, root: Path, folder: Path) -> dict[str, Callable[[], Any]
     for stage, cell in cells.items():
         found[stage] = partial(trainers[stage].train, params, cell, folder)
     grid = Grid(params, root)
-    arm, others = grid.arm("main"), [key for key in grid.trained_systems() if key in params.arms.run]
+    arm, others = grid.arm("main"), grid.systems_run(trained=True)
     found["answer"] = lambda: predict(params, arm, folder)
     found["systems"] = lambda: [systems.train(params, key, folder) for key in others]
     found["systems_answer"] = lambda: [other_systems.predict(params, k, grid.system(k), folder) for k in others]

@@ -8,10 +8,8 @@ import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from vans.arguments import plain
-from vans.ending import end_below
 from vans.ending import guarded as guarded
 from vans.visible import terminal
 
@@ -39,48 +37,28 @@ def check(given: argparse.Namespace) -> None:
 def repro(given: argparse.Namespace) -> None:
     """Run `dvc repro` with these arguments; the stages' libraries are imported once.
 
-    DVC keeps nothing of a stage that is done if it cannot print so (a closed pipe, a log on a full disk). So it never
-    meets such a stream: what is no terminal gets its words from here. SIGTERM ends the running stage and DVC, too.
+    DVC keeps nothing of a stage that is done if it cannot print so, which `vans.passing` spares it.
     """
-    import os
-    import signal
-    import subprocess
+    from vans import passing, warm_server
 
-    from vans import warm_server
-    from vans.notebooks import environment
-    from vans.params import find_root
-    from vans.passing import passed_on
+    with warm_server.for_stages() as env:
+        code = passing.run(["dvc", "repro", *given.arguments], env)
+    if code:
+        raise SystemExit(code)
 
-    env = {**os.environ, **environment(find_root())}
-    with warm_server.running(env):
-        env[warm_server.VARIABLE] = os.environ.get(warm_server.VARIABLE, "")
-        out, err = (None if stream.isatty() else subprocess.PIPE for stream in (sys.stdout, sys.stderr))
-        command = ["dvc", "repro", *given.arguments]
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        told: list[int] = []
-        started: list[int] = []
 
-        def end(number: int, _: Any) -> None:
-            told.append(number)
-            for pid in started:
-                end_below(pid)
+def queue(given: argparse.Namespace) -> None:
+    """Run the experiments in DVC's queue to the last one; the stages' libraries are imported once.
 
-        try:
-            if before[signal.SIGINT] is not signal.SIG_IGN:  # Ctrl-C: dvc has it, too, and waits for its stage to end
-                signal.signal(signal.SIGINT, lambda *_: None)
-            signal.signal(signal.SIGTERM, end)
-            with subprocess.Popen(command, env=env, stdout=out, stderr=err) as dvc, passed_on(dvc):
-                started.append(dvc.pid)
-                if told:
-                    end_below(dvc.pid)
-                dvc.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    if told:
-        raise SystemExit(128 + told[0])
-    if dvc.returncode:
-        raise SystemExit(dvc.returncode)
+    Ctrl-C: what runs goes on to its end, the rest stays queued; a second one ends what runs.
+    """
+    from vans import queued
+    from vans.errors import UserError
+
+    if given.jobs < 1:
+        raise UserError(f"-j {given.jobs}: so many at a time, one or more")
+    if code := queued.run(given.jobs):
+        raise SystemExit(code)
 
 
 def estimate(given: argparse.Namespace) -> None:
@@ -287,6 +265,8 @@ def parser() -> argparse.ArgumentParser:
     add(preflight)
     sub = add(repro)
     sub.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="of dvc repro; options behind --")
+    sub = add(queue)
+    sub.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="so many at a time (%(default)s)")
     sub = add(estimate)
     sub.add_argument("--segments", type=int, metavar="N", help="so many segments instead of those in data/")
     sub.add_argument("--pairs", type=int, metavar="N", help="so many pairs instead of those in data/")

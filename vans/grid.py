@@ -162,6 +162,10 @@ class Grid:
             raise UserError("dvc.yaml: systems: has no foreach list of systems; `git checkout dvc.yaml`")
         return own
 
+    def systems_run(self, trained: bool = False) -> list[str]:
+        """The other systems of `arms.run`, all or those that are trained, in the order of dvc.yaml."""
+        return [key for key in (self.trained_systems() if trained else self.systems) if key in self.params.arms.run]
+
     def answering(self, key: str) -> Arm:
         """An arm that can answer a question of anybody's; UserError for any other."""
         arm, others = self.arm(key), "use main, stage1 or sft"

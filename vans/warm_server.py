@@ -178,6 +178,17 @@ def running(environment: Mapping[str, str], libraries: Sequence[str] = LIBRARIES
             server.wait()
 
 
+@contextlib.contextmanager
+def for_stages() -> Iterator[dict[str, str]]:
+    """A server for DVC's stages, and the environment in which DVC is to be started."""
+    from vans.notebooks import environment
+    from vans.params import find_root
+
+    env = {**os.environ, **environment(find_root())}
+    with running(env):
+        yield {**env, VARIABLE: os.environ.get(VARIABLE, "")}
+
+
 # ------------------------------------------------------------------------------------------------ the server
 def serve(handle: int, parent: int, libraries: Sequence[str]) -> list[str]:
     """Fork for everyone who asks. Returns in the forks alone, with what is to be run."""

@@ -239,9 +239,9 @@ def sizes(models: Models, grid: Grid, triplets: int) -> list[tuple[str, float, s
     chain = grid.main_chain()
     run = [cell for cell in grid.cells.values() if p.machine.grid or f"{cell.stage}@{cell.key}" in chain]
     arms = [arm for arm in grid.arms.values() if p.machine.grid or f"answer@{arm.key}" in chain]
-    systems = [key for key in grid.systems if key in p.arms.run]
+    systems = grid.systems_run()
     named = {"cascade"} if p.arms.cascade.vdm else set()
-    tuned = [key for key in grid.trained_systems() if key in systems and key not in named]
+    tuned = [key for key in grid.systems_run(trained=True) if key not in named]
     base = c * meta.parameters(meta.VLM, models.vlm) + c * meta.parameters(meta.TEXT, models.vdm["text_encoder"])
     base += 4 * meta.parameters(meta.VAE, models.vdm["vae"]) + dit
     saved = dit * (1 + sum(cell.stage != "stage1" for cell in run) + len(tuned))

@@ -276,8 +276,8 @@ class Models:
         ]
         told = [(f"{c.stage}@{c.key}", self.cell(c)) for c in grid.cells.values()]
         told += [(f"answer@{key}", self.arm(arm)) for key, arm in grid.arms.items()]
-        told += [(f"systems@{key}", s) for key in grid.trained_systems() if key in p.arms.run for s in self.system(key)]
-        told += [(f"systems_answer@{key}", self.answering(key)) for key in grid.systems if key in p.arms.run]
+        told += [(f"systems@{key}", s) for key in grid.systems_run(trained=True) for s in self.system(key)]
+        told += [(f"systems_answer@{key}", self.answering(key)) for key in grid.systems_run()]
         return first + [s for name, s in told if name in chain], [s for name, s in told if name not in chain]
 
 
