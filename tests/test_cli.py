@@ -285,6 +285,31 @@ def test_publish_copies_the_tables_and_shows_the_headline(tmp_path, monkeypatch,
     assert "It holds." in (said := capsys.readouterr().out) and "verbose" not in said
 
 
+def test_the_table_over_seeds_is_published_beside_a_run_that_stays(tmp_path, monkeypatch):
+    """In a clone that has run none of it, only the kept scores of the seeds."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "docs/results").mkdir(parents=True)
+    (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n")
+    with pytest.raises(UserError, match=r"results/seeds\.csv: missing; `dvc repro seeds` makes it"):
+        report.publish_seeds()
+    for name in report.SEEDS:
+        (tmp_path / "results" / name).write_text(name)
+    with pytest.raises(UserError, match=r"docs/results/main\.csv: missing: nothing is published"):
+        report.publish_seeds()
+    (tmp_path / "docs/results/main.csv").write_text(PUBLISHED)
+    (tmp_path / "docs/results/main.md").write_text(f"# Table\n\n{report.CLAIMS}\n\nAbout them.\n\n- It holds.\n")
+    (tmp_path / "docs/results/ablation.png").write_text("of the run")
+    report.publish_seeds()
+    there = {p.name: p.read_text() for p in (tmp_path / "docs/results").iterdir()}
+    assert {name: there[name] for name in report.SEEDS} == {name: name for name in report.SEEDS}
+    assert there["main.csv"] == PUBLISHED and there["ablation.png"] == "of the run"
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith(f"{report.BEGIN}\n\n{REGION}Every measure, ")
+    assert "[seeds table](docs/results/seeds.md)" in readme
+
+
 def test_a_full_disk_leaves_what_was_published(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.yaml").touch()

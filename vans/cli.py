@@ -199,7 +199,10 @@ def publish(given: argparse.Namespace) -> None:
     """Copy the tables of results/ to docs/results/, write docs/page.html and put the headline into README.md."""
     from vans.tables import report
 
-    report.publish()
+    if given.seeds:
+        report.publish_seeds()
+    else:
+        report.publish()
 
 
 def seeds(given: argparse.Namespace) -> None:
@@ -208,7 +211,7 @@ def seeds(given: argparse.Namespace) -> None:
     from vans.tables.seeds import collect
 
     print("\n".join(collect(find_root())))
-    print("then: dvc repro seeds (the table), vans publish, git add docs/results")
+    print("then: dvc repro seeds (the table), vans publish --seeds, git add docs/results")
 
 
 def summary(given: argparse.Namespace) -> None:
@@ -328,7 +331,8 @@ def parser() -> argparse.ArgumentParser:
     sub = add(page)
     sub.add_argument("-o", "--output", metavar="FILE", help="instead of results/page.html")
     sub.add_argument("--seed", type=int, default=0, help="of the samples that are drawn (%(default)s)")
-    add(publish)
+    sub = add(publish)
+    sub.add_argument("--seeds", action="store_true", help="the table over seeds alone, beside the published run")
     add(seeds)
     add(summary)
     sub = add(targets)

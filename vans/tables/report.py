@@ -53,6 +53,24 @@ def summary() -> None:
     show_comparison()
 
 
+def publish_seeds() -> None:
+    """Copy the table over seeds to docs/results/ and put README.md's headline anew; the published run stays as it is.
+
+    It is made from docs/results/seeds/, so that it needs no run here.
+    """
+    root, target = find_root(), find_root() / "docs/results"
+    for name in SEEDS:
+        if not (path := root / "results" / name).exists():
+            raise UserError(f"{path}: missing; `dvc repro seeds` makes it")
+    if not (path := target / "main.csv").exists():
+        raise UserError(f"{path}: missing: nothing is published that the seeds could stand beside; `vans publish`")
+    for name in SEEDS:
+        atomic_write_bytes(target / name, (root / "results" / name).read_bytes())
+    readme = root / "README.md"
+    atomic_write_text(readme, fill(readme.read_text(encoding="utf-8"), headline(target)))
+    print("published in docs/results/ and README.md: seeds")
+
+
 def publish() -> None:
     """Copy the tables to docs/results/, write the page anew beside them, put the headline between README.md's marks."""
     from vans.page.build import write
