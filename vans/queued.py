@@ -5,12 +5,15 @@ whenever something changes, new workers where one has ended while tasks wait (DV
 way to stop that ends nothing that runs, and an end to tasks that say they run after their process has gone.
 """
 
+import contextlib
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vans import warm_server
@@ -101,7 +104,7 @@ def _to_the_end(repo: Any, jobs: int, poll: float, env: Mapping[str, str], start
             # of what a worker still has in hand DVC refuses it; then it is no news
             subprocess.run(["dvc", "queue", "kill", *names], env=env, capture_output=True, check=False)
             dead = {}
-        if now.waits and not stopping and len(repo.experiments.celery_queue.worker_status()) < jobs:
+        if now.waits and not stopping and len(now.runs) < jobs and _missing(repo, jobs):
             _start(jobs, env)
         until = time.monotonic() + (min(poll, 1.0) if stopping else poll)
         while time.monotonic() < until and len(signals) == stopping:
@@ -112,6 +115,18 @@ def _to_the_end(repo: Any, jobs: int, poll: float, env: Mapping[str, str], start
     if stopping:
         return 128 + signals[-1]
     return 1 if failed else 0
+
+
+def _missing(repo: Any, jobs: int) -> bool:
+    """Are there fewer workers than ``jobs``? DVC starts again whoever does not answer it within a second, also who is
+    merely busy; so all that are there must have answered."""
+    import psutil
+
+    queue, there = repo.experiments.celery_queue, 0
+    for path in Path(queue.wdir).glob("dvc-exp-worker-*.json"):
+        with contextlib.suppress(psutil.Error, OSError, ValueError, KeyError):
+            there += "queue-worker" in psutil.Process(json.loads(path.read_text(encoding="utf-8"))["pid"]).cmdline()
+    return there < jobs and len(queue.worker_status()) >= there
 
 
 def _start(jobs: int, env: Mapping[str, str]) -> None:
