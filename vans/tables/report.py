@@ -127,7 +127,8 @@ def headline(folder: Path) -> str:
     from vans.tables.markdown import escaped, grid_of
 
     there = [name for name in (*TABLES, "seeds", "pictures") if (folder / f"{name}.md").exists()]
-    links = " and ".join(f"[{name} table](docs/results/{name}.md)" for name in there)
+    *some, last = [f"[{name} table](docs/results/{name}.md)" for name in there]
+    links = f"{', '.join(some)} and {last}" if some else last
     more = f"Every measure, kind of sample and difference with its interval, protocol, warnings: {links}."
     frame = spreadsheet.read(folder / "main.csv", ["kind", "row"])
     kind = "all" if "all" in set(frame["kind"]) else frame["kind"].iloc[0]
