@@ -140,7 +140,7 @@ def _start(jobs: int, env: Mapping[str, str]) -> None:
 def _stop(repo: Any, signals: list[int], env: Mapping[str, str]) -> int:
     """Let what runs end by itself (the first Ctrl-C), or end it; how many signals are answered by that.
 
-    Not by `dvc queue stop --kill`: workers that have not heard of it yet take the next tasks, and those fail with it.
+    Not by `dvc queue stop --kill`: a worker that has not heard of it yet takes the next task when its own is killed.
     """
     answered = len(signals)
     subprocess.run(["dvc", "queue", "stop", "-q"], env=env, check=False)
