@@ -18,11 +18,11 @@ repro: data
 check: data
 	@vans check
 
-## linting, types, tests
+## linting, types, tests. No new worker for one that died: pytest-xdist 3.8 can then wait for ever with loadfile
 test: setup $(TESTED)
 	ruff check .
 	mypy
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 ## the notebooks in JupyterLab, with executed/ and results/ beside them; make lab LAB="--no-browser --allow-root" on a server
 lab: setup

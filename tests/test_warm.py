@@ -148,10 +148,13 @@ def test_vans_repro_ends_dvc_and_its_stage_when_it_is_terminated(tmp_path):
     env = smoke.environment(smoke.ROOT)
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        pid = next(int(line.split()[1]) for line in process.stdout if line.startswith("here"))
-        process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
+        try:
+            assert process.stdout is not None
+            pid = next(int(line.split()[1]) for line in process.stdout if line.startswith("here"))
+            process.terminate()
+            assert process.wait(60) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert not (tmp_path / "dvc.lock").exists()

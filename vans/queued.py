@@ -49,18 +49,44 @@ def look(repo: Any) -> Standing:
 
 def lost(repo: Any) -> list[str]:
     """Tasks that run by what DVC says, and have no process: the machine went down, they were killed, or just begin."""
+    return [name for name, pid in _processes(repo).items() if pid is None or _gone(pid)]
+
+
+def _gone(pid: int) -> bool:
+    """Has this process ended? Also where nobody asked how: below the first process of many a container it stays a
+    zombie."""
     import psutil
 
-    return [name for name, pid in _processes(repo).items() if pid is None or not psutil.pid_exists(pid)]
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _processes(repo: Any) -> dict[str, int | None]:
     """Of each task that runs the process, or None where none was started yet."""
-    queue, found = repo.experiments.celery_queue, {}
-    for task in queue.iter_active():
-        process = queue.proc.get(task.stash_rev)
-        found[task.name or task.stash_rev[:7]] = process.pid if process else None
-    return found
+    queue = repo.experiments.celery_queue
+    notes = {_name(entry): queue.proc.get(entry.stash_rev) for entry in queue.iter_active()}
+    return {name: note.pid if note else None for name, note in notes.items()}
+
+
+def _name(entry: Any) -> str:
+    return entry.name or entry.stash_rev[:7]
+
+
+def _fail(repo: Any, names: list[str], env: Mapping[str, str]) -> None:
+    """Have DVC note that these tasks have failed.
+
+    It takes whom it can send a signal for alive, a zombie too (dvc-task 0.40), unless an exit code stands in its notes.
+    """
+    queue = repo.experiments.celery_queue
+    for entry in queue.iter_active():
+        note = queue.proc.get(entry.stash_rev)
+        if _name(entry) in names and note and note.returncode is None and _gone(note.pid):
+            note.returncode = -1
+            queue.proc[entry.stash_rev] = note
+    # of what a worker still has in hand DVC refuses it; then it is no news
+    subprocess.run(["dvc", "queue", "kill", *names], env=env, capture_output=True, check=False)
 
 
 def run(jobs: int, poll: float = POLL) -> int:
@@ -101,8 +127,7 @@ def _to_the_end(repo: Any, jobs: int, poll: float, env: Mapping[str, str], start
             break
         dead = {name: dead.get(name, 0) + 1 for name in lost(repo)}
         if names := [name for name, looks in dead.items() if looks >= PATIENCE]:
-            # of what a worker still has in hand DVC refuses it; then it is no news
-            subprocess.run(["dvc", "queue", "kill", *names], env=env, capture_output=True, check=False)
+            _fail(repo, names, env)
             dead = {}
         if now.waits and not stopping and len(now.runs) < jobs and _missing(repo, jobs):
             _start(jobs, env)
