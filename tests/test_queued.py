@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,6 +16,7 @@ from dvc.repo import Repo
 
 from tests import smoke
 from vans import queued
+from vans.errors import UserError
 
 JOB = """
 import os, pathlib, sys, time, yaml
@@ -30,8 +32,9 @@ sys.exit(seed == 3)
 SCRIPT = """
 import functools, sys
 from vans import queued, warm_server
+warm_server.GPUS = ()
 warm_server.running = functools.partial(warm_server.running, libraries=["json"])
-sys.exit(queued.run(2, 0.5))
+sys.exit(queued.run(2, 0.5, 3.0))
 """
 
 
@@ -68,7 +71,8 @@ def _started(root):
     """`vans queue` in that folder and the file that it prints to; it ends with the block, whatever happened in it."""
     with (root.parent / "out").open("w") as out, (root.parent / "err").open("w") as err:
         command = [sys.executable, "-c", SCRIPT]
-        process = subprocess.Popen(command, cwd=root, env=smoke.environment(smoke.ROOT), stdout=out, stderr=err)
+        given = {"cwd": root, "env": smoke.environment(smoke.ROOT), "start_new_session": True}
+        process = subprocess.Popen(command, stdout=out, stderr=err, **given)
     try:
         yield process, Path(out.name)
     finally:
@@ -109,10 +113,12 @@ def test_all_that_is_queued_runs_below_the_server_and_what_failed_is_named(repos
     with _started(root) as (process, _):
         code, out, err = _ended(root, process)
     assert code == 1, err
-    assert [(folder / f"seen{seed}").read_text() for seed in (1, 2, 3)] == ["True"] * 3
+    served = str(sys.platform == "linux")
+    assert [(folder / f"seen{seed}").read_text() for seed in (1, 2, 3)] == [served] * 3
     now = _standing(root)
     assert (len(now.waits), len(now.runs), len(now.done), len(now.failed)) == (0, 0, 2, 1)
-    assert err.strip() == f"vans: {now.failed[0]}: failed; `dvc queue logs {now.failed[0]}` tells why"
+    (name,) = now.failed.values()
+    assert err.strip() == f"vans: {name}: failed; `dvc queue logs {name}` tells why"
     assert out.splitlines()[0].endswith(" 3 waiting") and out.splitlines()[-1].endswith(" 0 waiting, 2 done, 1 failed")
     with _started(root) as (process, _):
         assert _ended(root, process) == (0, "nothing is queued; `dvc exp run --queue …` first\n", "")
@@ -138,6 +144,21 @@ def test_stopped_it_lets_what_runs_end_and_terminated_it_ends_it(repository, num
     else:
         assert len(now.failed) == 2
         assert all(_gone(int((folder / f"pid{seed}").read_text())) for seed in (4, 5))
+
+
+def test_stopped_while_workers_begin_it_leaves_none_that_would_take_a_task(repository):
+    """Ctrl-C goes to the whole group: not to `dvc queue start`, either."""
+    root, _ = repository(4, 8)
+    with _started(root) as (process, _):
+        celery = root / ".dvc/tmp/exps/celery"
+        _wait_for(lambda: list(celery.glob("dvc-exp-worker-*.json")), "a worker")
+        os.killpg(process.pid, signal.SIGINT)
+        code, out, err = _ended(root, process)
+    assert (code, err) == (130, ""), out
+    now = _standing(root)
+    assert now.waits and not now.runs and not now.failed and len(now.waits) + len(now.done) == 4
+    with Repo(str(root)) as repo:
+        assert not queued.workers(repo)
 
 
 @pytest.fixture
@@ -172,13 +193,84 @@ def test_a_task_whose_process_is_gone_has_failed_and_the_rest_goes_on(repository
         code, out, err = _ended(root, process)
     now = _standing(root)
     assert (code, len(now.failed), len(now.done)) == (1, 1, 1), (out, err)
-    assert err.startswith(f"vans: {now.failed[0]}: failed")
+    assert err.startswith(f"vans: {next(iter(now.failed.values()))}: failed")
 
 
-def test_gone_is_who_ended_whether_or_not_anybody_asked_how():
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        assert not queued._gone(child.pid)
+def test_a_tasks_process_is_the_one_that_runs_it():
+    """Not a zombie, and not whoever has its number now."""
+    task = "0123456789abcdef"
+    notes: dict = {}
+    repo = SimpleNamespace(experiments=SimpleNamespace(celery_queue=SimpleNamespace(proc=notes)))
+    assert queued.process_of(repo, task) is None
+    notes[task] = SimpleNamespace(pid=os.getpid())
+    assert queued.process_of(repo, task) is None
+    command = [sys.executable, "-c", "input()", "exec-run", "--infofile", f"run/{task}/{task}.json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        notes[task] = SimpleNamespace(pid=child.pid)
+        _wait_for(psutil.Process(child.pid).cmdline, "its command")  # empty for a moment of its start
+        assert queued.process_of(repo, task) == psutil.Process(child.pid)
+        assert queued.process_of(repo, "f" * 16) is None
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert psutil.pid_exists(child.pid) and queued._gone(child.pid)
-    assert queued._gone(child.pid)
+        assert psutil.pid_exists(child.pid) and queued.process_of(repo, task) is None
+    assert queued.process_of(repo, task) is None
+
+
+def _told(monkeypatch, *seen, there=(), signals=(), patience=60.0):
+    """A run that sees these queues one after the other, the last one for ever; what it asked of DVC."""
+    asked, looks = [], iter(seen)
+
+    def dvc(*words):
+        asked.append(" ".join(words))
+        return 0
+
+    monkeypatch.setattr(queued, "look", lambda _: next(looks, seen[-1]))
+    monkeypatch.setattr(queued, "workers", lambda _: there)
+    queue = SimpleNamespace(wdir="celery", proc={}, worker_status=lambda: {n: [] for n in range(len(there))})
+    repo = SimpleNamespace(experiments=SimpleNamespace(celery_queue=queue))
+    run = queued._Run(repo, 1, 0.0, patience, {}, list(signals))
+    monkeypatch.setattr(run, "_wait", lambda *_: None)
+    monkeypatch.setattr(run, "_dvc", dvc)
+    return run, asked, seen[0]
+
+
+def _queue(waits="", runs="", failed="", done=""):
+    return queued.Standing(*(dict.fromkeys(tasks, "mine") for tasks in (waits, runs, failed, done)))
+
+
+def test_tasks_of_one_name_are_told_apart(monkeypatch, capsys):
+    run, _, start = _told(monkeypatch, _queue("b", failed="a"), _queue(failed="ab"))
+    assert run.to_the_end(start) == 1
+    assert capsys.readouterr().err == "vans: mine: failed; `dvc queue logs mine` tells why\n"
+
+
+def test_a_task_between_waiting_and_running_is_waited_for(monkeypatch, capsys):
+    begins = [_queue("a"), _queue("a"), _queue(), _queue(runs="a"), _queue(runs="a"), _queue(done="a")]
+    run, _, start = _told(monkeypatch, *begins, there=("worker",))
+    assert run.to_the_end(start) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("0 waiting, 1 done")
+
+
+def test_workers_that_end_at_once_are_not_started_for_ever(monkeypatch):
+    run, asked, start = _told(monkeypatch, _queue("a"))
+    with pytest.raises(UserError, match=r"^celery/dvc-exp-worker-1.out: DVC's workers end before they take a task"):
+        run.to_the_end(start)
+    assert asked == ["queue start -q -j 1"] * queued.TRIES
+
+
+def test_as_many_tasks_are_lost_as_have_no_worker(monkeypatch):
+    """Who has a worker begins, or its answers are fetched: it has no process, either."""
+    run, asked, start = _told(monkeypatch, _queue(runs="ab"), there=("worker",), patience=-1.0)
+    run.repo.experiments.celery_queue.proc["b"] = SimpleNamespace(pid=0, returncode=None)
+    monkeypatch.setattr(queued, "process_of", lambda *_: None)
+    assert run._lost(start, ("worker",)) == ["b"] and run._lost(start, ("worker", "other")) == []
+    run._fail(["b"])
+    assert run.repo.experiments.celery_queue.proc["b"].returncode == -1 and asked == ["queue kill b"]
+
+
+def test_outside_of_dvc_it_says_so(tmp_path, monkeypatch):
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_bytes((smoke.ROOT / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no DVC repository; `dvc init`, or clone this one with git$"):
+        queued.run(1)

@@ -56,7 +56,7 @@ def queue(given: argparse.Namespace) -> None:
     from vans.errors import UserError
 
     if given.jobs < 1:
-        raise UserError(f"-j {given.jobs}: so many at a time, one or more")
+        raise UserError(f"-j {given.jobs}: needs 1 or more")
     if code := queued.run(given.jobs):
         raise SystemExit(code)
 

@@ -11,28 +11,36 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vans import warm_server
 from vans.ending import end_below
 from vans.errors import UserError
 from vans.params import find_root
 
+if TYPE_CHECKING:
+    import psutil
+
 POLL = 10.0  # s between two looks
-PATIENCE = 6  # looks for which a task may be without a process
+STOPPING = 3.0  # the same while it stops
+PATIENCE = 60.0  # s for which a task may be without a process, or a worker that is to stop without a task
+DEAF = 3.0  # s after which a worker that was told to stop has noticed
+TRIES = 5  # starts of workers that all end before one has taken a task
+
+GOES_ON = "what runs goes on to its end, the rest stays queued; Ctrl-C again ends what runs"
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Names of the tasks in DVC's queue, by what it says of them."""
+    """The tasks in DVC's queue, by what it says of them: revision -> name."""
 
-    waits: tuple[str, ...]
-    runs: tuple[str, ...]
-    failed: tuple[str, ...]
-    done: tuple[str, ...]
+    waits: Mapping[str, str]
+    runs: Mapping[str, str]
+    failed: Mapping[str, str]
+    done: Mapping[str, str]
 
     def __str__(self) -> str:
         told = [("waiting", self.waits), ("running", self.runs), ("done", self.done), ("failed", self.failed)]
@@ -41,141 +49,202 @@ class Standing:
 
 def look(repo: Any) -> Standing:
     """What DVC's queue holds now."""
-    found: dict[str, list[str]] = {"Queued": [], "Running": [], "Failed": [], "Success": []}
+    found: dict[str, dict[str, str]] = {"Queued": {}, "Running": {}, "Failed": {}, "Success": {}}
     for task in repo.experiments.celery_queue.status():
-        found.setdefault(task["status"], []).append(task["name"] or task["rev"][:7])
-    return Standing(*(tuple(found[name]) for name in ("Queued", "Running", "Failed", "Success")))
+        found.setdefault(task["status"], {})[task["rev"]] = task["name"] or task["rev"][:7]
+    return Standing(*(found[name] for name in ("Queued", "Running", "Failed", "Success")))
 
 
-def lost(repo: Any) -> list[str]:
-    """Tasks that run by what DVC says, and have no process: the machine went down, they were killed, or just begin."""
-    return [name for name, pid in _processes(repo).items() if pid is None or _gone(pid)]
-
-
-def _gone(pid: int) -> bool:
-    """Has this process ended? Also where nobody asked how: below the first process of many a container it stays a
-    zombie."""
+def workers(repo: Any) -> "list[psutil.Process]":
+    """DVC's workers on this queue, whether or not they answer it yet."""
     import psutil
 
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
+    found = []
+    for path in Path(repo.experiments.celery_queue.wdir).glob("dvc-exp-worker-*.json"):
+        with contextlib.suppress(psutil.Error, OSError, ValueError, KeyError):
+            process = psutil.Process(json.loads(path.read_text(encoding="utf-8"))["pid"])
+            if "queue-worker" in process.cmdline():
+                found.append(process)
+    return found
 
 
-def _processes(repo: Any) -> dict[str, int | None]:
-    """Of each task that runs the process, or None where none was started yet."""
-    queue = repo.experiments.celery_queue
-    notes = {_name(entry): queue.proc.get(entry.stash_rev) for entry in queue.iter_active()}
-    return {name: note.pid if note else None for name, note in notes.items()}
+def process_of(repo: Any, task: str) -> "psutil.Process | None":
+    """Of a task (its revision) the process that runs it; None where none is started yet or it has ended.
 
-
-def _name(entry: Any) -> str:
-    return entry.name or entry.stash_rev[:7]
-
-
-def _fail(repo: Any, names: list[str], env: Mapping[str, str]) -> None:
-    """Have DVC note that these tasks have failed.
-
-    It takes whom it can send a signal for alive, a zombie too (dvc-task 0.40), unless an exit code stands in its notes.
+    Also where nobody asked how it ended (below the first process of many a container it stays a zombie, which has no
+    command), and where another process has its number now.
     """
-    queue = repo.experiments.celery_queue
-    for entry in queue.iter_active():
-        note = queue.proc.get(entry.stash_rev)
-        if _name(entry) in names and note and note.returncode is None and _gone(note.pid):
-            note.returncode = -1
-            queue.proc[entry.stash_rev] = note
-    # of what a worker still has in hand DVC refuses it; then it is no news
-    subprocess.run(["dvc", "queue", "kill", *names], env=env, capture_output=True, check=False)
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        if note := repo.experiments.celery_queue.proc.get(task):
+            process = psutil.Process(note.pid)
+            command = " ".join(process.cmdline())
+            return process if "exec-run" in command and task in command else None
+    return None
 
 
-def run(jobs: int, poll: float = POLL) -> int:
+def run(jobs: int, poll: float = POLL, patience: float = PATIENCE) -> int:
     """Run what is queued, ``jobs`` tasks at a time, until nothing waits or runs; the exit code.
 
-    0: all of them are done; 1: one failed; 130, 143: stopped. A task whose process is gone has failed.
+    poll: seconds between two looks at it; patience: seconds after which a task without a process has failed.
+    0: all of them are done; 1: one failed; 130, 143: stopped. Raises UserError outside of DVC, or if no worker starts.
     """
+    from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
-    signals: list[int] = []
+    root, signals = find_root(), list[int]()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda number, _: signals.append(number))
     try:
-        with Repo(str(find_root())) as repo:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, lambda number, _: signals.append(number))
+        try:
+            opened = Repo(str(root))
+        except NotDvcRepoError as error:
+            raise UserError(f"{root}: no DVC repository; `dvc init`, or clone this one with git") from error
+        with opened as repo:
             start = look(repo)
             if not start.waits and not start.runs:
                 print("nothing is queued; `dvc exp run --queue …` first")
                 return 0
             with warm_server.for_stages() as env:
-                return _to_the_end(repo, jobs, poll, env, start, signals)
+                return _Run(repo, jobs, poll, patience, env, signals).to_the_end(start)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _to_the_end(repo: Any, jobs: int, poll: float, env: Mapping[str, str], start: Standing, signals: list[int]) -> int:
-    said, stopping = "", 0
-    dead: dict[str, int] = {}
-    while True:
-        now = look(repo)
-        if str(now) != said:
-            said = str(now)
-            print(f"{time.strftime('%H:%M:%S')} {said}", flush=True)
-        if len(signals) > stopping:
-            stopping = _stop(repo, signals, env)
-        if not now.runs and (stopping or not now.waits):
-            break
-        dead = {name: dead.get(name, 0) + 1 for name in lost(repo)}
-        if names := [name for name, looks in dead.items() if looks >= PATIENCE]:
-            _fail(repo, names, env)
-            dead = {}
-        if now.waits and not stopping and len(now.runs) < jobs and _missing(repo, jobs):
-            _start(jobs, env)
-        until = time.monotonic() + (min(poll, 1.0) if stopping else poll)
-        while time.monotonic() < until and len(signals) == stopping:
-            time.sleep(0.2)
-    failed = [name for name in now.failed if name not in start.failed]
-    for name in failed:
-        print(f"vans: {name}: failed; `dvc queue logs {name}` tells why", file=sys.stderr)
-    if stopping:
-        return 128 + signals[-1]
-    return 1 if failed else 0
+@dataclass
+class _Run:
+    repo: Any
+    jobs: int
+    poll: float
+    patience: float
+    env: Mapping[str, str]
+    signals: list[int]  # that came; the first SIGINT lets what runs end
+    missed: dict[str, float] = field(default_factory=dict)  # task -> since when it has no process
+    told: dict[int, float] = field(default_factory=dict)  # worker that is to stop -> since when
+    busy: dict[int, float] = field(default_factory=dict)  # … -> when anything last ran
+    ended: set[int] = field(default_factory=set)  # processes of tasks
+    word: str = ""  # the last said about what runs
+    starts: int = 0  # of workers, since the queue last changed
 
+    def to_the_end(self, start: Standing) -> int:
+        said, heard, idle, now = "", 0, 0, start
+        while idle < 2:  # a task on its way from waiting to running is seen as neither
+            now = look(self.repo)
+            if str(now) != said:
+                said, self.starts = str(now), 0
+                print(f"{time.strftime('%H:%M:%S')} {said}", flush=True)
+            there = workers(self.repo)
+            if self.signals:
+                if not heard:
+                    print("stopping …", flush=True)
+                heard = len(self.signals)
+                self._stop(now, there)
+            self._fail(self._lost(now, there))
+            idle = idle + 1 if not now.runs and not (there if self.signals else now.waits) else 0
+            if now.waits and not self.signals and len(now.runs) < self.jobs:
+                self._start(there)
+            if idle < 2:
+                self._wait(1.0 if idle else min(self.poll, STOPPING) if self.signals else self.poll, heard)
+        failed = {name for task, name in now.failed.items() if task not in start.failed}
+        for name in sorted(failed):
+            print(f"vans: {name}: failed; `dvc queue logs {name}` tells why", file=sys.stderr)
+        if self.signals:
+            return 128 + self.signals[-1]
+        return 1 if failed else 0
 
-def _missing(repo: Any, jobs: int) -> bool:
-    """Are there fewer workers than ``jobs``? DVC starts again whoever does not answer it within a second, also who is
-    merely busy; so all that are there must have answered."""
-    import psutil
+    def _wait(self, seconds: float, heard: int) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and len(self.signals) == heard:
+            time.sleep(min(0.2, seconds))
 
-    queue, there = repo.experiments.celery_queue, 0
-    for path in Path(queue.wdir).glob("dvc-exp-worker-*.json"):
-        with contextlib.suppress(psutil.Error, OSError, ValueError, KeyError):
-            there += "queue-worker" in psutil.Process(json.loads(path.read_text(encoding="utf-8"))["pid"]).cmdline()
-    return there < jobs and len(queue.worker_status()) >= there
+    def _start(self, there: Collection[Any]) -> None:
+        """As many workers as are missing. They outlive this process, so they get none of its streams.
 
+        DVC starts again whoever does not answer it within a second, also who is merely busy or begins; so all that are
+        there must have answered.
+        """
+        if len(there) >= self.jobs or len(self.repo.experiments.celery_queue.worker_status()) < len(there):
+            return
+        self.starts += not there
+        if self.starts > TRIES:
+            log = Path(self.repo.experiments.celery_queue.wdir) / "dvc-exp-worker-1.out"
+            raise UserError(f"{log}: DVC's workers end before they take a task; its last lines tell why")
+        code = self._dvc("queue", "start", "-q", "-j", str(self.jobs))
+        if code and not self.signals:
+            raise UserError(f"`dvc queue start -j {self.jobs}` failed; type it to see why")
 
-def _start(jobs: int, env: Mapping[str, str]) -> None:
-    """As many workers as are missing. They outlive this process, so they get none of its streams."""
-    nothing = subprocess.DEVNULL
-    command = ["dvc", "queue", "start", "-q", "-j", str(jobs)]
-    if subprocess.run(command, env=env, stdin=nothing, stdout=nothing, stderr=nothing, check=False).returncode:
-        raise UserError(f"`{' '.join(command)}` failed; type it without -q to see why")
+    def _stop(self, now: Standing, there: "Collection[psutil.Process]") -> None:
+        """No worker takes another task (SIGTERM lets it finish its own), and from the second signal on what runs ends.
 
+        Not by `dvc queue stop`, which workers that begin or are busy do not hear: they take the next task. One whose
+        task ends just then may take the next and not run it (celery 5.7): DVC says that it runs, `_lost` ends that.
+        """
+        import psutil
 
-def _stop(repo: Any, signals: list[int], env: Mapping[str, str]) -> int:
-    """Let what runs end by itself (the first Ctrl-C), or end it; how many signals are answered by that.
+        clock = time.monotonic()
+        for worker in there:
+            with contextlib.suppress(psutil.Error):
+                if worker.pid not in self.told:
+                    self.told[worker.pid] = self.busy[worker.pid] = clock
+                    worker.terminate()
+                elif now.runs:
+                    self.busy[worker.pid] = clock
+                elif clock > self.busy[worker.pid] + self.patience:
+                    worker.kill()
+        if self._hears(there):
+            return
+        gently = self.signals == [signal.SIGINT]
+        word = GOES_ON if gently else "what runs is ended and has failed; its finished stages are kept"
+        if now.runs and word != self.word:
+            self.word = word
+            print(word, flush=True)
+        if gently:
+            return
+        for task in now.runs:
+            process = process_of(self.repo, task)
+            if process is not None and process.pid not in self.ended:
+                self.ended.add(process.pid)
+                end_below(process.pid)
 
-    Not by `dvc queue stop --kill`: a worker that has not heard of it yet takes the next task when its own is killed.
-    """
-    answered = len(signals)
-    subprocess.run(["dvc", "queue", "stop", "-q"], env=env, check=False)
-    until = time.monotonic() + PATIENCE * POLL
-    while repo.experiments.celery_queue.worker_status() and time.monotonic() < until:
-        pass  # each asks for a second
-    if answered == 1 and signal.SIGTERM not in signals:
-        print("what runs goes on to its end, the rest stays queued; Ctrl-C again ends what runs", flush=True)
-        return answered
-    for pid in filter(None, _processes(repo).values()):
-        end_below(pid)
-    print("what ran has failed; queue it again: its finished stages come from DVC's cache", flush=True)
-    return answered
+    def _hears(self, there: Collection[Any]) -> bool:
+        """May a worker not know yet that it is to stop? It looks every two seconds (celery 5), and answers until then;
+        with its task ended before, it would take the next."""
+        since = [time.monotonic() - self.told[worker.pid] for worker in there]
+        if not since or max(since) > PATIENCE:
+            return False
+        return min(since) < DEAF or bool(self.repo.experiments.celery_queue.worker_status())
+
+    def _lost(self, now: Standing, there: Collection[Any]) -> list[str]:
+        """Tasks that run by what DVC says, and have had neither process nor worker for a while: the machine went down,
+        or they were killed. A worker has one task, and for a while no process of it, before it and after."""
+        without = [task for task in now.runs if process_of(self.repo, task) is None]
+        if len(now.runs) <= len(there):
+            without = []
+        self.missed = {task: self.missed.get(task, time.monotonic()) for task in without}
+        late = [task for task in without if time.monotonic() > self.missed[task] + self.patience]
+        notes = self.repo.experiments.celery_queue.proc
+        return sorted(late, key=lambda task: notes.get(task) is None)[: len(now.runs) - len(there)]
+
+    def _fail(self, tasks: list[str]) -> None:
+        """Have DVC note that these tasks have failed.
+
+        Without an exit code in its notes it would signal whoever has the number now, and take a zombie, too, for alive
+        (dvc-task 0.40).
+        """
+        notes = self.repo.experiments.celery_queue.proc
+        for task in tasks:
+            if (note := notes.get(task)) and note.returncode is None:
+                note.returncode = -1
+                notes[task] = note
+        if tasks:
+            self._dvc("queue", "kill", *tasks)
+
+    def _dvc(self, *words: str) -> int:
+        """In a session of its own: Ctrl-C is for this process."""
+        nothing: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        command = ["dvc", *words]
+        return subprocess.run(command, env=self.env, start_new_session=True, check=False, **nothing).returncode

@@ -64,9 +64,10 @@ def publish_seeds() -> None:
             raise UserError(f"{path}: missing; `dvc repro seeds` makes it")
     if not (path := target / "main.csv").exists():
         raise UserError(f"{path}: missing: nothing is published that the seeds could stand beside; `vans publish`")
+    readme = root / "README.md"
+    fill(readme.read_text(encoding="utf-8"), "")  # it says what is missing there before anything is written
     for name in SEEDS:
         atomic_write_bytes(target / name, (root / "results" / name).read_bytes())
-    readme = root / "README.md"
     atomic_write_text(readme, fill(readme.read_text(encoding="utf-8"), headline(target)))
     print("published in docs/results/ and README.md: seeds")
 
