@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,8 @@ def test_a_disk_that_is_full_when_it_is_sealed_is_one_line_too(tmp_path, monkeyp
 def test_what_another_process_could_not_write_is_said_by_all(tmp_path):
     run, model = begun(tmp_path)
     stepped(run, model, 1)
+    assert run.checkpoints.writing is not None
+    concurrent.futures.wait([run.checkpoints.writing])  # else its folder may go while it writes
     with pytest.raises(UserError, match="another process: x: no space left"):
         run.checkpoints.appear([None, ("", "x: no space left")])
     assert run.checkpoints.writing is None and there(run) == []

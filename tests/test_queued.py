@@ -30,7 +30,8 @@ pathlib.Path("a").write_text(str(seed))
 sys.exit(seed == 3)
 """
 SCRIPT = """
-import functools, sys
+import functools, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from vans import queued, warm_server
 warm_server.GPUS = ()
 warm_server.running = functools.partial(warm_server.running, libraries=["json"])
