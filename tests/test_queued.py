@@ -143,6 +143,7 @@ def test_stopped_it_lets_what_runs_end_and_terminated_it_ends_it(repository, num
     if number == signal.SIGINT:
         assert len(now.done) == 2 and (folder / "seen4").exists() and (folder / "seen5").exists()
     else:
+        assert set(err.splitlines()) == {f"vans: {name}: stopped before its end" for name in now.failed.values()}
         assert len(now.failed) == 2
         assert all(_gone(int((folder / f"pid{seed}").read_text())) for seed in (4, 5))
 
@@ -194,7 +195,7 @@ def test_a_task_whose_process_is_gone_has_failed_and_the_rest_goes_on(repository
         code, out, err = _ended(root, process)
     now = _standing(root)
     assert (code, len(now.failed), len(now.done)) == (1, 1, 1), (out, err)
-    assert err.startswith(f"vans: {next(iter(now.failed.values()))}: failed")
+    assert err.startswith(f"vans: {next(iter(now.failed.values()))}: failed: it had neither process nor worker")
 
 
 def test_a_tasks_process_is_the_one_that_runs_it():

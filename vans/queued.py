@@ -127,6 +127,7 @@ class _Run:
     told: dict[int, float] = field(default_factory=dict)  # worker that is to stop -> since when
     busy: dict[int, float] = field(default_factory=dict)  # … -> when anything last ran
     ended: set[int] = field(default_factory=set)  # processes of tasks
+    why: dict[str, str] = field(default_factory=dict)  # task -> what is known of its failure
     word: str = ""  # the last said about what runs
     starts: int = 0  # of workers, since the queue last changed
 
@@ -149,9 +150,10 @@ class _Run:
                 self._start(there)
             if idle < 2:
                 self._wait(1.0 if idle else min(self.poll, STOPPING) if self.signals else self.poll, heard)
-        failed = {name for task, name in now.failed.items() if task not in start.failed}
-        for name in sorted(failed):
-            print(f"vans: {name}: failed; `dvc queue logs {name}` tells why", file=sys.stderr)
+        failed = {task: name for task, name in now.failed.items() if task not in start.failed}
+        for task, name in failed.items():
+            why = self.why.get(task, f"failed; `dvc queue logs {name}` tells why")
+            print(f"vans: {name}: {why}", file=sys.stderr)
         if self.signals:
             return 128 + self.signals[-1]
         return 1 if failed else 0
@@ -208,6 +210,7 @@ class _Run:
             process = process_of(self.repo, task)
             if process is not None and process.pid not in self.ended:
                 self.ended.add(process.pid)
+                self.why[task] = "stopped before its end"
                 end_below(process.pid)
 
     def _hears(self, there: Collection[Any]) -> bool:
@@ -240,6 +243,7 @@ class _Run:
             if (note := notes.get(task)) and note.returncode is None:
                 note.returncode = -1
                 notes[task] = note
+            self.why[task] = "failed: it had neither process nor worker any more; queue it again"
         if tasks:
             self._dvc("queue", "kill", *tasks)
 

@@ -58,12 +58,18 @@ def publish_seeds() -> None:
 
     It is made from docs/results/seeds/, so that it needs no run here.
     """
+    from vans.tables import seeds_markdown
+    from vans.tables.seeds_markdown import LEAST
+
     root, target = find_root(), find_root() / "docs/results"
     for name in SEEDS:
         if not (path := root / "results" / name).exists():
             raise UserError(f"{path}: missing; `dvc repro seeds` makes it")
     if not (path := target / "main.csv").exists():
         raise UserError(f"{path}: missing: nothing is published that the seeds could stand beside; `vans publish`")
+    if seeds_markdown.headline(target, HEADLINE) is None:
+        kept = target / "seeds"
+        raise UserError(f"{kept}: a headline over trainings needs {LEAST} train seeds; `vans seeds` keeps what has run")
     readme = root / "README.md"
     fill(readme.read_text(encoding="utf-8"), "")  # it says what is missing there before anything is written
     for name in SEEDS:
