@@ -301,12 +301,20 @@ def test_the_table_over_seeds_is_published_beside_a_run_that_stays(tmp_path, mon
     (tmp_path / "docs/results/main.csv").write_text(PUBLISHED)
     (tmp_path / "docs/results/main.md").write_text(f"# Table\n\n{report.CLAIMS}\n\nAbout them.\n\n- It holds.\n")
     (tmp_path / "docs/results/ablation.png").write_text("of the run")
+    kept = tmp_path / "docs/results/seeds"
+    kept.mkdir()
+    for seed in range(3):
+        with pytest.raises(UserError, match=r"docs/results/seeds: a headline over trainings needs 3 train seeds"):
+            report.publish_seeds()
+        assert not (tmp_path / "docs/results/seeds.csv").exists()
+        shutil.copy(smoke.ROOT / f"docs/results/seeds/seed0_train{seed}.json.gz", kept)
     report.publish_seeds()
-    there = {p.name: p.read_text() for p in (tmp_path / "docs/results").iterdir()}
+    there = {p.name: p.read_text() for p in (tmp_path / "docs/results").iterdir() if p.is_file()}
     assert {name: there[name] for name in report.SEEDS} == {name: name for name in report.SEEDS}
     assert there["main.csv"] == PUBLISHED and there["ablation.png"] == "of the run"
     readme = (tmp_path / "README.md").read_text()
-    assert readme.startswith(f"{report.BEGIN}\n\n{REGION}Every measure, ")
+    assert readme.startswith(f"{report.BEGIN}\n\n|")
+    assert "\n3 training seeds (0, 1, 2) on the same base models" in readme
     assert "[seeds table](docs/results/seeds.md)" in readme
 
 
