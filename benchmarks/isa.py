@@ -152,7 +152,8 @@ def cost(root: Path, turns: int, count: int) -> None:
                 for name in ("triplets", "models", "params.yaml", "dvc.yaml"):
                     (folder / name).symlink_to(root / name)
                 for name in ("latents", "texts"):
-                    shutil.copytree(root / "cache" / name, folder / "cache" / name)
+                    if (root / "cache" / name).is_dir():  # what is missing is made in the first step
+                        shutil.copytree(root / "cache" / name, folder / "cache" / name)
                 command = [sys.executable, __file__, "one", "--root", place, "--steps", str(count)]
                 environment = {**os.environ, "VANS_ISA": kind, "OMP_NUM_THREADS": "1"}
                 for name in vans.cpu.CAPS | {vans.cpu.NUMPY: ""}:
