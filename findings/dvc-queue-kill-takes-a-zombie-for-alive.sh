@@ -5,7 +5,7 @@
 # Behaviour: a queued experiment's worker and process are killed (out of memory, kill -9). Where orphans are reaped,
 #   `dvc queue kill NAME` finds no process and marks the task Failed. Where they stay zombies, as in a container whose
 #   first process waits for nobody (docker run without --init), the signal is taken for delivered: it prints "has been
-#   killed" each time, and `dvc queue status` says Running for ever. `dvc queue remove` takes tasks that wait or have ended.
+#   killed" each time, and `dvc queue status` says Running.
 # Around it: run the container with --init; or write a returncode into .dvc/tmp/exps/run/REV/REV.json, then `dvc queue kill`.
 # Output seen:
 #   orphans are reaped: nothing said, then Failed

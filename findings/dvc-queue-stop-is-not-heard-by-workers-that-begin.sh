@@ -5,8 +5,7 @@
 # Behaviour: `dvc queue stop` typed right after `dvc queue start` has returned stops nothing. It reports the workers of
 #   which it knows, none, with exit code 0; the workers are there but do not listen yet (they are still importing), and
 #   celery's broadcast leaves no message for later. They then run every task in the queue.
-# Around it: send the workers (pids in .dvc/tmp/exps/celery/dvc-exp-worker-*.json) SIGTERM, which ends one that begins and
-#   lets one that works finish its task; or wait until `dvc queue status` counts them.
+# Around it: send the workers (pids in .dvc/tmp/exps/celery/dvc-exp-worker-*.json) SIGTERM, which ends one that begins.
 # Output seen:
 #   stopped at once: exit code 0; a while later Success Success
 #   stopped by SIGTERM at once: a while later Queued Queued

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from vans import files
@@ -143,6 +144,23 @@ def test_what_another_process_could_not_write_is_said_by_all(tmp_path):
     with pytest.raises(UserError, match="another process: x: no space left"):
         run.checkpoints.appear([None, ("", "x: no space left")])
     assert run.checkpoints.writing is None and there(run) == []
+
+
+@pytest.mark.xfail(raises=SafetensorError, strict=True, reason="its folder goes before its own writing has ended")
+def test_what_another_process_could_not_write_is_said_also_while_this_one_writes(tmp_path, monkeypatch, held):
+    run, model = begun(tmp_path)
+    stepped(run, model, 1)
+    writing, remove = run.checkpoints.writing, checkpoints.shutil.rmtree
+    assert writing is not None and held.begun.wait(60)
+
+    def removed(*given, **options):
+        remove(*given, **options)
+        held.go.set()
+        concurrent.futures.wait([writing])
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", removed)
+    with pytest.raises(UserError, match="another process: x: no space left"):
+        run.checkpoints.appear([None, ("", "x: no space left")])
 
 
 def test_free_space_is_looked_at_before_each(tmp_path, monkeypatch):

@@ -218,7 +218,7 @@ def test_a_tasks_process_is_the_one_that_runs_it():
     assert queued.process_of(repo, task) is None
 
 
-def _told(monkeypatch, *seen, there=(), signals=(), patience=60.0):
+def _told(monkeypatch, *seen, there=(), patience=60.0):
     """A run that sees these queues one after the other, the last one for ever; what it asked of DVC."""
     asked, looks = [], iter(seen)
 
@@ -230,7 +230,7 @@ def _told(monkeypatch, *seen, there=(), signals=(), patience=60.0):
     monkeypatch.setattr(queued, "workers", lambda _: there)
     queue = SimpleNamespace(wdir="celery", proc={}, worker_status=lambda: {n: [] for n in range(len(there))})
     repo = SimpleNamespace(experiments=SimpleNamespace(celery_queue=queue))
-    run = queued._Run(repo, 1, 0.0, patience, {}, list(signals))
+    run = queued._Run(repo, 1, 0.0, patience, {}, [])
     monkeypatch.setattr(run, "_wait", lambda *_: None)
     monkeypatch.setattr(run, "_dvc", dvc)
     return run, asked, seen[0]
