@@ -5,7 +5,8 @@
 Runs every stage from SFT on (`--cells main`: those of the main table alone) as its `make repro` does, forced, in two
 worktrees that share the triplets and base models of `root`, in turns: both revisions' SFT, then both revisions' cells
 of one stage, and so on, so that a load that changes meets both. Prints seconds and CPU seconds of each turn and, last,
-the ratio of all seconds. Needs a repository in which `dvc repro base` has run.
+the ratio of all seconds. Needs a repository in which `dvc repro base` has run. Other systems are neither trained nor
+scored; tables that read theirs are made where `root` has what they read, else left out on both sides.
 """
 
 import argparse
@@ -24,15 +25,34 @@ import yaml
 COPIED = ("triplets", "models/base")
 FIRST = ("strip", "sft")
 TRAINED = ("stage1", "stage2", "all_in_one")
+READ = re.compile(r"(?:results/scores|predictions)/(\w+)")
 TABLES = {"main": ("benchmarks",), "all": ("benchmarks", "ablations")}
 
 
 def worktree(root: Path, revision: str, folder: Path) -> Path:
-    """A checkout of a revision with its own copy of what the stages before SFT have made, and with nothing else."""
+    """A checkout of a revision with its own copy of what the stages before SFT have made, and of other systems."""
     subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(folder), revision], cwd=root, check=True)
     for name in COPIED:
         shutil.copytree(root / name, folder / name)
+    for name in of_others(folder):
+        if (root / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, folder / name)
+        elif (root / name).is_dir():
+            shutil.copytree(root / name, folder / name)
     return folder
+
+
+def of_others(folder: Path, tables: tuple[str, ...] = TABLES["all"]) -> list[str]:
+    """What these tables of a revision read and no arm of ours makes: answers and scores of other systems."""
+    told = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    deps = [str(dep) for table in tables for dep in told[table]["deps"]]
+    return [dep for dep in deps if (m := READ.match(dep)) and m[1] not in own_arms(told)]
+
+
+def own_arms(told: dict) -> set[str]:
+    """Arms that are answered from what is trained here, by the pipeline of a revision."""
+    return set(told["answer" if "answer" in told else "evaluate"]["foreach"])
 
 
 def stages(folder: Path, cells: str) -> list[list[str]]:
@@ -41,12 +61,13 @@ def stages(folder: Path, cells: str) -> list[list[str]]:
     scored = [name for name in ("answer", "evaluate", "score") if name in told]
     turns = [list(FIRST), *([name] for name in TRAINED), scored, list(TABLES[cells])]
     wanted = main_chain(told) if cells == "main" else None
+    own = own_arms(told)
     found = []
     for turn in turns:
         names: list[str] = []
         for stage in turn:
             rows = told[stage].get("foreach")
-            keys = [f"{stage}@{key}" for key in rows] if rows else [stage]
+            keys = [f"{stage}@{key}" for key in rows if stage not in scored or key in own] if rows else [stage]
             names += [key for key in keys if wanted is None or stage not in TRAINED + tuple(scored) or key in wanted]
         if names:
             found.append(names)
@@ -55,8 +76,8 @@ def stages(folder: Path, cells: str) -> list[list[str]]:
 
 def main_chain(told: dict) -> set[str]:
     """What the main table is made of: its arms, and the cells `full` and `main` behind them."""
-    arms = {m[1] for dep in told["benchmarks"]["deps"] if (m := re.search(r"(?:scores|predictions)/(\w+)", dep))}
-    return {f"{stage}@{arm}" for stage in ("answer", "evaluate", "score") for arm in arms} | {
+    arms = {m[1] for dep in told["benchmarks"]["deps"] if (m := READ.match(dep))}
+    return {f"{stage}@{arm}" for stage in ("answer", "evaluate", "score") for arm in arms & own_arms(told)} | {
         "stage1@full",
         "stage2@main",
     }
@@ -95,6 +116,10 @@ def main() -> None:
     trees = {name: place / f"tree{i}" for i, name in enumerate((given.against, "HEAD"))}
     try:
         turns = {name: stages(worktree(root, name, tree), given.cells) for name, tree in trees.items()}
+        read = [tree / name for tree in trees.values() for name in of_others(tree, TABLES[given.cells])]
+        if absent := [path for path in read if not path.exists()]:
+            print(f"without the tables: they read {absent[0].name} of other systems, which {root} has not", flush=True)
+            turns = {name: told[:-1] for name, told in turns.items()}
         seconds, cpu = dict.fromkeys(trees, 0.0), dict.fromkeys(trees, 0.0)
         for turn in list(zip(*turns.values(), strict=True))[: given.turns]:
             for name, names in zip(trees, turn, strict=True):

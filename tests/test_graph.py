@@ -193,6 +193,23 @@ def test_what_the_grid_calls_the_rest_is_behind_the_other_table(rounds):
     assert _behind(rounds[1], "ablations") >= names
 
 
+@pytest.mark.parametrize("cells, table", [("main", "benchmarks"), ("all", "ablations")])
+def test_a_seed_is_timed_in_an_order_in_which_it_can_run(tmp_path, cells, table):
+    from benchmarks import seed
+
+    graph = _repo(tmp_path, GRAPH).index.graph
+    before = {stage.name: {needed.name for needed in graph.successors(stage)} for stage in graph}
+    others = {f"{made}@{key}" for made in ("systems_answer", "score") for key in GRID.systems}
+    assert {Path(path).stem for path in seed.of_others(ROOT)} == set(GRID.systems)
+    ran = {"curate", "base", *others}  # what the trees get from the root
+    for stage in [stage for turn in seed.stages(ROOT, cells) for stage in turn]:
+        assert stage not in ran and before[stage] <= ran, stage
+        ran.add(stage)
+    arms = [key for key in GRID.arms if cells == "all" or f"answer@{key}" in GRID.main_chain()]
+    assert table in ran and {f"{made}@{key}" for made in ("answer", "score") for key in arms} <= ran
+    assert {stage.partition("@")[0] for stage in ran - others}.isdisjoint({"systems", "systems_answer", "pictures"})
+
+
 def test_rounds_are_cells(rounds):
     grid = Grid(PARAMS, rounds[0])
     cell = grid.cell("stage1", "round2")
