@@ -355,6 +355,7 @@ def main() -> None:
         logs = [Path(folder) / name for name in ("before", "after")]
         children = [child(*each) for each in zip((tree, root), logs, strict=True)]
         try:
+
             def medians(asked: list[tuple[int, str]]) -> list[float]:
                 rounds = [[ask(children[i], logs[i], part) for i, part in asked] for _ in range(given.repeats + 1)]
                 return [statistics.median(times) for times in zip(*rounds[1:], strict=True)]  # the first is to warm up

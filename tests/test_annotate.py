@@ -1106,7 +1106,9 @@ def test_another_process_reads_the_key_from_its_own_environment(tmp_path, monkey
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY", "https_proxy"])
-@pytest.mark.parametrize("proxy", ["http://[::1", "htp://me:hidden@proxy:1", "http://me:hidden@proxy:port", "socks9://a:1"])
+@pytest.mark.parametrize(
+    "proxy", ["http://[::1", "htp://me:hidden@proxy:1", "http://me:hidden@proxy:port", "socks9://a:1"]
+)
 def test_a_proxy_that_is_none_is_one_line_without_its_password(tmp_path, monkeypatch, variable, proxy):
     monkeypatch.setenv(variable, proxy)
     with pytest.raises(UserError, match="HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no address of a proxy") as caught:

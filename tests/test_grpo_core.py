@@ -140,9 +140,7 @@ def test_kl_by_hand_and_zero_at_the_start():
 def test_kl_estimate_is_unbiased():
     p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     q = torch.tensor([0.2, 0.2, 0.6], dtype=torch.float64)
-    exact = torch.distributions.kl_divergence(
-        torch.distributions.Categorical(p), torch.distributions.Categorical(q)
-    )
+    exact = torch.distributions.kl_divergence(torch.distributions.Categorical(p), torch.distributions.Categorical(q))
     each = core.kl_tokens(p.log()[None], q.log()[None])[0]  # the estimate for every token that p may draw
     assert (each >= 0).all()
     torch.testing.assert_close((p * each).sum(), exact)

@@ -142,9 +142,7 @@ def test_conditions_depend_on_their_own_prompt_alone(root):  # noqa: F811
 def test_the_unified_systems_steps_take_sfts_flops(scale):
     params = load(smoke.ROOT, scale)
     models, s = Models(params), params.sft
-    whole = sum(
-        part.flop * getattr(s, model).steps for model in ("vlm", "vdm") for part in models.step(f"sft/{model}")
-    )
+    whole = sum(part.flop * getattr(s, model).steps for model in ("vlm", "vdm") for part in models.step(f"sft/{model}"))
     assert params.arms.unified.steps * systems.flops(params) == pytest.approx(whole, rel=0.01)
 
 

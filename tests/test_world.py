@@ -90,9 +90,7 @@ def test_captions_mean_one_event_when_plain_and_a_pair_when_flowery():
     for shape in SHAPES:
         for event in EVENTS:
             for wording in (0, 1):
-                plain, flowery = (
-                    world.caption(shape, event, style, wording) for style in ("plain", "flowery")
-                )
+                plain, flowery = (world.caption(shape, event, style, wording) for style in ("plain", "flowery"))
                 assert world.caption_events(plain) == {event}
                 assert world.caption_events(flowery) == set(world.PAIRS[world.pair_of(event)])
     a, b = world.PAIRS["journey"]
@@ -195,18 +193,14 @@ def test_annotations_are_in_the_layouts_of_the_real_sources(tmp_path):
     assert {"class", "recipe_type", "subset", "duration", "annotation"} <= set(entry)
     assert {e["subset"] for e in coin.values()} <= {"training", "testing"}
     assert set(entry["annotation"][0]) == {"id", "segment", "label"}
-    youcook = json.loads((tmp_path / "data/youcook2/youcookii_annotations_trainval.json").read_text())[
-        "database"
-    ]
+    youcook = json.loads((tmp_path / "data/youcook2/youcookii_annotations_trainval.json").read_text())["database"]
     entry = next(iter(youcook.values()))
     assert set(entry["annotations"][0]) == {"id", "segment", "sentence"}
     assert isinstance(entry["annotations"][0]["id"], int)
     assert {e["subset"] for e in youcook.values()} <= {"training", "validation"}
     shorts = json.loads((tmp_path / "data/shorts/shorts.json").read_text())["database"]
     assert not any("segment" in json.dumps(entry) for entry in shorts.values())  # cuts without timestamps
-    assert Counter(e["scene"] for e in shorts.values()) == dict.fromkeys(
-        {e["scene"] for e in shorts.values()}, 2
-    )
+    assert Counter(e["scene"] for e in shorts.values()) == dict.fromkeys({e["scene"] for e in shorts.values()}, 2)
 
 
 def test_one_input_has_two_futures():
@@ -221,10 +215,6 @@ def test_one_input_has_two_futures():
 def test_surprises_are_as_frequent_as_asked():
     futures = [toy_sources.predictive_scene(7, f"scene{i}", 0.2) for i in range(300)]
     surprised = np.mean(
-        [
-            f["event"] != world.outcome(f["condition"], seen["scene"].shape)
-            for _, seen, fs in futures
-            for _, f in fs
-        ]
+        [f["event"] != world.outcome(f["condition"], seen["scene"].shape) for _, seen, fs in futures for _, f in fs]
     )
     assert 0.14 < surprised < 0.26
