@@ -19,7 +19,7 @@ from vans.score import score
 from vans.score.score import Resampling
 from vans.score.two_level import spread
 from vans.show import seeds as drawn
-from vans.tables import report, seeds, seeds_markdown, seeds_table
+from vans.tables import orders, report, seeds, seeds_markdown, seeds_table
 from vans.tables.seeds import Seed
 
 N = 60
@@ -420,3 +420,26 @@ def test_experiments_are_kept_without_being_applied(repository):
     replace(kept[0], shared={**more.shared, "triplets": "others"}).save(repository / seeds.FOLDER)
     seeds.collect(repository)
     assert list(seeds.load(repository / seeds.FOLDER)[0].arms) == ["main"], "of other data: made anew"
+
+
+def test_what_the_readme_says_of_the_published_seeds():
+    readme = " ".join((smoke.ROOT / "README.md").read_text(encoding="utf-8").split())
+    runs = seeds.load(smoke.ROOT / seeds.FOLDER)
+    table = seeds_table.build(runs)
+    clear = [claim for claim in table.undecided if claim.ours.lo > 0 or claim.ours.hi < 0]
+    against = 0
+    for claim in clear:
+        o = claim.order
+        gap, better = orders.expected(o.first, o.second, o.metric, o.kind)
+        against += claim.ours.value * (gap or better) < 0
+    assert f"so {len(clear)} of the undecided ones exclude 0, {against} of them against the paper" in readme
+    same = [run for run in runs if run.seed == 0]
+    alone = {arm: np.mean([_alone(run.arms[arm]) for run in same]) for arm in ("sft", "stage1")}
+    assert f"{alone['sft']:.0%} of SFT's captions and {alone['stage1']:.0%} of stage 1's".replace("%", " %") in readme
+    fvd = {arm: one.ours.value for (arm, metric), one in table.means.items() if metric == "fvd"}
+    assert min(fvd, key=fvd.__getitem__) == "copy"
+
+
+def _alone(captions: pd.DataFrame) -> float:
+    """The share that fit the true event and no other."""
+    return float((captions["caption_event"] * captions["caption_renderable"]).mean())
