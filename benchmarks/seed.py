@@ -6,7 +6,7 @@ Runs every stage from SFT on (`--cells main`: those of the main table alone) as 
 worktrees that share the triplets and base models of `root`, in turns: both revisions' SFT, then both revisions' cells
 of one stage, and so on, so that a load that changes meets both. Prints seconds and CPU seconds of each turn and, last,
 the ratio of all seconds. Needs a repository in which `dvc repro base` has run. Other systems are neither trained nor
-scored; tables that read theirs are made where `root` has what they read, else left out on both sides.
+scored; tables are made where `root` has what they read of these, else all are left out on both sides.
 """
 
 import argparse

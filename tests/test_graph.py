@@ -210,6 +210,33 @@ def test_a_seed_is_timed_in_an_order_in_which_it_can_run(tmp_path, cells, table)
     assert {stage.partition("@")[0] for stage in ran - others}.isdisjoint({"systems", "systems_answer", "pictures"})
 
 
+def test_a_seed_is_timed_where_arms_are_answered_and_scored_at_once(tmp_path):
+    from benchmarks import seed
+
+    cells: dict[str, Any] = {
+        "stage1": {"foreach": {"full": {}, "no_v1": {}}},
+        "stage2": {"foreach": {"main": {}}},
+        "all_in_one": {},
+    }
+    arms: dict[str, Any] = {"evaluate": {"foreach": {"copy": {}, "main": {}, "no_v1": {}}}}
+    tables = {
+        "benchmarks": {"deps": ["triplets", "results/scores/copy.csv", "predictions/main"]},
+        "ablations": {"deps": []},
+    }
+    _written(tmp_path, {"strip": {}, "sft": {}, **cells, **arms, **tables})
+    assert seed.of_others(tmp_path) == []
+    first = [["strip", "sft"], ["stage1@full"], ["stage2@main"]]
+    assert seed.stages(tmp_path, "main") == [*first, ["evaluate@copy", "evaluate@main"], ["benchmarks"]]
+    assert seed.stages(tmp_path, "all") == [
+        ["strip", "sft"],
+        ["stage1@full", "stage1@no_v1"],
+        ["stage2@main"],
+        ["all_in_one"],
+        ["evaluate@copy", "evaluate@main", "evaluate@no_v1"],
+        ["benchmarks", "ablations"],
+    ]
+
+
 def test_rounds_are_cells(rounds):
     grid = Grid(PARAMS, rounds[0])
     cell = grid.cell("stage1", "round2")
