@@ -25,7 +25,8 @@ from vans.train import base, runs, sft, stage1
 from vans.train.__main__ import train
 from vans.train.runs import Run
 
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+# by its address: torchrun asks for the name of this machine, which not every container resolves, for minutes
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2", "-m"]
 
 
 @pytest.fixture(scope="module")
