@@ -46,7 +46,7 @@ def ready(tmp_path_factory) -> Path:
 
 def run(root: Path, *command: str, **more: str) -> subprocess.CompletedProcess:
     env = {**smoke.environment(root), "OMP_NUM_THREADS": "1", **more}
-    return subprocess.run([sys.executable, *command], cwd=root, env=env, capture_output=True, text=True, timeout=800)
+    return subprocess.run([sys.executable, *command], cwd=root, env=env, capture_output=True, text=True, timeout=400)
 
 
 def copied(root: Path, to: Path) -> Path:

@@ -436,6 +436,9 @@ def test_what_the_readme_says_of_the_published_seeds():
     same = [run for run in runs if run.seed == 0]
     alone = {arm: np.mean([_alone(run.arms[arm]) for run in same]) for arm in ("sft", "stage1")}
     assert f"{alone['sft']:.0%} of SFT's captions and {alone['stage1']:.0%} of stage 1's".replace("%", " %") in readme
+    first = next(run for run in same if run.train_seed == 0)
+    one = [f"{_alone(first.arms[arm]):.0%}".rstrip("%") for arm in ("cascade", "sft", "main")]
+    assert f"(alone mean it {one[0]}, {one[1]} and {one[2]} %)" in readme
     fvd = {arm: one.ours.value for (arm, metric), one in table.means.items() if metric == "fvd"}
     assert min(fvd, key=fvd.__getitem__) == "copy"
 
